@@ -1,0 +1,69 @@
+# `make study` reruns the study, `make test` tests the system; `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STUDY ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help install study status up down ui publish params check test bench lock schema
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## the virtual environment in .venv, by the lock
+
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@touch $@
+
+study: install params up ## rerun the study in params.yaml; STUDY=name puts studies/name.yaml there first
+	dvc repro
+	@echo "report:    $(CURDIR)/report/index.html"
+	@echo "MLflow UI: make ui"
+
+params:
+ifneq ($(STUDY),)
+	@bash infra/local/put-study.sh $(STUDY)
+endif
+
+up: install ## start the embedded S3 server if need be, point DVC's remote at S3
+	@python -m infra.local up
+
+down: install ## stop the embedded S3 server; its data stay
+	@python -m infra.local down
+
+status: install ## what runs, where its data are
+	@python -m infra.local status
+
+ui: install ## the MLflow UI on loopback (STUDY_UI_PORT, default 5000)
+	@python -m infra.local ui
+
+publish: install ## send to MLflow whatever it lacks
+	@python -m stages.publish
+
+check: install ## ruff, mypy, import rules
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m infra.schema --check
+
+test: install ## all tests, real S3, Ray, MLflow and DVC included
+	pytest
+
+bench: install ## the training loop against the conventional loop and the bare step
+	python -m benchmarks.bench
+
+schema: install ## write docs/schema/*.json from the types
+	python -m infra.schema
+
+lock: install ## resolve requirements.lock anew
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	  --quiet --output-file requirements.lock

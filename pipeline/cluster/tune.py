@@ -1,0 +1,349 @@
+"""Searches a learning-rate schedule with Ray Tune: Optuna's TPE proposes, ASHA stops.
+
+Judged on the validation split alone. Every trial is a training of its own with its own key, and its
+outcome is a JSON object on S3, written as soon as it is known. A search that was interrupted learns
+from the finished trials and resumes the unfinished ones from their checkpoints; Tune's own state is
+not read back (docs/adr/0001). Not reproducible: which trials ASHA stops, and what TPE proposes next,
+depend on which of several trials reports first, and a time limit on the machine's speed.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import torch
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from ray import tune as ray_tune
+from ray.tune import Callback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from pipeline.cluster import session
+from pipeline.errors import DivergedError, TrainingError
+from pipeline.params import Row, Tune, canonical_sha256, validate
+from pipeline.progress import Progress
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.storage.trials import TrialStore
+from pipeline.training.identity import KEY_LENGTH, run_key
+from pipeline.training.run import TrainJob, run
+from pipeline.training.schedule import CosineSchedule, Schedule, StepSchedule
+from pipeline.training.state import Record
+
+WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)
+
+POINT = ("base_lr", "shape", "warmup_fraction", "first_drop_fraction", "second_drop_fraction")
+WORST = {"val_error_pct": 100.0, "val_loss": float("inf"), "diverged": True}
+REPORTED = ("update", "val_error_pct", "val_loss")
+Status = Literal["running", "complete", "stopped", "diverged"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One schedule and how it did; `stopped` by ASHA or the time limit before the last update."""
+
+    key: str
+    point: dict[str, Any]
+    schedule: StepSchedule | CosineSchedule
+    status: Status = "running"
+    history: tuple[Record, ...] = ()
+    order: int = 0
+
+    @property
+    def updates(self) -> int:
+        """The number of updates trained."""
+        return self.history[-1].update if self.history else 0
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Sorts best first: trained longest, then validation error, then validation loss."""
+        if not self.history or self.status == "diverged":
+            return 0.0, 100.0, float("inf")
+        return -self.updates, self.history[-1].val_error_pct, self.history[-1].val_loss
+
+
+def schedule_of(point: dict[str, Any], total_updates: int) -> StepSchedule | CosineSchedule:
+    """Returns the schedule at a point of the search space."""
+    warmup = round(point["warmup_fraction"] * total_updates)
+    document: dict[str, Any] = {
+        "shape": point["shape"],
+        "base_lr": float(f"{point['base_lr']:.4g}"),
+        "total_updates": total_updates,
+        "warmup": None,
+    }
+    if warmup:
+        start = float(f"{point['base_lr'] * WARMUP_START_FRACTION:.4g}")
+        document["warmup"] = {"kind": "linear", "updates": warmup, "start_lr": start}
+    if point["shape"] == "step":
+        fractions = (point["first_drop_fraction"], point["second_drop_fraction"])
+        drops = {min(max(round(f * total_updates), 1), total_updates - 1) for f in fractions}
+        document["drops"] = sorted(drops)
+    schedule: StepSchedule | CosineSchedule = validate(Schedule, document, "trial")
+    return schedule
+
+
+class Search:
+    """A search by its key on S3; `run` brings it to its end and returns all trials, best first."""
+
+    def __init__(
+        self, tune: Tune, row: Row, arrays: Path, data_digest: str, storage: Storage
+    ) -> None:
+        self.tune = tune
+        # what the search does not use must not change its trials' keys
+        self._row = row.model_copy(
+            update={
+                "learning_rate_factor": 1.0,
+                "workers": 1,
+                "report_every_updates": tune.report_every_updates,
+                "schedule": "trial.yaml",
+            }
+        )
+        self._arrays, self._digest, self.storage = arrays.resolve(), data_digest, storage
+        self.key = canonical_sha256(
+            {
+                "tune": tune.model_dump(mode="json", exclude={"time_limit_s"}),
+                "base": self.job(self.trial(_middle(tune))).key,
+            }
+        )[:KEY_LENGTH]
+        self._outcomes = TrialStore(storage, self.key)
+
+    def trial(self, point: dict[str, Any]) -> Trial:
+        """Returns the trial at a point of the space, not yet begun."""
+        schedule = schedule_of(point, self.tune.total_updates)
+        key, _ = run_key("", self._row, schedule, self._digest)
+        return Trial(key, point, schedule)
+
+    def job(self, trial: Trial) -> TrainJob:
+        """Returns the training of a trial."""
+        return TrainJob(
+            f"trial {trial.key[:8]}",
+            trial.key,
+            self._row,
+            trial.schedule,
+            self._arrays,
+            time.time(),
+        )
+
+    def trials(self) -> list[Trial]:
+        """Returns the trials known so far, in the order of their start."""
+        found = []
+        for key in self._outcomes.keys():  # noqa: SIM118 - not a dict
+            facts = self._outcomes.get(key)
+            if facts is None:
+                continue
+            history = tuple(Record(**record) for record in facts["history"])
+            found.append(
+                replace(
+                    self.trial(facts["point"]),
+                    status=facts["status"],
+                    history=history,
+                    order=facts["order"],
+                )
+            )
+        return sorted(found, key=lambda trial: trial.order)
+
+    def line(self, trial: Trial) -> dict[str, Any]:
+        """Returns the trial's line of tuned/trials.csv."""
+        last = trial.history[-1] if trial.history else None
+        schedule = trial.schedule
+        return {
+            "search": self.key,
+            "trial": trial.key,
+            "status": trial.status,
+            "updates": trial.updates,
+            "val_error_pct": last.val_error_pct if last else "",
+            "val_loss": last.val_loss if last else "",
+            "seconds": round(last.seconds, 2) if last else 0,
+            "shape": schedule.shape,
+            "base_lr": schedule.base_lr,
+            "warmup_updates": schedule.warmup.updates if schedule.warmup else 0,
+            "drops": " ".join(str(drop) for drop in getattr(schedule, "drops", ())),
+        }
+
+    def clear(self) -> None:
+        """Forgets all trials, so that the search begins afresh."""
+        for trial in self.trials():
+            CheckpointStore(self.storage, trial.key).clear()
+            self._outcomes.delete(trial.key)
+
+    def save(self, trial: Trial) -> None:
+        """Stores what is known of a trial."""
+        facts = {
+            "point": trial.point,
+            "status": trial.status,
+            "order": trial.order,
+            "history": [asdict(record) for record in trial.history],
+        }
+        self._outcomes.save(trial.key, facts)
+
+    def run(self, at_once: int) -> list[Trial]:
+        """Returns all trials, best first, `at_once` of them trained side by side."""
+        known = self.trials()
+        finished = [trial for trial in known if trial.status != "running"]
+        unfinished = [trial for trial in known if trial.status == "running"]
+        if known:
+            print(f"search {self.key[:8]}: {len(finished)} trials are done, going on", flush=True)
+        if len(finished) < self.tune.trials:
+            with session.embedded():
+                self._fit(finished, unfinished, at_once)
+            finished = [trial for trial in self.trials() if trial.status != "running"]
+        best = sorted(finished, key=lambda trial: trial.rank)
+        if not best or best[0].rank[0] == 0.0:
+            raise TrainingError(
+                f"none of {self.tune.trials} trials reached a first report: raise tune.time_limit_s "
+                "or lower tune.space.base_lr in params.yaml"
+            )
+        for trial in finished:
+            CheckpointStore(self.storage, trial.key).clear()
+        return best
+
+    def _fit(self, finished: list[Trial], unfinished: list[Trial], at_once: int) -> None:
+        tune = self.tune
+        at_once = min(at_once, session.cores())
+        cpus = session.cores() // at_once
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        searcher = OptunaSearch(
+            space=_distributions(tune),
+            metric="val_error_pct",
+            mode="min",
+            sampler=optuna.samplers.TPESampler(seed=tune.seed + len(finished), n_startup_trials=4),
+            points_to_evaluate=[trial.point for trial in unfinished] or None,
+        )
+        for trial in finished:
+            searcher.add_evaluated_point(trial.point, trial.rank[1])
+        left = tune.trials - len(finished)
+        deadline = time.monotonic() + tune.time_limit_s
+        with (
+            tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch,
+            Progress("search", tune.trials, "trials", len(finished)) as progress,
+        ):
+            results = ray_tune.Tuner(
+                ray_tune.with_resources(_trainable(self), {"cpu": cpus}),
+                tune_config=ray_tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=ASHAScheduler(
+                        time_attr="update",
+                        metric="val_error_pct",
+                        mode="min",
+                        max_t=tune.total_updates,
+                        grace_period=tune.grace_updates,
+                        reduction_factor=tune.reduction_factor,
+                    ),
+                    num_samples=left,
+                    max_concurrent_trials=at_once,
+                    time_budget_s=tune.time_limit_s,
+                    reuse_actors=True,
+                ),
+                run_config=ray_tune.RunConfig(
+                    name=f"{self.key}-{time.time_ns()}",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[Recorder(self, len(finished), progress)],
+                ),
+            ).fit()
+        if results.errors:
+            raise TrainingError(
+                f"{len(results.errors)} of the search's trials failed; the first: "
+                f"{str(results.errors[0]).strip().splitlines()[-1]}: `dvc repro` resumes them"
+            )
+        if time.monotonic() >= deadline:  # Tune stops what still runs without telling callbacks
+            for trial in self.trials():
+                if trial.status == "running" and trial.history:
+                    self.save(replace(trial, status="stopped"))
+
+
+def _middle(tune: Tune) -> dict[str, Any]:
+    space = tune.space
+    return {
+        "base_lr": space.base_lr.low,
+        "shape": space.shapes[0],
+        "warmup_fraction": space.warmup_fraction.low,
+        "first_drop_fraction": space.first_drop_fraction.low,
+        "second_drop_fraction": space.second_drop_fraction.low,
+    }
+
+
+def _distributions(tune: Tune) -> dict[str, Any]:
+    space = tune.space
+    return {
+        "base_lr": FloatDistribution(space.base_lr.low, space.base_lr.high, log=True),
+        "shape": CategoricalDistribution(space.shapes),
+        "warmup_fraction": FloatDistribution(space.warmup_fraction.low, space.warmup_fraction.high),
+        "first_drop_fraction": FloatDistribution(
+            space.first_drop_fraction.low, space.first_drop_fraction.high
+        ),
+        "second_drop_fraction": FloatDistribution(
+            space.second_drop_fraction.low, space.second_drop_fraction.high
+        ),
+    }
+
+
+def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
+    def trial(point: dict[str, Any]) -> None:
+        resources = ray_tune.get_context().get_trial_resources().required_resources
+        torch.set_num_threads(int(resources["CPU"]))
+        job = search.job(search.trial(point))
+
+        def report(history: list[Record]) -> None:
+            last = asdict(history[-1])
+            lines = [asdict(record) for record in history]
+            ray_tune.report({name: last[name] for name in REPORTED} | {"history": lines})
+
+        checkpoints = CheckpointStore(search.storage, job.key)
+        try:
+            state = run(job, checkpoints, device=_device(), on_report=report)
+        except DivergedError:
+            ray_tune.report({**WORST, "update": search.tune.total_updates, "history": []})
+        else:
+            report(state.history)  # a trial that was resumed at its end has told nothing yet
+
+    return trial
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Recorder(Callback):
+    """Stores each trial as it starts and ends; one that failed stays unfinished, to be resumed."""
+
+    def __init__(self, search: Search, first: int, progress: Progress) -> None:
+        self._search, self._first, self._progress = search, first, progress
+        self._order: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks for a restoration that is never made
+
+    def _save(self, trial: Any, status: Status) -> None:
+        number = self._order.setdefault(trial.trial_id, self._first + len(self._order))
+        lines = (trial.last_result or {}).get("history", ())
+        history = tuple(Record(**line) for line in lines)
+        if status == "stopped":
+            if (trial.last_result or {}).get("diverged"):
+                status = "diverged"
+            elif history and history[-1].update == self._search.tune.total_updates:
+                status = "complete"
+        point = {name: trial.config[name] for name in POINT}
+        self._search.save(
+            replace(self._search.trial(point), status=status, history=history, order=number)
+        )
+        if status != "running":
+            self._progress.advance(1)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Stores that a trial has begun."""
+        self._save(trial, "running")
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Stores how far a trial is."""
+        self._save(trial, "running")
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Stores a trial that ended or was stopped early."""
+        self._save(trial, "stopped")

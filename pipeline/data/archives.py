@@ -1,0 +1,81 @@
+"""Reads archives member by member without unpacking them to disk.
+
+Nothing is ever written under a name that an archive chose; members that could only be meant to
+escape (absolute names, "..", links out, devices) are refused all the same.
+"""
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from pipeline.errors import DataError
+
+MAX_MEMBER_BYTES = 512 << 20  # CIFAR-10's largest member has 31 MB; a photograph far less
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields (name, bytes) of every regular file in a tar, tar.gz, tar.bz2, tar.xz or zip.
+
+    Raises DataError for a truncated or unknown archive and for a member with an unsafe name.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            yield from _zip_members(path)
+        else:
+            yield from _tar_members(path)
+    except (
+        tarfile.TarError, zipfile.BadZipFile, EOFError, LZMAError, zlib.error, OSError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # fmt: skip
+        raise DataError(
+            f"{path}: not a complete tar, tar.gz, tar.bz2, tar.xz or zip archive "
+            f"({type(error).__name__}: {error}): fetch it again, `dvc repro -f fetch`"
+        ) from error
+
+
+def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path, "r:*") as tar:
+        for member in tar:
+            _refuse_unsafe(path, member.name)
+            if member.isdir():
+                continue
+            if not member.isfile():
+                raise DataError(
+                    f"{path}: member {member.name!r} is a link or a device, wanted regular files "
+                    "only: do not use this archive, or pack it again without links"
+                )
+            _refuse_huge(path, member.name, member.size)
+            file = tar.extractfile(member)
+            assert file is not None  # a regular file always has content
+            yield member.name, file.read()
+
+
+def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            _refuse_unsafe(path, member.filename)
+            if member.is_dir():
+                continue
+            _refuse_huge(path, member.filename, member.file_size)
+            yield member.filename, archive.read(member)
+
+
+def _refuse_unsafe(path: Path, name: str) -> None:
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+        raise DataError(
+            f"{path}: member {name!r} points outside the archive, wanted relative names: "
+            "do not use this archive"
+        )
+
+
+def _refuse_huge(path: Path, name: str, size: int) -> None:
+    if size > MAX_MEMBER_BYTES:
+        raise DataError(
+            f"{path}: member {name!r} has {size:,} bytes, at most {MAX_MEMBER_BYTES:,} are read: "
+            "do not use this archive"
+        )

@@ -1,0 +1,23 @@
+"""Labelled images as arrays, as the readers of all kinds of data sets return them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """`images` uint8 (N, H, W, C) and `labels` int64 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set before its split: `test` is None where the source holds no test part."""
+
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled | None

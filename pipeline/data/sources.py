@@ -1,0 +1,184 @@
+"""Brings the archive of a data set: mirrors first, then its official address, checksum last.
+
+A download that breaks off is resumed from its `.part` file; nothing is opened before its sha256
+(and the official md5, where one was published) is right.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import requests
+
+from pipeline.errors import ChecksumError, DataError, StudyError
+from pipeline.params import Cifar10Data, Data, DigitsData
+from pipeline.progress import Progress
+
+CHUNK_BYTES = 1 << 20
+ATTEMPTS_A_PLACE = 3
+TIMEOUT_S = 30.0
+DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
+CIFAR10_NAME = "cifar-10-python.tar.gz"
+CIFAR10_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the address
+# not published there; Keras's loader and others hold it beside that md5
+CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+
+BROKEN_OFF = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+S3Fetch = Callable[[str, Path], None]
+"""Writes the object (or, packed as a tar, the prefix) at an s3:// address to a path."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An archive by name, with where else it may be and what its bytes must be."""
+
+    name: str
+    address: str | None
+    sha256: str
+    md5: str | None = None
+
+
+def fetch(data: Data, target: Path, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> None:
+    """Leaves the archive of `data` at `target`, checked.
+
+    `partial` is a folder that outlives the call, for downloads, whole or broken off. Raises DataError
+    where no place has the archive and ChecksumError where the only ones found are different.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(data, DigitsData):
+        with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as digits:
+            _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
+            _place(digits, target)
+        return
+    if data.sha256 is None:  # a prefix: its objects are packed, their content is digested later
+        part = partial / "prefix.part"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        s3(data.archive, part)
+        part.replace(target)
+        return
+    _fetch_archive(_wanted(data.archive, data.sha256, data), target, mirrors, partial, s3)
+
+
+def _wanted(archive: str, sha256: str, data: Data) -> Wanted:
+    address = archive if "://" in archive else None
+    official = isinstance(data, Cifar10Data) and sha256 == CIFAR10_SHA256
+    if official and address is None:
+        address = CIFAR10_ADDRESS
+    return Wanted(archive.rsplit("/", 1)[-1], address, sha256, CIFAR10_MD5 if official else None)
+
+
+def _fetch_archive(
+    wanted: Wanted, target: Path, mirrors: Sequence[str], partial: Path, s3: S3Fetch
+) -> None:
+    kept = partial / f"{wanted.sha256[:16]}-{wanted.name}"  # of an earlier download
+    places = [str(kept)] if kept.is_file() else []
+    places += [f"{mirror.rstrip('/')}/{wanted.name}" for mirror in mirrors]
+    places += [wanted.address] if wanted.address else []
+    partial.mkdir(parents=True, exist_ok=True)
+    part = kept.with_name(kept.name + ".part")
+    tried: list[str] = []
+    wrong = False
+    for place in places:
+        try:
+            if place.startswith(("http://", "https://")):
+                if part.exists() and not _resumed(place, part, wanted):
+                    part.unlink()  # it was the beginning of other bytes
+                if not part.exists():
+                    _download(place, part, wanted.name)
+            elif place.startswith("s3://"):
+                s3(place, part)
+            elif (source := Path(place).expanduser()).is_file():
+                _check(source, wanted, place)
+                _place(source, target)
+                return
+            else:
+                raise DataError("no such file")
+            _check(part, wanted, place)
+        except ChecksumError as error:
+            part.unlink(missing_ok=True)
+            wrong = True
+            tried.append(f"  {error}")
+        except (StudyError, requests.RequestException) as error:
+            tried.append(f"  {place}: {error}")
+        else:
+            part.replace(kept)
+            _place(kept, target)
+            return
+    where = "\n".join(tried) or "  (no mirror is set)"
+    raise (ChecksumError if wrong else DataError)(
+        f"{wanted.name}: no place has it with sha256 {wanted.sha256}:\n{where}\n"
+        "Put the file in a folder and name that folder in STUDY_MIRRORS (folders, http(s):// or "
+        "s3:// addresses, separated by spaces), or correct data.sha256 in params.yaml."
+    )
+
+
+def _resumed(address: str, part: Path, wanted: Wanted) -> bool:
+    """Tells whether going on with `part` gave the wanted bytes."""
+    _download(address, part, wanted.name)
+    try:
+        _check(part, wanted, address)
+    except ChecksumError:
+        return False
+    return True
+
+
+def _download(address: str, part: Path, name: str) -> None:
+    """Downloads to `part`, going on where it ends; bounded in attempts and silent time."""
+    for attempt in range(ATTEMPTS_A_PLACE):
+        have = part.stat().st_size if part.exists() else 0
+        headers = {"Accept-Encoding": "identity"}  # the archive's bytes, not unpacked on the way
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        try:
+            with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+                if answer.status_code == 416:  # nothing is left: the checksum decides
+                    return
+                answer.raise_for_status()
+                if answer.status_code != 206:
+                    have = 0
+                total = have + int(answer.headers.get("Content-Length", 0))
+                with (
+                    part.open("ab" if have else "wb") as file,
+                    Progress(f"download {name}", total, "B", have) as progress,
+                ):
+                    for chunk in answer.iter_content(CHUNK_BYTES):
+                        file.write(chunk)
+                        progress.advance(len(chunk))
+                if total and part.stat().st_size < total:
+                    raise requests.ConnectionError("the connection was closed early")
+                return
+        except BROKEN_OFF as error:
+            if attempt == ATTEMPTS_A_PLACE - 1:
+                raise DataError(f"{type(error).__name__} after {ATTEMPTS_A_PLACE} tries") from error
+            time.sleep(2**attempt)
+
+
+def _check(path: Path, wanted: Wanted, place: str) -> None:
+    for kind, expected in (("sha256", wanted.sha256), ("md5", wanted.md5)):
+        if expected is None:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected:
+            raise ChecksumError(
+                f"{place}: {kind} {found}, expected {expected} ({path.stat().st_size:,} bytes): "
+                "the file is damaged or another one"
+            )
+
+
+def _place(source: Path, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    try:
+        shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""Every error that a user can meet.
+
+StudyError                  what a user can mend; a stage prints it and exits with status 2
+├── ParamsError             params.yaml or a schedule says something impossible
+├── DataError               an archive, an image or a data set is not what it should be
+│   └── ChecksumError       bytes differ from their published checksum
+├── StorageError            S3 cannot be reached, refuses the keys, or holds damaged bytes
+├── TrackingError           MLflow cannot be reached (a stage turns it into a warning)
+├── ResourceError           the machine or the cluster lacks what was asked for
+├── BusyError               another process already does this work
+└── TrainingError           a training cannot go on
+    ├── CheckpointError     a checkpoint does not belong to this network
+    └── DivergedError       a loss is not finite
+
+A message says what, where, what was found, what was wanted, and the next step.
+"""
+
+import re
+
+
+def without_password(text: str) -> str:
+    """Returns the text with user names and passwords taken out of its addresses."""
+    return re.sub(r"://[^/@\s]*@", "://", text)
+
+
+class StudyError(Exception):
+    """Something that the user can mend; its text is the whole message, without passwords."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_password(message))
+
+
+class ParamsError(StudyError):
+    """params.yaml or a schedule file says something impossible."""
+
+
+class DataError(StudyError):
+    """An archive, an image or a data set is not what it should be."""
+
+
+class ChecksumError(DataError):
+    """Bytes differ from their published checksum."""
+
+
+class StorageError(StudyError):
+    """S3 cannot be reached, refuses the keys, or holds damaged bytes."""
+
+
+class TrackingError(StudyError):
+    """MLflow cannot be reached; training goes on without it."""
+
+
+class ResourceError(StudyError):
+    """The machine or the cluster lacks what was asked for."""
+
+
+class BusyError(StudyError):
+    """Another process already does this work."""
+
+
+class TrainingError(StudyError):
+    """A training cannot go on."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint does not belong to this network or is damaged."""
+
+
+class DivergedError(TrainingError):
+    """A training loss is not finite."""

@@ -1,0 +1,68 @@
+"""A trained network as two files: model.safetensors, and model.json that says how to build it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from pipeline.errors import CheckpointError
+from pipeline.files import write, write_json
+from pipeline.models.archs import arch_of
+from pipeline.models.resnet import ResNet
+from pipeline.params import Network
+
+WEIGHTS, FACTS = "model.safetensors", "model.json"
+MEAN = "input.mean"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in evaluation mode, its input's `mean` float32 (H, W, C), and model.json."""
+
+    model: ResNet
+    mean: Tensor
+    facts: dict[str, Any]
+
+
+def save(folder: Path, weights: dict[str, Tensor], mean: Tensor, facts: dict[str, Any]) -> None:
+    """Writes both files; `facts` must have `network`, `channels` and `classes`.
+
+    model.json is written last and holds the sha256 of the weights.
+    """
+    content = save_tensors({**{n: w.contiguous() for n, w in weights.items()}, MEAN: mean})
+    write(folder / WEIGHTS, content)
+    write_json(folder / FACTS, {**facts, "sha256": hashlib.sha256(content).hexdigest()})
+
+
+def load(folder: Path) -> Trained:
+    """Returns the network in `folder`; raises CheckpointError where it is damaged or missing."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        content = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{error.filename}: not found: `dvc repro train@{folder.name}` trains it and "
+            f"`dvc pull train@{folder.name}` brings it"
+        ) from error
+    if (found := hashlib.sha256(content).hexdigest()) != facts["sha256"]:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: sha256 {found}, expected {facts['sha256']} ({FACTS}): "
+            f"`dvc checkout train@{folder.name}` brings the right file back"
+        )
+    model = ResNet(
+        arch_of(Network(**facts["network"])), facts["channels"], len(facts["classes"])
+    ).to(memory_format=torch.channels_last)
+    try:
+        tensors = load_tensors(content)
+        mean = tensors.pop(MEAN)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise CheckpointError(f"{folder}: the weights do not fit model.json: {error}") from error
+    return Trained(model.eval(), mean, facts)

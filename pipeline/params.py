@@ -1,0 +1,376 @@
+"""Typed mirror of params.yaml, and its only reader.
+
+The document is closed and complete: an unknown key is an error and nothing has a default, so what
+a study does is written in one file. Every stage validates the whole document when it loads it.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import ParamsError
+
+PARAMS = Path("params.yaml")
+TUNED_SCHEDULE = "tuned/schedule.yaml"
+
+
+class Section(BaseModel):
+    """A frozen, closed part of the document; an unknown key is answered with the nearest known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, given: Any) -> Any:
+        for key in given if isinstance(given, dict) else ():
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                wanted = f'"{near[0]}"' if near else "one of " + ", ".join(cls.model_fields)
+                raise PydanticCustomError(
+                    "unknown_key", 'unknown key "{key}", wanted {wanted}: correct or remove it',
+                    {"key": str(key), "wanted": wanted},
+                )  # fmt: skip
+        return given
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("wanted 64 lower-case hexadecimal digits, as `sha256sum FILE` prints them")
+    return value
+
+
+def _row_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
+        raise ValueError("wanted a name of lower-case letters, digits, - and _")
+    return value
+
+
+def _schedule_file(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".yaml":
+        raise ValueError(f"wanted a .yaml file inside the study, such as {TUNED_SCHEDULE}")
+    return value
+
+
+def _cifar_depth(value: int) -> int:
+    if value < 8 or (value - 2) % 6:
+        below = max(8, value - (value - 2) % 6)
+        raise ValueError(
+            f"found {value}, wanted 6n+2 (section 4.2 of the paper): take {below} or {below + 6}"
+        )
+    return value
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+RowName = Annotated[str, AfterValidator(_row_name)]
+ScheduleFile = Annotated[str, AfterValidator(_schedule_file)]
+CifarDepth = Annotated[int, AfterValidator(_cifar_depth)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+class DigitsData(Section):
+    """The 1,797 handwritten digits that scikit-learn ships (UCI), 8x8, resized; no download."""
+
+    kind: Literal["digits"]
+    image_size_px: PositiveInt
+    test_images: PositiveInt
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+
+
+class Cifar10Data(Section):
+    """CIFAR-10 in its official archive (python version); val is cut from the training part."""
+
+    kind: Literal["cifar10"]
+    archive: str
+    sha256: Sha256
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+
+
+class ImageFolderData(Section):
+    """Images in `<split>/<class>/`, in an archive or under an s3:// prefix.
+
+    `archive` is a file name that the mirrors know, or an http(s):// or s3:// address of one, with
+    its sha256; or an s3:// prefix that ends in `/`, with `sha256: null`.
+    """
+
+    kind: Literal["imagefolder"]
+    archive: str
+    sha256: Sha256 | None
+    train_split: str
+    test_split: str
+    image_size_px: PositiveInt
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _test_is_not_train(self) -> Self:
+        if self.train_split == self.test_split:
+            raise ValueError(
+                f"train_split and test_split are both {self.train_split}: the test images must be "
+                "others; name two folders"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _archive_has_checksum(self) -> Self:
+        prefix = self.archive.startswith("s3://") and self.archive.endswith("/")
+        if prefix != (self.sha256 is None):
+            raise ValueError(
+                f"archive {self.archive}: an archive needs its sha256 (`sha256sum FILE`), "
+                "and an s3:// prefix ending in / has `sha256: null`"
+            )
+        return self
+
+
+Data = Annotated[DigitsData | Cifar10Data | ImageFolderData, Field(discriminator="kind")]
+
+
+# --- a row --------------------------------------------------------------------------------------
+
+
+class Network(Section):
+    """A network of the paper's CIFAR family (section 4.2): depth 6n+2, plain or residual."""
+
+    family: Literal["cifar"]
+    depth: CifarDepth
+    shortcut: Literal["none", "A"]
+
+
+class Optimizer(Section):
+    """SGD; weight decay is applied to every parameter, as the paper's Caffe solver does."""
+
+    momentum: Fraction
+    weight_decay: NonNegativeFloat
+
+
+class Augmentation(Section):
+    """Zero padding on each side with a random crop of the original size; a random mirror image."""
+
+    pad_px: NonNegativeInt
+    mirror: bool
+
+
+class Row(Section):
+    """One network with one seed: one training, one run key, one MLflow run.
+
+    The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers`
+    belongs to what is computed, since batch-norm statistics are taken over a worker's share.
+    """
+
+    network: Network
+    schedule: ScheduleFile
+    learning_rate_factor: PositiveFloat
+    optimizer: Optimizer
+    augmentation: Augmentation
+    global_batch_size: PositiveInt
+    seed: NonNegativeInt
+    precision: Literal["float32", "bfloat16"]
+    workers: PositiveInt
+    report_every_updates: PositiveInt
+
+    @model_validator(mode="after")
+    def _batch_is_shared_evenly(self) -> Self:
+        if self.global_batch_size % self.workers:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of workers "
+                f"{self.workers}: workers must have equal shares; change one of the two"
+            )
+        return self
+
+
+# --- search, ensemble, evaluation ---------------------------------------------------------------
+
+
+class Range(Section):
+    """A closed interval."""
+
+    low: NonNegativeFloat
+    high: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
+        return self
+
+
+class SearchSpace(Section):
+    """Learning-rate schedules; fractions are of `total_updates`, base_lr is drawn in logarithm."""
+
+    base_lr: Range
+    shapes: tuple[Literal["step", "cosine"], ...] = Field(min_length=1)
+    warmup_fraction: Range
+    first_drop_fraction: Range
+    second_drop_fraction: Range
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.base_lr.low <= 0:
+            raise ValueError("base_lr.low must be above 0: it is drawn in logarithm")
+        if self.second_drop_fraction.high >= 1:
+            raise ValueError("second_drop_fraction.high must be below 1: a drop at the end is none")
+        if self.warmup_fraction.high >= 1:
+            raise ValueError("warmup_fraction.high must be below 1")
+        return self
+
+
+class Tune(Section):
+    """The search for a schedule: Optuna's TPE proposes, ASHA stops; judged on val alone.
+
+    `model` names the row whose network is searched. Trials that still run after `time_limit_s`
+    are stopped, so a search on a slow machine may see fewer of them.
+    """
+
+    model: RowName
+    trials: PositiveInt
+    total_updates: PositiveInt
+    grace_updates: PositiveInt
+    reduction_factor: Annotated[int, Field(ge=2)]
+    report_every_updates: PositiveInt
+    time_limit_s: PositiveFloat
+    seed: NonNegativeInt
+    space: SearchSpace
+
+    @model_validator(mode="after")
+    def _grace_within_total(self) -> Self:
+        if self.grace_updates > self.total_updates:
+            raise ValueError(
+                f"grace_updates {self.grace_updates} is above total_updates {self.total_updates}"
+            )
+        return self
+
+
+class Ensemble(Section):
+    """Rows whose softmax probabilities are averaged; a greedy choice is made on val besides."""
+
+    members: tuple[RowName, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("a member is named twice: name each row once")
+        return self
+
+
+class Evaluation(Section):
+    """How scores are computed."""
+
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: NonNegativeInt
+    calibration_bins: PositiveInt
+
+
+class Execution(Section):
+    """Where and how wide things run; no stage depends on it, so changing it reruns nothing."""
+
+    trials_at_once: PositiveInt
+
+
+class Study(Section):
+    """The whole document."""
+
+    study: RowName
+    data: Data
+    tune: Tune
+    models: dict[RowName, Row] = Field(min_length=1)
+    ensemble: Ensemble
+    evaluation: Evaluation
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _names_are_rows(self) -> Self:
+        wanted = "wanted a key of models: " + ", ".join(self.models)
+        for member in self.ensemble.members:
+            if member not in self.models:
+                raise ValueError(f'ensemble.members: "{member}" is not a row, {wanted}')
+        if self.tune.model not in self.models:
+            raise ValueError(f'tune.model: "{self.tune.model}" is not a row, {wanted}')
+        pad = max(row.augmentation.pad_px for row in self.models.values())
+        if isinstance(self.data, DigitsData) and self.data.image_size_px <= 2 * pad:
+            raise ValueError(f"data.image_size_px {self.data.image_size_px} is below twice the pad")
+        return self
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is none."""
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found: run this in the study's folder") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not a YAML document: {error}") from None
+
+
+def validate(kind: Any, document: Any, where: str) -> Any:
+    """Returns `document` as `kind`; raises ParamsError with a line for each fault."""
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as error:
+        raise ParamsError(
+            "\n".join(f"{where}: {_fault(fault)}" for fault in error.errors())
+        ) from None
+
+
+def _fault(fault: Any) -> str:
+    kinds = {"digits", "cifar10", "imagefolder", "step", "cosine"}  # tags of unions, not keys
+    key = ".".join(str(part) for part in fault["loc"] if part not in kinds)
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":
+        return f"{key}: missing; the document has no defaults: add it"
+    found = fault["input"]
+    shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
+    return f"{key}: {message}{shown}" if key else message
+
+
+def load(path: Path = PARAMS) -> Study:
+    """Returns the validated study; raises ParamsError with a line for each fault."""
+    study: Study = validate(Study, read_yaml(path), str(path))
+    return study
+
+
+def digest(study: Study) -> str:
+    """Returns the sha256 of a study's content, whatever its comments and order."""
+    return canonical_sha256(study.model_dump(mode="json"))
+
+
+def canonical_sha256(document: Any) -> str:
+    """Returns the sha256 of a JSON-like value with sorted keys and no spaces."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def row_of(study: Study, name: str) -> Row:
+    """Returns the row `name`; raises ParamsError where models has none."""
+    if name not in study.models:
+        raise ParamsError(
+            f'params.yaml: models has no row "{name}"; it has {", ".join(study.models)}'
+        )
+    return study.models[name]

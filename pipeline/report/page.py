@@ -1,0 +1,31 @@
+"""The page: one HTML file that opens without a network."""
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from pipeline.report import figures
+
+
+def render(results: dict[str, Any]) -> str:
+    """Returns report/index.html of what `pipeline.report.study.gather` returns."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["interval"] = lambda ci: f"{ci[0]:.1f} to {ci[1]:.1f}"
+    template = environment.from_string(
+        (files("pipeline.report") / "page.html").read_text(encoding="utf-8")
+    )
+    declared = results["ensemble"]["declared"]
+    pictures = {
+        "curves": figures.svg(figures.curves(results["rows"])),
+        "errors": figures.svg(figures.test_errors(results["rows"], results["ensemble"])),
+        "search": figures.svg(figures.search(results["search"]["trials"])),
+        "confusion": figures.svg(
+            figures.confusion(
+                declared["test_confusion"], results["data"]["classes"], "declared ensemble, test"
+            )
+        ),
+    }
+    return template.render(**results, pictures=pictures)

@@ -1,0 +1,86 @@
+"""Gathers what the stages wrote into one document, report.json; the page is drawn from it."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline import paper
+from pipeline.data.sources import CIFAR10_SHA256
+from pipeline.errors import DataError
+from pipeline.models import weights
+from pipeline.models.archs import arch_of
+from pipeline.models.resnet import ResNet, parameter_count
+from pipeline.params import Cifar10Data, Study
+from pipeline.report.verdicts import verdicts
+from pipeline.training.result import HISTORY
+from pipeline.training.state import parse_history_csv
+
+DATA_NAMES = {
+    "digits": "handwritten digits (UCI, scikit-learn)",
+    "cifar10": "CIFAR-10",
+    "imagefolder": "images in folders",
+}
+
+
+def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
+    """Returns the study's results as JSON-like values; raises DataError where a file is missing."""
+    try:
+        data = json.loads((root / "data/digest.json").read_text())
+        rows = [_row(study, name, root) for name in study.models]
+        ensemble = json.loads((root / "ensemble/metrics.json").read_text())
+        with (root / "tuned/trials.csv").open() as file:
+            trials = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
+    kind = study.data.kind
+    return {
+        "study": study.study,
+        "data": {
+            "name": DATA_NAMES[kind],
+            "archive": getattr(study.data, "archive", None),
+            "official": _is_official(study),
+            **data,
+        },
+        "chance_error_pct": 100 * (1 - 1 / len(data["classes"])),
+        "rows": rows,
+        "verdicts": verdicts(rows, 100 * (1 - 1 / len(data["classes"]))),
+        "search": {"model": study.tune.model, "trials": trials},
+        "ensemble": ensemble,
+    }
+
+
+def _is_official(study: Study) -> bool:
+    """Tells whether the data are the paper's CIFAR-10, bit for bit."""
+    return isinstance(study.data, Cifar10Data) and study.data.sha256 == CIFAR10_SHA256
+
+
+def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
+    row = study.models[name]
+    facts = json.loads((root / "runs" / name / weights.FACTS).read_text())
+    scores = json.loads((root / "scores" / name / "metrics.json").read_text())
+    history = parse_history_csv((root / "runs" / name / HISTORY).read_text())
+    arch, network = arch_of(row.network), row.network
+    official = _is_official(study)
+    return {
+        "name": name,
+        "arch": arch.name,
+        "kind": "plain" if network.shortcut == "none" else "residual",
+        "depth": network.depth,
+        "parameters": parameter_count(ResNet(arch, facts["channels"], len(facts["classes"]))),
+        "schedule": row.schedule,
+        "learning_rate_factor": row.learning_rate_factor,
+        "seed": row.seed,
+        "commit": facts["commit"],
+        "hardware": facts["hardware"],
+        "precision": row.precision,
+        "workers": row.workers,
+        "global_batch_size": row.global_batch_size,
+        "run_key": facts["run_key"],
+        "weights_sha256": facts["sha256"],
+        "paper_test_error_pct": (
+            paper.cifar10_test_error_pct(network.depth, network.shortcut) if official else None
+        ),
+        "scores": scores,
+        "history": [vars(record) for record in history],
+    }

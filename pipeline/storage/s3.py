@@ -1,0 +1,150 @@
+"""One bucket on S3 or any compatible store, by environment alone.
+
+`STUDY_BUCKET` names the bucket; `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
+and boto3's other variables say where it is and who asks.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+)
+
+from pipeline.errors import StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET = "STUDY_BUCKET"
+DEFAULT_BUCKET = "resnet-study"
+REFUSED = {"403", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}
+ABSENT = {"404", "NoSuchKey", "NotFound"}
+COMPATIBLE = {  # other stores than AWS's do not know its newer checksums
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+}
+
+
+class Storage:
+    """A bucket; every method raises StorageError, which names the address and the key."""
+
+    def __init__(self, bucket: str | None = None) -> None:
+        for name, value in COMPATIBLE.items():
+            os.environ.setdefault(name, value)
+        self.bucket = bucket or os.environ.get(BUCKET, DEFAULT_BUCKET)
+        retries = Config(
+            connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 4}
+        )
+        region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
+        with self._named():
+            # a session of its own: the default one remembers the first keys it saw
+            self._client: S3Client = boto3.Session().client(
+                "s3", config=retries, region_name=region or "us-east-1"
+            )
+
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
+        return Storage, (self.bucket,)  # another process makes a client of its own
+
+    @contextmanager
+    def _named(self, key: str = "") -> Iterator[None]:
+        """Turns the client's errors into StorageError with the address, the key and a next step."""
+        endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS S3")
+        where = f"s3://{self.bucket}/{key} at {endpoint}"
+        try:
+            yield
+        except NoCredentialsError as error:
+            raise StorageError(
+                f"{where}: no keys: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "?")
+            if code in REFUSED:
+                raise StorageError(
+                    f"{where}: the keys are refused ({code}): check AWS_ACCESS_KEY_ID and "
+                    "AWS_SECRET_ACCESS_KEY and the bucket's policy"
+                ) from error
+            if code == "NoSuchBucket":
+                raise StorageError(f"{where}: no such bucket: create it or set {BUCKET}") from error
+            raise StorageError(f"{where}: {error}") from error
+        except BotoCoreError as error:
+            raise StorageError(
+                f"{where}: cannot be reached ({type(error).__name__}): is the server up? `make up` "
+                "starts the embedded one; otherwise check AWS_ENDPOINT_URL and the network"
+            ) from error
+
+    def ensure_bucket(self) -> None:
+        """Makes sure that the bucket exists and accepts the keys."""
+        with self._named():
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") not in ABSENT | {"NoSuchBucket"}:
+                    raise
+                self._client.create_bucket(Bucket=self.bucket)
+
+    def put(self, key: str, content: bytes) -> None:
+        """Stores an object; it is there whole or not at all."""
+        with self._named(key):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+    def get(self, key: str) -> bytes | None:
+        """Returns an object's bytes, or None where there is none."""
+        with self._named(key):
+            try:
+                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in ABSENT:
+                    return None
+                raise
+
+    def keys(self, prefix: str) -> list[str]:
+        """Returns the keys under a prefix, sorted."""
+        with self._named(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            )
+            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+
+    def delete(self, *keys: str) -> None:
+        """Deletes objects; those that are not there count as deleted."""
+        for key in keys:
+            with self._named(key):
+                self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def download(self, key: str, path: Path) -> None:
+        """Writes an object to `path`."""
+        with self._named(key):
+            self._client.download_file(self.bucket, key, str(path))
+
+
+def fetch_address(address: str, path: Path) -> None:
+    """Writes the object at s3://bucket/key to `path`; a prefix, ending in /, as a tar of it.
+
+    The tar is sorted and has no times, so the same objects give the same bytes.
+    """
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    storage = Storage(bucket)
+    if not address.endswith("/"):
+        storage.download(key, path)
+        return
+    keys = storage.keys(key)
+    if not keys:
+        raise StorageError(f"{address}: no object lies under this prefix: check data.archive")
+    with tarfile.open(path, "w") as tar:
+        for name in keys:
+            content = storage.get(name)
+            if name.endswith("/") or content is None:
+                continue
+            member = tarfile.TarInfo(name[len(key) :])
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))

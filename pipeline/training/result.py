@@ -1,0 +1,85 @@
+"""The result of a finished training as the files of `runs/<row>/`."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+
+from pipeline.data.arrays import Arrays
+from pipeline.files import write
+from pipeline.models import weights
+from pipeline.models.archs import arch_of
+from pipeline.training.run import TrainJob
+from pipeline.training.state import Record, history_csv, history_digest
+
+HISTORY = "history.csv"
+
+
+def is_finished(facts: dict[str, Any] | None) -> bool:
+    """Tells whether a checkpoint is of the last update."""
+    return facts is not None and facts["update"] == facts["total_updates"]
+
+
+def write_result(
+    folder: Path,
+    job: TrainJob,
+    arrays: Arrays,
+    tensors: bytes,
+    facts: dict[str, Any],
+    *,
+    overridden: bool,
+    commit: str,
+    wall_seconds: float,
+) -> list[Record]:
+    """Writes model.safetensors, model.json and history.csv of the last checkpoint; returns history.
+
+    `train_seconds` is the time in the training loop, validation included, over all its attempts.
+    """
+    history = [Record(**record) for record in facts["history"]]
+    model = {
+        name.removeprefix("model."): value
+        for name, value in load_tensors(tensors).items()
+        if name.startswith("model.")
+    }
+    seconds = history[-1].seconds
+    weights.save(
+        folder,
+        model,
+        arrays.mean,
+        {
+            "name": job.name,
+            "arch": arch_of(job.row.network).name,
+            "network": job.row.network.model_dump(),
+            "channels": arrays.channels,
+            "image_size_px": list(arrays.mean.shape[:2]),
+            "classes": list(arrays.classes),
+            "precision": job.row.precision,
+            "seed": job.row.seed,
+            "run_key": job.key,
+            "run_key_overridden": overridden,
+            "commit": commit,
+            "data_digest": arrays.digest,
+            "updates": facts["update"],
+            "history_digest": history_digest(history),
+            "threads": facts["threads"],
+            "workers": job.row.workers,
+            "torch": facts["torch"],
+            "hardware": facts["hardware"],
+            "wall_seconds": wall_seconds,
+            "train_seconds": seconds,
+            "train_images_per_s": job.row.global_batch_size
+            * facts["update"]
+            / _update_seconds(history, job),
+        },
+    )
+    write(folder / HISTORY, history_csv(history))
+    return history
+
+
+def _update_seconds(history: list[Record], job: TrainJob) -> float:
+    """Returns the seconds spent in updates alone, from each interval's images a second."""
+    total, before = 0.0, 0
+    for record in history:
+        total += (record.update - before) * job.row.global_batch_size / record.train_images_per_s
+        before = record.update
+    return total

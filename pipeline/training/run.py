@@ -1,0 +1,173 @@
+"""One training from its parameters to its last update, on whatever device and worker it is given."""
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.data.arrays import Arrays, load
+from pipeline.data.augment import Augmenter
+from pipeline.data.batches import Batches
+from pipeline.errors import CheckpointError
+from pipeline.models.archs import arch_of
+from pipeline.models.resnet import build
+from pipeline.params import Row, canonical_sha256
+from pipeline.training.hardware import hardware
+from pipeline.training.identity import what_is_trained
+from pipeline.training.loop import loss_and_error, train
+from pipeline.training.schedule import CosineSchedule, StepSchedule
+from pipeline.training.state import Record, TrainingState
+
+
+class Checkpoints(Protocol):
+    """Where a training's checkpoints are kept: S3, by `pipeline.storage.checkpoints`."""
+
+    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
+        """Returns (tensors, facts) of the last committed checkpoint, or None."""
+
+    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+        """Commits a checkpoint; `facts` has its `update` and is JSON."""
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that determines a training; `arrays` is the prepared data set's file.
+
+    `started` is the time (seconds since 1970) at which this attempt began, for wall_seconds.
+    """
+
+    name: str
+    key: str
+    row: Row
+    schedule: StepSchedule | CosineSchedule
+    arrays: Path
+    started: float
+
+    def check(self, facts: dict[str, Any], data_digest: str) -> None:
+        """Raises CheckpointError where a checkpoint is not of this training."""
+        wanted = canonical_sha256(what_is_trained(self.row, self.schedule, data_digest))
+        if facts["key"] != self.key or facts["trained"] != wanted:
+            raise CheckpointError(
+                f"{self.name}: the checkpoint under {self.key} belongs to another training "
+                f"({facts['name']}, key {facts['key']}): its row, schedule or data differ; "
+                "check STUDY_CONTINUE, or `dvc repro -f` trains afresh"
+            )
+
+
+def run(
+    job: TrainJob,
+    checkpoints: Checkpoints,
+    *,
+    device: torch.device,
+    rank: int = 0,
+    workers: int = 1,
+    on_report: Callable[[list[Record]], None],
+) -> TrainingState:
+    """Returns the finished state; resumes from the last checkpoint and commits one at each report.
+
+    Every worker reads the same checkpoint; rank 0 writes, and all wait for it before the next
+    update. Raises CheckpointError for a checkpoint of another training, DivergedError.
+    """
+    arrays = load(job.arrays)
+    state = _initial_state(job, arrays, device)
+    wall_before = 0.0
+    if (found := checkpoints.latest()) is not None:
+        job.check(found[1], arrays.digest)
+        _resume(state, job, *found)
+        wall_before = found[1]["wall_seconds"]
+    if workers > 1:
+        distributed.barrier()  # nobody overwrites a checkpoint that another still reads
+
+    def report(state: TrainingState) -> None:
+        if rank == 0:
+            checkpoints.save(state.tensors(), _facts(job, state, arrays.digest, wall_before))
+        on_report(state.history)
+
+    val, mean = arrays.val.to(device), arrays.mean.to(device)
+    train(
+        state,
+        DistributedDataParallel(state.model) if workers > 1 else state.model,
+        _batches(job.row, arrays, device, rank, workers),
+        job.schedule,
+        learning_rate_factor=job.row.learning_rate_factor,
+        precision=job.row.precision,
+        device=device,
+        report_every_updates=job.row.report_every_updates,
+        validate=lambda: loss_and_error(state.model, val, mean, job.row.precision),
+        report=report,
+        reduce=_sum_over_workers if workers > 1 else lambda value: value,
+    )
+    return state
+
+
+def _initial_state(job: TrainJob, arrays: Arrays, device: torch.device) -> TrainingState:
+    row = job.row
+    random.seed(row.seed)
+    np.random.seed(row.seed)
+    torch.manual_seed(row.seed)
+    model = build(arch_of(row.network), arrays.channels, len(arrays.classes), row.seed).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=job.schedule.lr_at(0),
+        momentum=row.optimizer.momentum,
+        weight_decay=row.optimizer.weight_decay,
+        fused=True,
+    )
+    return TrainingState(model, optimizer)
+
+
+def _batches(row: Row, arrays: Arrays, device: torch.device, rank: int, workers: int) -> Batches:
+    return Batches(
+        arrays.train.to(device),
+        Augmenter(row.augmentation, arrays.mean.to(device)),
+        global_batch_size=row.global_batch_size,
+        seed=row.seed,
+        rank=rank,
+        workers=workers,
+    )
+
+
+def _facts(
+    job: TrainJob, state: TrainingState, data_digest: str, wall_before: float
+) -> dict[str, Any]:
+    now = time.time()
+    return {
+        "trained": canonical_sha256(what_is_trained(job.row, job.schedule, data_digest)),
+        "time": now,
+        "wall_seconds": wall_before + now - job.started,
+        "hardware": hardware(),
+        "name": job.name,
+        "key": job.key,
+        "update": state.update,
+        "total_updates": job.schedule.total_updates,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "history": [vars(record) for record in state.history],
+    }
+
+
+def _resume(state: TrainingState, job: TrainJob, tensors: bytes, facts: dict[str, Any]) -> None:
+    state.restore(tensors, facts["update"], facts["history"])
+    print(f"{job.name}: resumed at update {state.update:,}", flush=True)
+    for what, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
+        if facts[what] != now:
+            print(
+                f"{job.name}: warning: {what} was {facts[what]} and is now {now}: the result may "
+                "differ in its last bits from an undisturbed training",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _sum_over_workers(value: Tensor) -> Tensor:
+    value = value.clone()
+    distributed.all_reduce(value)
+    return value

@@ -1,0 +1,115 @@
+"""The state of a training: weights, momentum, position and history; saved without pickle.
+
+A batch is a function of (seed, update) and the networks draw no random numbers, so there is no
+random state to keep: weights, momentum and the number of updates determine all that follows.
+"""
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError
+
+TIMINGS = ("seconds", "train_images_per_s")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the history; training figures are means since the last line, on augmented images.
+
+    `seconds` and `train_images_per_s` differ from run to run; all else is the same, bit for bit,
+    however often a training was interrupted.
+    """
+
+    update: int
+    epoch: float
+    lr: float
+    train_loss: float
+    train_error_pct: float
+    val_loss: float
+    val_error_pct: float
+    seconds: float
+    train_images_per_s: float
+
+
+def history_csv(history: Iterable[Record]) -> str:
+    """Returns the history as CSV with full precision."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Record))
+    for record in history:
+        writer.writerow(repr(value) for value in asdict(record).values())
+    return out.getvalue()
+
+
+def parse_history_csv(text: str) -> list[Record]:
+    """Returns the history that `history_csv` wrote."""
+    return [
+        Record(int(row.pop("update")), **{name: float(value) for name, value in row.items()})
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+
+
+def history_digest(history: Iterable[Record]) -> str:
+    """Returns the sha256 of the history without its timings."""
+    lines = [
+        {name: value for name, value in asdict(record).items() if name not in TIMINGS}
+        for record in history
+    ]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+@dataclass
+class TrainingState:
+    """A training between two updates; `update` counts those done."""
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    update: int = 0
+    history: list[Record] = field(default_factory=list)
+
+    def tensors(self) -> bytes:
+        """Returns weights, batch-norm statistics and momentum in the safetensors format."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            buffer = self.optimizer.state[parameter].get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{name}"] = buffer
+        content: bytes = save_tensors({name: value.contiguous() for name, value in tensors.items()})
+        return content
+
+    def restore(self, tensors: bytes, update: int, history: list[dict[str, Any]]) -> None:
+        """Goes back to a saved state; raises CheckpointError where it is another network's."""
+        try:
+            loaded = load_tensors(tensors)
+            weights = _strip(loaded, "model.")
+            self.model.load_state_dict(weights)
+            momentum = _strip(loaded, "momentum.")
+            for name, parameter in self.model.named_parameters():
+                if name in momentum:
+                    buffer = torch.empty_like(parameter)  # keeps channels-last
+                    buffer.copy_(momentum[name])
+                    self.optimizer.state[parameter]["momentum_buffer"] = buffer
+            self.history = [Record(**record) for record in history]
+        except (SafetensorError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"the checkpoint at update {update} does not fit this network ({error}): "
+                "`dvc repro -f train@<row>` trains afresh"
+            ) from error
+        self.update = update
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
+    }
