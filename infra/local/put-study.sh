@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Puts studies/NAME.yaml into params.yaml; never over edits that are neither committed nor a
+# ready-made study's.
+set -euo pipefail
+name=$1
+wanted=studies/$name.yaml
+if [ ! -f "$wanted" ]; then
+  echo "error: there is no study '$name': wanted one of $(cd studies && ls ./*.yaml | sed 's|^\./||; s|\.yaml$||' | paste -sd' ')" >&2
+  exit 2
+fi
+# the first line names the schema by a path that differs by one folder
+document() { sed '1s|=\.\./docs|=docs|' "$1"; }
+is_here() { document "$1" | cmp -s - params.yaml; }
+is_here "$wanted" && exit 0
+if grep -qx "study: $name" params.yaml 2>/dev/null; then
+  echo "params.yaml is the study '$name' with edits, and stays"
+  exit 0
+fi
+if [ -f params.yaml ]; then
+  known=no
+  for study in studies/*.yaml; do
+    if is_here "$study"; then known=yes; fi
+  done
+  if [ $known = no ] && ! git diff --quiet HEAD -- params.yaml 2>/dev/null; then
+    echo "error: params.yaml has edits that are not committed: commit them (git commit params.yaml)," >&2
+    echo "       or drop them (git checkout params.yaml), then 'make study STUDY=$name' again" >&2
+    exit 2
+  fi
+fi
+document "$wanted" > params.yaml.part
+mv params.yaml.part params.yaml
+echo "params.yaml is now the study '$name'"

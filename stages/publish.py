@@ -1,0 +1,50 @@
+"""Sends a finished study to MLflow, pictures included; `make publish` does it once more."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline import params
+from pipeline.params import Study
+from pipeline.report import figures
+from pipeline.report.study import gather
+from pipeline.tracking.publish import tolerant
+from stages import stage, tracked
+
+PAGE = Path("report/index.html")
+
+
+def everything(study: Study, results: dict[str, Any]) -> None:
+    """Publishes whatever MLflow lacks of a finished study; `results` is what the report shows."""
+    tracker, classes = tracked.tracker_of(study), results["data"]["classes"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in results["rows"]:
+            folder = Path(scratch) / row["name"]
+            folder.mkdir()
+            matrix = figures.confusion(row["scores"]["test_confusion"], classes, row["name"])
+            pictures = [
+                figures.png(figures.curve(row), folder / "curve.png"),
+                figures.png(matrix, folder / "confusion.png"),
+                Path("scores") / row["name"] / "metrics.json",
+            ]
+            tracked.row_result(
+                tracker, row["name"], study.models[row["name"]], row["scores"], pictures
+            )
+        tracked.search_result(tracker, study.tune.model)
+        errors = figures.test_errors(results["rows"], results["ensemble"])
+        picture = figures.png(errors, Path(scratch) / "errors.png")
+        tracked.ensemble_result(tracker, params.digest(study), [picture])
+    tracker.study().artifacts([params.PARAMS, PAGE])
+    tracker.study().finished()
+
+
+def main() -> None:
+    """Publishes the study on disk."""
+    study = params.load()
+    with tolerant():
+        everything(study, gather(study))
+        print("MLflow is complete: `make ui` shows it")
+
+
+if __name__ == "__main__":
+    stage.main(main)

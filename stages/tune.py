@@ -1,0 +1,46 @@
+"""Stage `tune`: Ray Tune searches a learning-rate schedule on the validation split."""
+
+import csv
+import io
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from infra.local import s3
+from pipeline import params
+from pipeline.cluster import session
+from pipeline.cluster.tune import Search
+from pipeline.data import arrays
+from pipeline.files import write
+from pipeline.tracking.publish import tolerant
+from stages import stage, tracked
+
+ARRAYS = Path("data/arrays.safetensors")
+
+
+def main() -> None:
+    """Searches, writes the chosen schedule and the table of all trials, publishes both."""
+    study = params.load()
+    storage = s3.connect()
+    row = params.row_of(study, study.tune.model)
+    search = Search(study.tune, row, ARRAYS, arrays.load(ARRAYS).digest, storage)
+    with session.exclusively(s3.state_dir() / "locks" / search.key, "this search"):
+        if stage.is_forced():
+            search.clear()
+        trials = search.run(study.execution.trials_at_once)
+
+    schedule, table = io.StringIO(), io.StringIO()
+    YAML().dump(trials[0].schedule.model_dump(mode="json"), schedule)
+    lines = [search.line(trial) for trial in trials]
+    writer = csv.DictWriter(table, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write(Path("tuned/trials.csv"), table.getvalue())
+    write(Path("tuned/schedule.yaml"), schedule.getvalue())
+    with tolerant():
+        tracked.search_result(tracked.tracker_of(study), study.tune.model)
+    print(f"chosen of {len(trials)} trials: {trials[0].schedule!r}")
+
+
+if __name__ == "__main__":
+    stage.main(main)
