@@ -1,0 +1,58 @@
+"""Following a training by its history."""
+
+import time
+from typing import Any
+
+import pytest
+
+from pipeline.cluster import follow
+from pipeline.cluster.follow import Follower
+from pipeline.errors import StorageError
+
+
+def facts(update: int) -> dict[str, Any]:
+    line = {"train_error_pct": 1.0, "val_error_pct": 2.0, "train_images_per_s": 3.0}
+    return {"update": update, "history": [{**line, "update": u} for u in range(4, update + 1, 4)]}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "POLL_S", 0.05)
+
+
+def test_the_last_history_is_published_even_at_the_very_end():
+    now: dict[str, Any] = {}
+    published: list[int] = []
+    with Follower("net", 12, lambda: now.get("facts"), lambda h: published.append(len(h))):
+        now["facts"] = facts(4)
+        time.sleep(0.3)
+        now["facts"] = facts(12)
+    assert published == [1, 3]
+
+
+def test_an_outage_of_s3_is_told_and_outlived(capfd: pytest.CaptureFixture[str]):
+    answers = iter([StorageError("s3://x: cannot be reached")])
+    published: list[int] = []
+
+    def look() -> dict[str, Any]:
+        for error in answers:
+            raise error
+        return facts(8)
+
+    with Follower("net", 12, look, lambda h: published.append(len(h))):
+        time.sleep(0.3)
+    assert published == [2]
+    assert "cannot be reached" in capfd.readouterr().err
+
+
+def test_plain_lines_show_rate_and_time_left_where_there_is_no_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.progress.PLAIN_LINE_EVERY_S", 0.0)
+    updates = iter([4, 4, 8])
+    with Follower("net", 12, lambda: facts(next(updates, 8)), lambda h: None):
+        time.sleep(0.5)
+    out = capfd.readouterr().out
+    assert "net: 8/12 updates (67 %)" in out
+    assert "updates/s" in out
+    assert " s left" in out

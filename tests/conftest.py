@@ -1,0 +1,151 @@
+"""Fixtures: the services are real, started on free ports in a folder of the tests' own."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from infra.local import s3
+from pipeline.data import arrays
+from pipeline.params import DigitsData, Row
+from pipeline.storage.s3 import Storage
+
+REPO = Path(__file__).parents[1]
+AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keeps the tests away from the user's servers, keys and study."""
+    folder = tmp_path_factory.mktemp("state")
+    for name in (*AWS, "STUDY_BUCKET", "STUDY_MIRRORS", "STUDY_S3_PORT", "MLFLOW_TRACKING_URI",
+                 "RAY_ADDRESS", "STUDY_CONTINUE"):  # fmt: skip
+        os.environ.pop(name, None)
+    os.environ["STUDY_STATE_DIR"] = str(folder)
+    yield folder
+    s3.stop()
+
+
+@pytest.fixture
+def storage(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """The bucket on a real S3 server; the environment names it for the test alone."""
+    for name in (*AWS, "AWS_DEFAULT_REGION", "STUDY_BUCKET"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    return s3.connect()
+
+
+@pytest.fixture(scope="session")
+def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prepared digits at 8x8 pixels."""
+    from importlib.resources import as_file, files
+
+    folder = tmp_path_factory.mktemp("digits")
+    data = DigitsData(kind="digits", image_size_px=8, test_images=300, val_images=200, split_seed=0)
+    with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as archive:
+        prepared = arrays.prepare(data, archive)
+    arrays.save(prepared, folder / "arrays.safetensors", folder / "digest.json")
+    return folder / "arrays.safetensors"
+
+
+def make_row(**changes: object) -> Row:
+    """Returns a small row, changed as wanted."""
+    document = {
+        "network": {"family": "cifar", "depth": 8, "shortcut": "A"},
+        "schedule": "schedules/tiny.yaml",
+        "learning_rate_factor": 1.0,
+        "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
+        "augmentation": {"pad_px": 1, "mirror": False},
+        "global_batch_size": 32,
+        "seed": 1,
+        "precision": "float32",
+        "workers": 1,
+        "report_every_updates": 4,
+    }
+    return Row(**{**document, **changes})
+
+
+@pytest.fixture
+def row() -> Callable[..., Row]:
+    """`make_row`."""
+    return make_row
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A seeded generator."""
+    return np.random.default_rng(0)
+
+
+TINY = {"shape": "cosine", "base_lr": 0.05, "total_updates": 12, "warmup": None}
+
+
+def copy_study(target: Path, change: Callable[[dict], None] = lambda document: None) -> Path:
+    """Puts a copy of the code with a tiny study (two networks, 12 updates) into `target`."""
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")  # fmt: skip
+    results = ("runs/", "scores/", "ensemble/", "report/", "tuned/", "data/", "state/", "tests/")
+    for name in files:
+        if name and not name.startswith(results) and name != "dvc.lock" and (REPO / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, target / name)
+    (target / ".venv").symlink_to((REPO / ".venv").resolve())
+    yaml = YAML(typ="safe", pure=True)
+    with (target / "schedules/tiny.yaml").open("w") as file:
+        yaml.dump(TINY, file)
+    document = yaml.load((target / "studies/digits.yaml").read_text())
+    small = make_row().model_dump(mode="json")
+    document["study"] = "tiny"
+    document["data"] |= {"image_size_px": 8}
+    document["models"] = {
+        "plain-8": {**small, "network": {"family": "cifar", "depth": 8, "shortcut": "none"}},
+        "resnet-8": small,
+        "resnet-8-tuned": {**small, "schedule": "tuned/schedule.yaml"},
+    }
+    document["tune"] |= {
+        "model": "resnet-8", "trials": 2, "total_updates": 8, "grace_updates": 4,
+        "report_every_updates": 4,
+    }  # fmt: skip
+    document["ensemble"] = {"members": ["plain-8", "resnet-8"]}
+    change(document)
+    write_params(target, document)
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "init", "-q"], cwd=target, check=True)
+    subprocess.run(["git", "add", "-A"], cwd=target, check=True)
+    subprocess.run([*git, "commit", "-qm", "study"], cwd=target, check=True)
+    return target
+
+
+def read_params(folder: Path) -> dict:
+    """Returns params.yaml of a study."""
+    return YAML(typ="safe", pure=True).load((folder / "params.yaml").read_text())
+
+
+def write_params(folder: Path, document: dict) -> None:
+    """Writes params.yaml of a study."""
+    with (folder / "params.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(document, file)
+
+
+def run_in(
+    folder: Path, *command: str, timeout_s: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the virtual environment in a study's folder."""
+    path = f"{(REPO / '.venv' / 'bin').resolve()}:{os.environ['PATH']}"
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False,
+        env={**outside(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment},
+    )  # fmt: skip
+
+
+def outside() -> dict[str, str]:
+    """Returns the environment that a user's shell has: it does not name the embedded server."""
+    named = (*AWS, "AWS_DEFAULT_REGION", "STUDY_BUCKET")
+    return {name: value for name, value in os.environ.items() if name not in named}

@@ -1,0 +1,60 @@
+"""Scores against plain definitions."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+
+from pipeline.evaluation.scores import (
+    Predictions,
+    bootstrap_ci95,
+    calibration_error,
+    gain_pct,
+    scores,
+    softmax,
+)
+from pipeline.params import Evaluation
+
+RECIPE = Evaluation(bootstrap_resamples=4000, bootstrap_seed=0, calibration_bins=10)
+
+
+def predictions(rng: np.random.Generator, count: int = 500, classes: int = 8) -> Predictions:
+    labels = rng.integers(0, classes, count)
+    logits = rng.normal(size=(count, classes))
+    logits[np.arange(count), labels] += 1
+    return Predictions(softmax(logits), labels, np.arange(count))
+
+
+def test_scores_are_scikit_learns(rng: np.random.Generator):
+    said = predictions(rng)
+    found = scores(said, "test", RECIPE)
+    classes = range(8)
+    for name, k in (("test_error_pct", 1), ("test_top5_error_pct", 5)):
+        wanted = top_k_accuracy_score(said.labels, said.probabilities, k=k, labels=classes)
+        assert found[name] == pytest.approx(100 * (1 - wanted))
+    assert found["test_nll"] == pytest.approx(log_loss(said.labels, said.probabilities))
+    wanted = confusion_matrix(said.labels, said.probabilities.argmax(1))
+    assert found["test_confusion"] == wanted.tolist()
+
+
+def test_top_5_of_five_classes_says_nothing(rng: np.random.Generator):
+    assert scores(predictions(rng, classes=5), "val", RECIPE)["val_top5_error_pct"] is None
+
+
+def test_calibration_error_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    labels = np.array([0, 1, 0, 0])
+    # bin of 0.9: right half the time; bin of 0.6: always
+    assert calibration_error(probabilities, labels, 10) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_the_interval_is_the_plain_bootstraps(rng: np.random.Generator):
+    values = (rng.random(300) < 0.2).astype(float)
+    resampled = [values[rng.integers(0, 300, 300)].mean() for _ in range(4000)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    assert bootstrap_ci95(values, RECIPE) == pytest.approx((low, high), abs=0.01)
+
+
+def test_a_gain_is_paired(rng: np.random.Generator):
+    said = predictions(rng)
+    gain, interval = gain_pct(said, said, RECIPE)
+    assert (gain, interval) == (0, [0, 0])

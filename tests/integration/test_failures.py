@@ -1,0 +1,260 @@
+"""Kills and outages: what was committed stays, and the end is the same."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local import s3
+from pipeline.data import arrays
+from pipeline.params import load, read_yaml, row_of
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.training.identity import run_key
+from pipeline.training.schedule import load_schedule
+from pipeline.training.state import history_digest, parse_history_csv
+from tests.conftest import copy_study, outside, read_params, run_in, write_params
+
+pytestmark = pytest.mark.integration
+
+
+def longer(document: dict) -> None:
+    row = document["models"]["plain-8"]
+    document["models"] = {
+        "plain-8": row,
+        "resnet-8": {**document["models"]["resnet-8"], "report_every_updates": 2},
+        "two-workers": {**row, "workers": 2, "report_every_updates": 25, "seed": 3},
+        "again": {**row, "seed": 5, "schedule": "schedules/long.yaml", "report_every_updates": 25},
+    }
+    document["models"]["two-workers"]["schedule"] = "schedules/medium.yaml"
+    document["tune"] |= {"model": "resnet-8", "trials": 4, "total_updates": 400, "grace_updates": 400,
+                         "report_every_updates": 40}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
+    folder = copy_study(tmp_path_factory.mktemp("failures") / "study", longer)
+    for name, updates in (("medium", 250), ("long", 1500)):
+        (folder / f"schedules/{name}.yaml").write_text(
+            f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
+        )
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
+        assert run_in(folder, *command).returncode == 0
+    return folder
+
+
+def start(study: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [".venv/bin/python", "-m", *arguments], cwd=study, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, env=outside(),
+    )  # fmt: skip
+
+
+def store_of(study: Path, name: str) -> CheckpointStore:
+    document = load(study / "params.yaml")
+    row = row_of(document, name)
+    digest = arrays.load(study / "data/arrays.safetensors").digest
+    key, _ = run_key(name, row, load_schedule(study / row.schedule), digest)
+    return CheckpointStore(Storage(), key)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def update_of(store: CheckpointStore) -> int:
+    facts = store.facts()
+    return facts["update"] if facts else 0
+
+
+def result_of(study: Path, name: str) -> tuple[str, str]:
+    folder = study / "runs" / name
+    history = parse_history_csv((folder / "history.csv").read_text())
+    assert [r.update for r in history] == sorted({r.update for r in history})
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256, history_digest(history)
+
+
+@pytest.mark.timeout(400)
+def test_a_training_killed_three_times_ends_with_the_same_bits(study: Path, storage: Storage):
+    store = store_of(study, "again")
+    for kill in range(3):
+        before = update_of(store)
+        process = start(study, "stages.train", "again")
+        wait_for(lambda seen=before: update_of(store) > seen)
+        time.sleep(0.1 * kill)
+        process.kill()
+        process.wait(10)
+    assert not (study / "runs/again/model.json").exists()
+    resumed = start(study, "stages.train", "again")
+    output, _ = resumed.communicate(timeout=200)
+    assert resumed.returncode == 0, output
+    assert "again: resumed at update" in output
+    disturbed = result_of(study, "again")
+    store.clear()
+    done = run_in(study, "python", "-m", "stages.train", "again")
+    assert done.returncode == 0, done.stderr
+    assert "resumed" not in done.stdout
+    assert result_of(study, "again") == disturbed
+
+
+@pytest.mark.timeout(300)
+def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storage):
+    store = store_of(study, "again")
+    store.clear()
+    dvc = subprocess.Popen(
+        [".venv/bin/dvc", "repro", "-s", "train@again"], cwd=study,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env={**outside(), "SHELL": "/bin/sh"},  # dash keeps standing between DVC and a stage
+    )  # fmt: skip
+    wait_for(lambda: update_of(store) > 0)
+    children = psutil.Process(dvc.pid).children(recursive=True)
+    dvc.kill()
+    dvc.wait(10)
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert alive == []
+    done = run_in(study, "dvc", "repro", "-s", "train@again")
+    assert done.returncode == 0, done.stderr
+    assert "resumed at update" in done.stdout
+
+
+@pytest.mark.timeout(300)
+def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
+    store = store_of(study, "again")
+    store.clear()
+    first = start(study, "stages.train", "again")
+    try:
+        wait_for(lambda: update_of(store) > 0)
+        second = run_in(study, "python", "-m", "stages.train", "again")
+        assert second.returncode == 2
+        assert "already under way in another process" in second.stderr
+    finally:
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=60)
+    assert first.returncode == 130
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_train_and_outlive_the_kill_of_one(study: Path, storage: Storage):
+    """Ray Train's worker group: one of two processes is killed, the training ends as if not."""
+    store = store_of(study, "two-workers")
+    undisturbed = run_in(study, "python", "-m", "stages.train", "two-workers", timeout_s=200)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    wanted = result_of(study, "two-workers")
+    store.clear()
+    process = start(study, "stages.train", "two-workers")
+    wait_for(lambda: update_of(store) > 0)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[1].kill()
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    facts = json.loads((study / "runs/two-workers/model.json").read_text())
+    assert len(facts["commit"].removesuffix("-dirty")) == 40
+    assert result_of(study, "two-workers") == wanted
+
+
+@pytest.mark.timeout(400)
+def test_a_search_that_was_killed_goes_on(study: Path, storage: Storage):
+    others = storage.keys("searches/")
+
+    def trials() -> list[str]:
+        keys = [key for key in storage.keys("searches/") if key not in others]
+        found = [json.loads(storage.get(key) or b"{}") for key in keys]
+        return sorted(trial["status"] for trial in found)
+
+    process = start(study, "stages.tune")
+    wait_for(lambda: "complete" in trials() and "running" in trials(), 200)
+    process.kill()
+    process.wait(10)
+    time.sleep(2)  # Ray's processes see that their driver is gone
+    finished = trials().count("complete")
+    done = run_in(study, "python", "-m", "stages.tune", timeout_s=280)
+    assert done.returncode == 0, done.stderr
+    assert f"{finished} trials are done, going on" in done.stdout
+    assert trials().count("complete") >= 4
+    assert read_yaml(study / "tuned/schedule.yaml")["total_updates"] == 400
+    assert len((study / "tuned/trials.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.timeout(200)
+def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
+    study: Path, storage: Storage
+):
+    for name in ("schedule.yaml", "trials.csv"):
+        (study / "tuned" / name).unlink(missing_ok=True)
+    before = (study / "params.yaml").read_text()
+    document = read_params(study)
+    document["tune"]["seed"] = 9
+    write_params(study, document)
+    try:
+        known = len(storage.keys("searches/"))
+        process = start(study, "stages.tune")
+        wait_for(lambda: len(storage.keys("searches/")) > known)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 130, output
+        assert not (study / "tuned/schedule.yaml").exists()
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+@pytest.mark.timeout(300)
+def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
+    store = store_of(study, "again")
+    store.clear()
+    process = start(study, "stages.train", "again")
+    wait_for(lambda: update_of(store) > 0)
+    before = update_of(store)
+    psutil.Process(s3.ensure_running().pid).kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, output
+    assert "cannot be reached" in output
+    done = run_in(study, "python", "-m", "stages.train", "again")
+    assert done.returncode == 0, done.stderr
+    assert "again: resumed at update" in done.stdout
+    assert before > 0
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_path: Path):
+    """`ulimit -f` makes writes fail as a full disk does: at a size, in the middle of a file."""
+    kept = (study / "data/arrays.safetensors").read_bytes()
+    limit = "trap '' XFSZ; ulimit -f 16; exec .venv/bin/python -m stages.prepare"
+    done = subprocess.run(
+        ["bash", "-c", limit], cwd=study, capture_output=True, text=True, timeout=60, check=False,
+        env={**outside(), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "error:" in done.stderr
+    assert (study / "data/arrays.safetensors").read_bytes() == kept
+    assert not list((study / "data").glob("*.part"))
+
+
+@pytest.mark.timeout(200)
+def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
+    before = (study / "params.yaml").read_text()
+    document = read_params(study)
+    document["tune"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
+    document["tune"]["report_every_updates"] = 4
+    document["tune"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
+    write_params(study, document)
+    try:
+        done = run_in(study, "python", "-m", "stages.tune")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "none of 2 trials" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        (study / "params.yaml").write_text(before)

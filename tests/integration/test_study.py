@@ -1,0 +1,310 @@
+"""A whole study by `dvc repro`, with real S3, Ray, MLflow and DVC; the tests share one run."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from infra.local import s3
+from pipeline.data import arrays
+from pipeline.evaluation import predictions
+from pipeline.evaluation.scores import softmax
+from pipeline.models import weights
+from pipeline.storage.s3 import Storage
+from pipeline.training.state import parse_history_csv
+from tests.conftest import REPO, copy_study, read_params, run_in, write_params
+
+pytestmark = pytest.mark.integration
+ROWS = ("plain-8", "resnet-8", "resnet-8-tuned")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Iterator[Path]:
+    folder = copy_study(tmp_path_factory.mktemp("study") / "study")
+    stale = folder / "scores/resnet-8/metrics.json"  # as a clone's committed results are
+    stale.parent.mkdir(parents=True)
+    stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro")):
+        done = run_in(folder, *command, timeout_s=280)
+        assert done.returncode == 0, done.stdout + done.stderr
+    yield folder
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def client(study: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{study}/mlflow.db")
+
+
+def runs_of(study: Path, kind: str) -> list:
+    mlflow = client(study)
+    experiment = mlflow.get_experiment_by_name("resnet-study")
+    return list(mlflow.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
+
+
+@pytest.mark.timeout(400)
+def test_every_file_of_the_design_is_there(study: Path):
+    for name in ROWS:
+        for file in ("model.safetensors", "model.json", "history.csv"):
+            assert (study / "runs" / name / file).stat().st_size
+        metrics = json.loads((study / "scores" / name / "metrics.json").read_text())
+        for score in ("train_error_pct", "val_error_pct", "test_error_pct"):
+            low, high = metrics[f"{score}_ci95"]
+            assert low <= metrics[score] <= high
+        for timing in ("updates", "train_images_per_s", "train_seconds", "wall_seconds"):
+            assert metrics[timing] > 0
+    for file in ("tuned/schedule.yaml", "tuned/trials.csv", "ensemble/predictions.npz",
+                 "report/index.html", "report/report.json", "data/digest.json"):  # fmt: skip
+        assert (study / file).stat().st_size
+
+
+def test_the_page_needs_no_network(study: Path):
+    html = (study / "report/index.html").read_text()
+    assert "<svg" in html
+    assert not re.findall(r"(?:src|href)=[\"'](?!#)(?!data:)", html.replace('xlink:href="#', ""))
+    assert "@import" not in html
+
+
+def test_scores_are_those_of_the_weights(study: Path):
+    trained = weights.load(study / "runs/resnet-8")
+    data = arrays.load(study / "data/arrays.safetensors")
+    said = predictions.load(study / "scores/resnet-8/predictions.npz")["test"]
+    with torch.no_grad():
+        logits = trained.model((data.test.images - trained.mean).permute(0, 3, 1, 2))
+    assert softmax(logits.numpy()) == pytest.approx(said.probabilities, abs=1e-4)
+
+
+def test_mlflow_has_the_parent_and_all_children_once(study: Path):
+    (parent,) = runs_of(study, "study")
+    assert parent.info.run_name == "tiny"
+    assert parent.info.status == "FINISHED"
+    for kind, count in (("training", 3), ("search", 1), ("trial", 2), ("ensemble", 1)):
+        children = runs_of(study, kind)
+        assert len(children) == count
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+
+
+def test_mlflow_has_every_line_of_a_history_once(study: Path):
+    for run in runs_of(study, "training"):
+        folder = study / "runs" / run.info.run_name
+        history = parse_history_csv((folder / "history.csv").read_text())
+        for name in set(vars(history[0])) - {"update"}:
+            logged = client(study).get_metric_history(run.info.run_id, name)
+            assert sorted((metric.step, metric.value) for metric in logged) == [
+                (record.update, getattr(record, name)) for record in history
+            ]
+        scores = json.loads((study / "scores" / run.info.run_name / "metrics.json").read_text())
+        for name in ("test_error_pct", "wall_seconds"):
+            assert run.data.metrics[f"final_{name}"] == pytest.approx(scores[name])
+            assert len(client(study).get_metric_history(run.info.run_id, f"final_{name}")) == 1
+        facts = json.loads((folder / "model.json").read_text())
+        assert run.data.tags["run_key"] == facts["run_key"]
+        assert run.data.tags["data_digest"] == facts["data_digest"]
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", run.data.tags["commit"])
+        assert run.data.tags["commit"] == facts["commit"]
+        assert run.data.params["network.depth"] == "8"
+
+
+def test_mlflows_artifacts_are_in_the_bucket(study: Path, storage: Storage):
+    for run in runs_of(study, "training"):
+        prefix = run.info.artifact_uri.removeprefix(f"s3://{storage.bucket}/")
+        names = {key.removeprefix(f"{prefix}/") for key in storage.keys(prefix)}
+        assert {"model.safetensors", "model.json", "history.csv", "metrics.json", "curve.png",
+                "confusion.png"} <= names  # fmt: skip
+
+
+def test_publishing_again_changes_nothing(study: Path):
+    def everything() -> list:
+        return [
+            (
+                run.info.run_id,
+                metric,
+                len(client(study).get_metric_history(run.info.run_id, metric)),
+            )
+            for kind in ("study", "training", "search", "trial", "ensemble")
+            for run in sorted(runs_of(study, kind), key=lambda run: run.info.run_id)
+            for metric in sorted(run.data.metrics)
+        ]
+
+    before = everything()
+    assert run_in(study, "python", "-m", "stages.publish").returncode == 0
+    assert everything() == before
+
+
+def test_mlflow_can_be_deleted_and_published_again(study: Path):
+    (study / "mlflow.db").rename(study / "mlflow.kept")
+    try:
+        assert run_in(study, "python", "-m", "stages.publish").returncode == 0
+        test_mlflow_has_every_line_of_a_history_once(study)
+    finally:
+        (study / "mlflow.kept").replace(study / "mlflow.db")
+
+
+def test_nothing_to_do_runs_nothing(study: Path):
+    done = run_in(study, "dvc", "repro")
+    assert done.returncode == 0
+    assert stages_run(done.stdout) == []
+
+
+def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Path):
+    whole = run_in(study, "dvc", "repro", "--dry", "-f").stdout
+    order = re.findall(r"Running stage '([^']+)'", whole)
+    assert order.index("handover") < min(order.index(f"train@{name}") for name in ROWS)
+    one = run_in(study, "dvc", "repro", "--dry", "-f", "train@plain-8").stdout
+    assert "train@plain-8" in one
+    assert "handover" not in one
+
+
+def test_one_changed_row_reruns_itself_and_what_depends_on_it(study: Path):
+    before = read_params(study)
+    document = read_params(study)
+    document["models"]["resnet-8"]["learning_rate_factor"] = 0.5
+    write_params(study, document)
+    done = run_in(study, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stages_run(done.stdout) == ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
+    write_params(study, before)
+    done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_force_trains_afresh_and_ends_with_the_same_bits(study: Path):
+    path = study / "runs/plain-8/model.safetensors"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    done = run_in(study, "dvc", "repro", "-f", "-s", "train@plain-8")
+    assert "already trained" not in done.stdout
+    assert "12 updates" in done.stdout
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+
+
+def test_a_lost_result_is_collected_and_not_trained_again(study: Path):
+    for name in ("model.safetensors", "model.json", "history.csv"):
+        (study / "runs/plain-8" / name).unlink()
+    done = run_in(study, "python", "-m", "stages.train", "plain-8")
+    assert done.returncode == 0, done.stderr
+    assert "already trained" in done.stdout
+
+
+def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage: Storage):
+    pushed = run_in(study, "dvc", "push")
+    assert pushed.returncode == 0, pushed.stderr
+    subprocess.run(["git", "add", "-A"], cwd=study, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "results"],
+        cwd=study, check=True,
+    )  # fmt: skip
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", study, clone], check=True)
+    if not (clone / ".venv").exists():
+        (clone / ".venv").symlink_to((REPO / ".venv").resolve())
+    assert run_in(clone, "python", "-m", "infra.local", "up").returncode == 0
+    pulled = run_in(clone, "dvc", "pull", "train@resnet-8")
+    assert pulled.returncode == 0, pulled.stderr
+    files = {p.relative_to(clone).as_posix() for p in clone.rglob("*.safetensors")}
+    assert files == {"runs/resnet-8/model.safetensors"}
+    mine, theirs = (f / "runs/resnet-8/model.safetensors" for f in (study, clone))
+    assert mine.read_bytes() == theirs.read_bytes()
+    assert (
+        weights.load(clone / "runs/resnet-8").facts["sha256"]
+        == hashlib.sha256(theirs.read_bytes()).hexdigest()
+    )
+
+
+def test_secrets_are_neither_in_the_clone_nor_in_mlflow(study: Path):
+    _, secret = s3._keys()
+    for path in study.rglob("*"):
+        if path.is_file() and ".venv" not in path.parts and path.stat().st_size < 5_000_000:
+            assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("stage, change, message", [
+    ("train", lambda d: d["models"]["plain-8"].update(momentun=1), 'unknown key "momentun"'),
+    ("train", lambda d: d["models"]["plain-8"]["network"].update(depth=9), "wanted 6n+2"),
+    ("train", lambda d: d["models"]["plain-8"].update(workers=32), "but this machine has"),
+    ("train", lambda d: d["ensemble"].update(members=["plain-8", "no"]), '"no" is not a row'),
+    ("train", lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30), "loss of update"),
+])  # fmt: skip
+def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, change, message):
+    before = (study / "params.yaml").read_text()
+    kept = (study / "runs/plain-8/model.safetensors").read_bytes()
+    document = read_params(study)
+    change(document)
+    write_params(study, document)
+    try:
+        done = run_in(study, "python", "-m", f"stages.{stage}", "plain-8")
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert message in done.stderr
+        assert done.stderr.count("Traceback") == 0
+        assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+def test_dvc_checkout_brings_an_earlier_result_back_after_a_failed_run(study: Path):
+    before = (study / "params.yaml").read_text()
+    kept = (study / "runs/plain-8/model.safetensors").read_bytes()
+    document = read_params(study)
+    document["models"]["plain-8"]["learning_rate_factor"] = 1e30
+    write_params(study, document)
+    try:
+        assert run_in(study, "dvc", "repro", "-s", "train@plain-8").returncode != 0
+    finally:
+        (study / "params.yaml").write_text(before)
+    assert run_in(study, "dvc", "checkout", "train@plain-8").returncode == 0
+    assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
+
+
+def test_refused_keys_end_the_stage_with_a_message(study: Path):
+    server = s3.ensure_running()
+    done = run_in(
+        study, "python", "-m", "stages.train", "plain-8", AWS_ENDPOINT_URL=server.endpoint,
+        AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="y",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "the keys are refused" in done.stderr
+
+
+def test_a_cluster_address_is_refused_in_words(study: Path):
+    document = read_params(study)
+    document["models"]["plain-8"]["seed"] = 77
+    before = (study / "params.yaml").read_text()
+    write_params(study, document)
+    try:
+        done = run_in(
+            study, "python", "-m", "stages.train", "plain-8", RAY_ADDRESS="http://127.0.0.1:9"
+        )
+        assert done.returncode == 2
+        assert "unset RAY_ADDRESS" in done.stderr
+    finally:
+        (study / "params.yaml").write_text(before)
+
+
+def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
+    document = read_params(study)
+    document["models"]["plain-8"]["seed"] = 78
+    before = (study / "params.yaml").read_text()
+    write_params(study, document)
+    try:
+        done = run_in(
+            study,
+            "python",
+            "-m",
+            "stages.train",
+            "plain-8",
+            MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+        )
+        assert done.returncode == 0, done.stderr
+        assert "warning: MLflow at http://127.0.0.1:9" in done.stderr
+    finally:
+        (study / "params.yaml").write_text(before)
+        assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
+    assert os.environ.get("MLFLOW_TRACKING_URI") is None

@@ -1,0 +1,54 @@
+"""A trained network as files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.errors import CheckpointError
+from pipeline.models import weights
+from pipeline.models.archs import arch_of
+from pipeline.models.resnet import build
+from pipeline.params import Network
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    network = Network(family="cifar", depth=8, shortcut="A")
+    model = build(arch_of(network), 1, 3, seed=1)
+    facts = {"network": network.model_dump(), "channels": 1, "classes": ["a", "b", "c"]}
+    weights.save(tmp_path / "row", model.state_dict(), torch.ones(8, 8, 1), facts)
+    return tmp_path / "row"
+
+
+def test_a_saved_network_predicts_the_same(saved: Path):
+    trained = weights.load(saved)
+    again = build(arch_of(Network(family="cifar", depth=8, shortcut="A")), 1, 3, seed=1).eval()
+    images = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(trained.model(images), again(images))
+    assert torch.equal(trained.mean, torch.ones(8, 8, 1))
+
+
+def test_damaged_weights_are_refused(saved: Path):
+    path = saved / weights.WEIGHTS
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"sha256 .*, expected .*dvc checkout train@row"):
+        weights.load(saved)
+
+
+def test_missing_weights_name_the_command_that_brings_them(saved: Path):
+    (saved / weights.WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match="dvc pull train@row"):
+        weights.load(saved)
+
+
+def test_weights_of_another_network_are_refused(saved: Path):
+    facts = json.loads((saved / weights.FACTS).read_text())
+    facts["network"]["depth"] = 14
+    (saved / weights.FACTS).write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="do not fit"):
+        weights.load(saved)

@@ -1,0 +1,116 @@
+"""params.yaml: complete, closed, and answered in words."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from infra.schema import FOLDER, schemas
+from pipeline import params
+from pipeline.errors import ParamsError
+from pipeline.training.schedule import load_schedule
+from tests.conftest import REPO
+
+DOCUMENT = params.read_yaml(REPO / "studies/digits.yaml")
+
+
+def fault(*path: str, value: object) -> str:
+    document = copy.deepcopy(DOCUMENT)
+    at = document
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    with pytest.raises(ParamsError) as caught:
+        params.validate(params.Study, document, "params.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_ready_made_studies_are_valid(path: Path):
+    study = params.load(path)
+    assert study.study == path.stem
+    for row in study.models.values():
+        assert row.schedule == params.TUNED_SCHEDULE or load_schedule(REPO / row.schedule)
+
+
+def test_the_default_study_is_digits():
+    assert params.load(REPO / "studies/digits.yaml") == params.load(REPO / "params.yaml")
+
+
+def test_a_misspelt_key_is_answered_with_the_nearest():
+    message = fault("models", "plain-20", "momentun", value=1)
+    assert "params.yaml: models.plain-20" in message
+    assert "momentun" in message
+    message = fault("models", "plain-20", "optimizer", "momentun", value=0.9)
+    assert 'models.plain-20.optimizer: unknown key "momentun", wanted "momentum"' in message
+
+
+def test_a_missing_key_has_no_default():
+    document = copy.deepcopy(DOCUMENT)
+    del document["models"]["plain-20"]["seed"]
+    with pytest.raises(ParamsError, match=r"models\.plain-20\.seed: missing"):
+        params.validate(params.Study, document, "params.yaml")
+
+
+def test_a_depth_must_be_6n_plus_2():
+    message = fault("models", "plain-20", "network", "depth", value=21)
+    assert "models.plain-20.network.depth" in message
+    assert "wanted 6n+2" in message
+    assert "20 or 26" in message
+
+
+def test_an_ensemble_member_must_be_a_row():
+    assert '"resnet-99" is not a row' in fault(
+        "ensemble", "members", value=["plain-20", "resnet-99"]
+    )
+
+
+def test_the_searched_model_must_be_a_row():
+    assert 'tune.model: "resnet-99" is not a row' in fault("tune", "model", value="resnet-99")
+
+
+def test_workers_must_share_a_batch_evenly():
+    assert "not a multiple of workers 3" in fault("models", "plain-20", "workers", value=3)
+
+
+def test_a_row_name_stays_inside_its_folder():
+    row = DOCUMENT["models"]["plain-20"]
+    assert "lower-case letters" in fault("models", value={**DOCUMENT["models"], "../x": row})
+
+
+def test_a_schedule_stays_inside_the_study():
+    assert "inside the study" in fault("models", "plain-20", "schedule", value="/etc/x.yaml")
+
+
+def test_not_a_number_is_refused():
+    assert "finite" in fault("models", "plain-20", "learning_rate_factor", value=float("nan"))
+
+
+def test_an_archive_needs_its_checksum():
+    data = params.read_yaml(REPO / "studies/folder.yaml")["data"]
+    assert "needs its sha256" in fault("data", value={**data, "sha256": None})
+    assert "64 lower-case" in fault("data", value={**data, "sha256": "abc"})
+
+
+def test_the_test_images_must_not_be_the_training_images():
+    data = params.read_yaml(REPO / "studies/folder.yaml")["data"]
+    assert "must be others" in fault("data", value={**data, "test_split": "train"})
+
+
+def test_a_duplicate_key_is_refused(tmp_path: Path):
+    (tmp_path / "params.yaml").write_text("study: a\nstudy: b\n")
+    with pytest.raises(ParamsError, match="duplicate"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_the_digest_ignores_comments_and_order(tmp_path: Path):
+    text = (REPO / "params.yaml").read_text()
+    (tmp_path / "b.yaml").write_text(f"# a comment\n{text}")
+    assert params.digest(params.load(tmp_path / "b.yaml")) == params.digest(
+        params.load(REPO / "params.yaml")
+    )
+
+
+def test_the_committed_schema_is_what_the_types_say():
+    for name, text in schemas().items():
+        assert (REPO / FOLDER / name).read_text() == text

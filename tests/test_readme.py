@@ -1,0 +1,52 @@
+"""The README's commands exist, and what it names is there."""
+
+import re
+
+import pytest
+
+from pipeline.params import read_yaml
+from tests.conftest import REPO
+
+README = (REPO / "README.md").read_text()
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for line in block.splitlines()
+    if line.strip()
+]
+TARGETS = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_exists(command: str):
+    words = [word for word in command.split() if not re.match(r"[A-Z_]+=", word)]
+    if words[0] == "make":
+        assert words[1] in TARGETS
+    else:
+        assert words[:2] in [["dvc", verb] for verb in ("repro", "push", "pull", "metrics")]
+    stages, rows = read_yaml(REPO / "dvc.yaml")["stages"], read_yaml(REPO / "params.yaml")["models"]
+    for stage, row in re.findall(r"(\w+)@([\w-]+)", command):
+        assert stage in stages
+        assert row in rows
+
+
+def test_every_target_that_the_readme_names_exists():
+    assert set(re.findall(r"`make ([a-z]+)", README)) <= TARGETS
+
+
+def test_every_file_that_the_readme_links_exists():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (REPO / path).exists(), path
+
+
+def test_every_ready_made_study_is_in_the_readme():
+    for path in (REPO / "studies").glob("*.yaml"):
+        assert f"| `{path.stem}`" in README
+
+
+def test_every_variable_of_ours_is_in_the_readme():
+    named = set()
+    for folder in ("pipeline", "stages", "infra"):
+        for path in (REPO / folder).rglob("*.py"):
+            named |= set(re.findall(r"\"(STUDY_[A-Z_0-9]+)\"", path.read_text()))
+    assert named <= set(re.findall(r"STUDY_[A-Z_0-9]+", README))
