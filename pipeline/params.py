@@ -22,6 +22,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -31,6 +32,11 @@ from ruamel.yaml.error import YAMLError
 from pipeline.errors import ParamsError
 
 PARAMS = Path("params.yaml")
+CIFAR10_SIZE_PX = 32
+UNION_TAGS = {  # pydantic puts them into a fault's place; they are not keys
+    "digits", "cifar10", "imagefolder", "cifar", "imagenet", "pad_crop", "scale_crop",
+    "random_resized_crop", "step", "cosine", "plateau", "linear", "constant", "until_error",
+}  # fmt: skip
 TUNED_SCHEDULE = "tuned/schedule.yaml"
 
 
@@ -85,6 +91,7 @@ Sha256 = Annotated[str, AfterValidator(_sha256)]
 RowName = Annotated[str, AfterValidator(_row_name)]
 ScheduleFile = Annotated[str, AfterValidator(_schedule_file)]
 CifarDepth = Annotated[int, AfterValidator(_cifar_depth)]
+Shortcut = Literal["none", "A", "B", "C"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -153,59 +160,6 @@ Data = Annotated[DigitsData | Cifar10Data | ImageFolderData, Field(discriminator
 # --- a row --------------------------------------------------------------------------------------
 
 
-class Network(Section):
-    """A network of the paper's CIFAR family (section 4.2): depth 6n+2, plain or residual."""
-
-    family: Literal["cifar"]
-    depth: CifarDepth
-    shortcut: Literal["none", "A"]
-
-
-class Optimizer(Section):
-    """SGD; weight decay is applied to every parameter, as the paper's Caffe solver does."""
-
-    momentum: Fraction
-    weight_decay: NonNegativeFloat
-
-
-class Augmentation(Section):
-    """Zero padding on each side with a random crop of the original size; a random mirror image."""
-
-    pad_px: NonNegativeInt
-    mirror: bool
-
-
-class Row(Section):
-    """One network with one seed: one training, one run key, one MLflow run.
-
-    The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers`
-    belongs to what is computed, since batch-norm statistics are taken over a worker's share.
-    """
-
-    network: Network
-    schedule: ScheduleFile
-    learning_rate_factor: PositiveFloat
-    optimizer: Optimizer
-    augmentation: Augmentation
-    global_batch_size: PositiveInt
-    seed: NonNegativeInt
-    precision: Literal["float32", "bfloat16"]
-    workers: PositiveInt
-    report_every_updates: PositiveInt
-
-    @model_validator(mode="after")
-    def _batch_is_shared_evenly(self) -> Self:
-        if self.global_batch_size % self.workers:
-            raise ValueError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of workers "
-                f"{self.workers}: workers must have equal shares; change one of the two"
-            )
-        return self
-
-
-# --- search, ensemble, evaluation ---------------------------------------------------------------
-
-
 class Range(Section):
     """A closed interval."""
 
@@ -217,6 +171,181 @@ class Range(Section):
         if self.low > self.high:
             raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
         return self
+
+
+class Span(Section):
+    """A closed interval of whole numbers."""
+
+    low: PositiveInt
+    high: PositiveInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
+        return self
+
+
+class _Network(Section):
+    block: Literal["plain", "basic", "bottleneck"]
+    shortcut: Shortcut
+
+    @model_validator(mode="after")
+    def _shortcut_belongs_to_block(self) -> Self:
+        if self.block == "plain" and self.shortcut != "none":
+            raise ValueError(
+                f"shortcut {self.shortcut} on a plain network, which has none: take shortcut none, "
+                "or block basic"
+            )
+        if self.block != "plain" and self.shortcut == "none":
+            raise ValueError(
+                f"shortcut none with block {self.block}, which is residual: take A, B or C "
+                "(section 3.3), or block plain"
+            )
+        return self
+
+
+class CifarNetwork(_Network):
+    """The family of section 4.2: depth 6n+2 of plain or basic blocks, 16, 32 and 64 channels wide.
+
+    `shortcut` is the option (section 3.3) where dimensions grow; plain networks have "none".
+    """
+
+    family: Literal["cifar"]
+    block: Literal["plain", "basic"]
+    depth: CifarDepth
+
+    @field_validator("block", mode="before")
+    @classmethod
+    def _has_no_bottleneck(cls, block: object) -> object:
+        if block == "bottleneck":
+            raise ValueError(
+                "the CIFAR family has no bottleneck networks (section 4.2): take block basic, or "
+                "family imagenet with depth 50, 101 or 152"
+            )
+        return block
+
+
+IMAGENET_DEPTHS = {"plain": (18, 34), "basic": (18, 34), "bottleneck": (50, 101, 152)}
+
+
+class ImageNetNetwork(_Network):
+    """The family of Table 1: plain and basic blocks at 18 and 34 layers, bottlenecks above."""
+
+    family: Literal["imagenet"]
+    depth: int
+
+    @model_validator(mode="after")
+    def _is_in_the_table(self) -> Self:
+        depths = IMAGENET_DEPTHS[self.block]
+        if self.depth not in depths:
+            raise ValueError(
+                f"depth {self.depth} with block {self.block} is not in Table 1 of the paper, which "
+                f"has depth {' or '.join(map(str, depths))} for it: change depth or block"
+            )
+        return self
+
+
+Network = Annotated[CifarNetwork | ImageNetNetwork, Field(discriminator="family")]
+
+
+class Optimizer(Section):
+    """SGD; weight decay is applied to every parameter, as the paper's Caffe solver does."""
+
+    momentum: Fraction
+    weight_decay: NonNegativeFloat
+
+
+class PadCrop(Section):
+    """Section 4.2: zeros on each side, a random crop of the original size, a random mirror image."""
+
+    kind: Literal["pad_crop"]
+    pad_px: NonNegativeInt
+    mirror: bool
+
+
+class ScaleCrop(Section):
+    """Section 3.4: the shorter side drawn from a range, a random crop, a mirror image, colour.
+
+    `colour_sd` is the standard deviation of AlexNet's principal-component colour change, 0.1 in the
+    paper's recipe; 0 for none.
+    """
+
+    kind: Literal["scale_crop"]
+    shorter_side_px: Span
+    crop_px: PositiveInt
+    mirror: bool
+    colour_sd: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_px > self.shorter_side_px.low:
+            raise ValueError(
+                f"crop_px {self.crop_px} is above shorter_side_px.low {self.shorter_side_px.low}: "
+                "the crop must fit into the smallest image; change one of the two"
+            )
+        return self
+
+
+class RandomResizedCrop(Section):
+    """Not the paper's: a crop of random area and aspect ratio, resized (Szegedy et al. 2015)."""
+
+    kind: Literal["random_resized_crop"]
+    crop_px: PositiveInt
+    area_fraction: Range
+    aspect_ratio: Range
+    mirror: bool
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not 0 < self.area_fraction.low <= self.area_fraction.high <= 1:
+            raise ValueError("area_fraction must lie above 0 and not above 1")
+        if self.aspect_ratio.low <= 0:
+            raise ValueError("aspect_ratio.low must be above 0")
+        return self
+
+
+Augmentation = Annotated[PadCrop | ScaleCrop | RandomResizedCrop, Field(discriminator="kind")]
+
+
+class Row(Section):
+    """One network with one seed: one training, one run key, one MLflow run.
+
+    The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
+    `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
+    over a worker's share, in as many pieces. `averaged_batch_norm_batches` is how many batches the
+    final statistics are averaged over after training, as in the authors' release; 0 keeps the
+    running ones. `activation_checkpointing` trades a second forward pass for memory.
+    """
+
+    network: Network
+    schedule: ScheduleFile
+    learning_rate_factor: PositiveFloat
+    optimizer: Optimizer
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+    global_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    activation_checkpointing: bool
+    averaged_batch_norm_batches: NonNegativeInt
+    seed: NonNegativeInt
+    precision: Literal["float32", "bfloat16"]
+    workers: PositiveInt
+    report_every_updates: PositiveInt
+
+    @model_validator(mode="after")
+    def _batch_is_shared_evenly(self) -> Self:
+        pieces = self.workers * self.gradient_accumulation_steps
+        if self.global_batch_size % pieces:
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of {pieces} = "
+                f"workers {self.workers} x gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}: all must have equal shares; change one of them"
+            )
+        return self
+
+
+# --- search, ensemble, evaluation ---------------------------------------------------------------
 
 
 class SearchSpace(Section):
@@ -310,9 +439,17 @@ class Study(Section):
                 raise ValueError(f'ensemble.members: "{member}" is not a row, {wanted}')
         if self.tune.model not in self.models:
             raise ValueError(f'tune.model: "{self.tune.model}" is not a row, {wanted}')
-        pad = max(row.augmentation.pad_px for row in self.models.values())
-        if isinstance(self.data, DigitsData) and self.data.image_size_px <= 2 * pad:
-            raise ValueError(f"data.image_size_px {self.data.image_size_px} is below twice the pad")
+        return self
+
+    @model_validator(mode="after")
+    def _pad_is_less_than_an_image(self) -> Self:
+        size = CIFAR10_SIZE_PX if isinstance(self.data, Cifar10Data) else self.data.image_size_px
+        for name, row in self.models.items():
+            if isinstance(row.augmentation, PadCrop) and size <= 2 * row.augmentation.pad_px:
+                raise ValueError(
+                    f"models.{name}.augmentation.pad_px {row.augmentation.pad_px}: twice of it must be "
+                    f"less than the image's {size} pixels"
+                )
         return self
 
 
@@ -340,8 +477,11 @@ def validate(kind: Any, document: Any, where: str) -> Any:
 
 
 def _fault(fault: Any) -> str:
-    kinds = {"digits", "cifar10", "imagefolder", "step", "cosine"}  # tags of unions, not keys
-    key = ".".join(str(part) for part in fault["loc"] if part not in kinds)
+    key = ".".join(
+        str(part)
+        for place, part in enumerate(fault["loc"])
+        if part not in UNION_TAGS or fault["loc"][:place] == ("models",)  # a row may be called so
+    )
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
         return f"{key}: missing; the document has no defaults: add it"

@@ -1,50 +1,66 @@
 """Builds a network of the table."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from pipeline.models.archs import Arch
-from pipeline.models.blocks import BasicBlock, PlainBlock, conv3x3
+from pipeline.models.blocks import BasicBlock, Bottleneck, PlainBlock, conv3x3
+from pipeline.models.recompute import Recomputed
+
+BLOCKS: dict[str, type[PlainBlock | BasicBlock | Bottleneck]] = {
+    "plain": PlainBlock,
+    "basic": BasicBlock,
+    "bottleneck": Bottleneck,
+}
+STEMS: dict[str, Callable[[int, int], tuple[nn.Module, nn.Module]]] = {
+    "3x3": lambda channels, width: (conv3x3(channels, width), nn.Identity()),
+    "7x7": lambda channels, width: (
+        nn.Conv2d(channels, width, 7, 2, padding=3, bias=False),
+        nn.MaxPool2d(3, 2, padding=1),
+    ),
+}
 
 
 class ResNet(nn.Module):
-    """The CIFAR network of section 4.2, residual or plain.
+    """A network of Table 1 or section 4.2, residual or plain.
 
-    A 3x3 convolution, three stages of blocks at full, half and quarter size, global average
-    pooling and one fully connected layer. (N, channels, H, W) -> logits (N, classes).
+    The stem, stages of blocks of which all but the first halve the image, global average pooling
+    and one fully connected layer. (N, channels, H, W) -> logits (N, classes), for any H and W.
+    With `recompute`, blocks keep only their inputs for the backward pass.
     """
 
-    def __init__(self, arch: Arch, channels: int, classes: int) -> None:
+    def __init__(self, arch: Arch, channels: int, classes: int, *, recompute: bool = False) -> None:
         super().__init__()
-        block = PlainBlock if arch.shortcut == "none" else BasicBlock
-        width = arch.widths[0]
-        self.conv1 = conv3x3(channels, width)
-        self.bn1 = nn.BatchNorm2d(width)
+        block, width_in = BLOCKS[arch.block], arch.widths[0]
+        self.conv1, self.pool = STEMS[arch.stem](channels, width_in)
+        self.bn1 = nn.BatchNorm2d(width_in)
         stages = []
-        for stage, (blocks, width_out) in enumerate(zip(arch.layers, arch.widths, strict=True)):
-            layers: list[nn.Module] = []
-            for index in range(blocks):
+        for stage, (count, width) in enumerate(zip(arch.layers, arch.widths, strict=True)):
+            blocks: list[nn.Module] = []
+            for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(block(width, width_out, stride))
-                width = width_out
-            stages.append(nn.Sequential(*layers))
+                blocks.append(block(width_in, width, stride, arch.shortcut))
+                width_in = block.expansion * width
+            stages.append(Recomputed(*blocks) if recompute else nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
-        self.fc = nn.Linear(width, classes)
+        self.fc = nn.Linear(width_in, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (N, classes) of float images (N, channels, H, W), mean subtracted."""
-        features = self.stages(torch.relu_(self.bn1(self.conv1(images))))
+        features = self.stages(self.pool(torch.relu_(self.bn1(self.conv1(images)))))
         logits: Tensor = self.fc(features.mean(dim=(2, 3)))
         return logits
 
 
-def build(arch: Arch, channels: int, classes: int, seed: int) -> ResNet:
+def build(arch: Arch, channels: int, classes: int, seed: int, *, recompute: bool = False) -> ResNet:
     """Returns the network with weights that depend on `seed` alone.
 
     Convolutions and the classifier are drawn from N(0, 2 / fan_in), biases are zero ("PReLU"
     paper, arXiv 1502.01852, equation 10), batch norms start as the identity.
     """
-    model = ResNet(arch, channels, classes)
+    model = ResNet(arch, channels, classes, recompute=recompute)
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -52,8 +68,3 @@ def build(arch: Arch, channels: int, classes: int, seed: int) -> ResNet:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model.to(memory_format=torch.channels_last)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Returns the number of learned parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -16,7 +16,7 @@ from pipeline.errors import CheckpointError
 from pipeline.files import write, write_json
 from pipeline.models.archs import arch_of
 from pipeline.models.resnet import ResNet
-from pipeline.params import Network
+from pipeline.params import Network, validate
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 MEAN = "input.mean"
@@ -56,9 +56,9 @@ def load(folder: Path) -> Trained:
             f"{folder / WEIGHTS}: sha256 {found}, expected {facts['sha256']} ({FACTS}): "
             f"`dvc checkout train@{folder.name}` brings the right file back"
         )
-    model = ResNet(
-        arch_of(Network(**facts["network"])), facts["channels"], len(facts["classes"])
-    ).to(memory_format=torch.channels_last)
+    network = validate(Network, facts["network"], str(folder / FACTS))
+    model = ResNet(arch_of(network), facts["channels"], len(facts["classes"]))
+    model = model.to(memory_format=torch.channels_last)
     try:
         tensors = load_tensors(content)
         mean = tensors.pop(MEAN)

@@ -10,12 +10,12 @@ from pipeline.errors import CheckpointError
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
 from pipeline.models.resnet import build
-from pipeline.params import Network
+from pipeline.params import CifarNetwork
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    network = Network(family="cifar", depth=8, shortcut="A")
+    network = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
     model = build(arch_of(network), 1, 3, seed=1)
     facts = {"network": network.model_dump(), "channels": 1, "classes": ["a", "b", "c"]}
     weights.save(tmp_path / "row", model.state_dict(), torch.ones(8, 8, 1), facts)
@@ -24,7 +24,9 @@ def saved(tmp_path: Path) -> Path:
 
 def test_a_saved_network_predicts_the_same(saved: Path):
     trained = weights.load(saved)
-    again = build(arch_of(Network(family="cifar", depth=8, shortcut="A")), 1, 3, seed=1).eval()
+    again = build(
+        arch_of(CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")), 1, 3, seed=1
+    ).eval()
     images = torch.randn(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(trained.model(images), again(images))

@@ -1,0 +1,46 @@
+"""What a network costs, computed from the network itself: parameters, multiply-adds, layers."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """`multiply_adds` of one image, convolutions and fully connected layers alone, as in Table 1.
+
+    `layers` counts the weighted layers; projection shortcuts are among them.
+    """
+
+    parameters: int
+    multiply_adds: int
+    layers: int
+
+
+def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexity:
+    """Returns the complexity of any network on images (channels, H, W); nothing is computed.
+
+    A convolution costs its output's size times the weights of one filter, a fully connected layer
+    its weights.
+    """
+    model = deepcopy(model).to("meta").eval()
+    costs: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        costs.append(output.numel() * weight[0].numel())
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        model(torch.empty(1, *image_shape, device="meta"))
+    return Complexity(parameter_count(model), sum(costs), len(costs))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Returns the number of learned parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

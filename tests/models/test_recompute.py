@@ -1,0 +1,49 @@
+"""Activation checkpointing: less memory, the same bits."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from pipeline.models.archs import ARCHS
+from pipeline.models.predict import Precision, autocast
+from pipeline.models.resnet import build
+from tests.conftest import REPO
+
+CPU = torch.device("cpu")
+
+
+def trained(recompute: bool, precision: Precision) -> dict[str, torch.Tensor]:
+    model = build(ARCHS["resnet-20"], 3, 10, seed=1, recompute=recompute)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        images = torch.randn((16, 3, 16, 16), generator=generator)
+        with autocast(precision, CPU):
+            logits = model(images)
+        optimizer.zero_grad()
+        cross_entropy(logits.float(), torch.arange(16) % 10).backward()
+        optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_weights_and_statistics_are_the_same_bits(precision: Precision):
+    usual, recomputed = trained(False, precision), trained(True, precision)
+    assert usual.keys() == recomputed.keys()
+    assert [name for name in usual if not torch.equal(usual[name], recomputed[name])] == []
+
+
+def test_1202_layers_train_at_batch_128_within_16_gb():
+    command = [sys.executable, "-m", "benchmarks.memory", "1202", "--updates", "2"]
+    done = subprocess.run(
+        command, cwd=REPO, capture_output=True, text=True, timeout=280, check=True
+    )
+    measured = json.loads(done.stdout)
+    assert measured["activation_checkpointing"]
+    assert len(measured["losses"]) == 2
+    assert all(loss == loss for loss in measured["losses"])
+    assert measured["peak_gib"] < 16e9 / 2**30, measured
