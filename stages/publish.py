@@ -31,7 +31,7 @@ def everything(study: Study, results: dict[str, Any]) -> None:
                 tracker, row["name"], study.models[row["name"]], row["scores"], pictures
             )
         tracked.search_result(tracker, study.tune.model)
-        errors = figures.test_errors(results["rows"], results["ensemble"])
+        errors = figures.test_errors(results["groups"], results["rows"], results["ensemble"])
         picture = figures.png(errors, Path(scratch) / "errors.png")
         tracked.ensemble_result(tracker, params.digest(study), [picture])
     tracker.study().artifacts([params.PARAMS, PAGE])

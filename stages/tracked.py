@@ -12,7 +12,7 @@ from pipeline.params import Row, Study
 from pipeline.storage.trials import TrialStore
 from pipeline.tracking.publish import Child, Tracker
 from pipeline.training.identity import run_key
-from pipeline.training.schedule import CosineSchedule, StepSchedule, load_schedule
+from pipeline.training.schedule import Schedule, load_schedule
 from pipeline.training.state import parse_history_csv
 
 
@@ -27,7 +27,7 @@ def row_run(
     tracker: Tracker,
     name: str,
     row: Row,
-    schedule: StepSchedule | CosineSchedule,
+    schedule: Schedule,
     key: str,
     overridden: bool,
 ) -> Child:

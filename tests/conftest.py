@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,16 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_row(**changes: object) -> Row:
     """Returns a small row, changed as wanted."""
     document = {
-        "network": {"family": "cifar", "depth": 8, "shortcut": "A"},
+        "network": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "A"},
         "schedule": "schedules/tiny.yaml",
         "learning_rate_factor": 1.0,
         "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
-        "augmentation": {"pad_px": 1, "mirror": False},
+        "label_smoothing": 0.0,
+        "augmentation": {"kind": "pad_crop", "pad_px": 1, "mirror": False},
         "global_batch_size": 32,
+        "gradient_accumulation_steps": 1,
+        "activation_checkpointing": False,
+        "averaged_batch_norm_batches": 0,
         "seed": 1,
         "precision": "float32",
         "workers": 1,
@@ -105,7 +110,10 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
     document["study"] = "tiny"
     document["data"] |= {"image_size_px": 8}
     document["models"] = {
-        "plain-8": {**small, "network": {"family": "cifar", "depth": 8, "shortcut": "none"}},
+        "plain-8": {
+            **small,
+            "network": {"family": "cifar", "block": "plain", "depth": 8, "shortcut": "none"},
+        },
         "resnet-8": small,
         "resnet-8-tuned": {**small, "schedule": "tuned/schedule.yaml"},
     }
@@ -126,6 +134,20 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
 def read_params(folder: Path) -> dict:
     """Returns params.yaml of a study."""
     return YAML(typ="safe", pure=True).load((folder / "params.yaml").read_text())
+
+
+@contextmanager
+def changed_params(folder: Path, change: Callable[[dict], object]) -> Iterator[None]:
+    """Changes params.yaml of a study for as long as the context lasts."""
+    path = folder / "params.yaml"
+    before = path.read_text()
+    document = read_params(folder)
+    change(document)
+    write_params(folder, document)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def write_params(folder: Path, document: dict) -> None:

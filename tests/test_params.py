@@ -69,8 +69,53 @@ def test_the_searched_model_must_be_a_row():
     assert 'tune.model: "resnet-99" is not a row' in fault("tune", "model", value="resnet-99")
 
 
-def test_workers_must_share_a_batch_evenly():
-    assert "not a multiple of workers 3" in fault("models", "plain-20", "workers", value=3)
+@pytest.mark.parametrize("network, message", [
+    ({"family": "cifar", "block": "bottleneck", "depth": 164, "shortcut": "B"},
+     "models.plain-20.network.block: the CIFAR family has no bottleneck networks"),
+    ({"family": "cifar", "block": "plain", "depth": 20, "shortcut": "A"},
+     "models.plain-20.network: shortcut A on a plain network"),
+    ({"family": "cifar", "block": "basic", "depth": 20, "shortcut": "none"},
+     "models.plain-20.network: shortcut none with block basic"),
+    ({"family": "cifar", "block": "basic", "depth": 20, "shortcut": "D"},
+     "models.plain-20.network.shortcut: Input should be 'none', 'A', 'B' or 'C' (found 'D')"),
+    ({"family": "imagenet", "block": "basic", "depth": 50, "shortcut": "B"},
+     "models.plain-20.network: depth 50 with block basic is not in Table 1"),
+    ({"family": "imagenet", "block": "bottleneck", "depth": 200, "shortcut": "B"},
+     "which has depth 50 or 101 or 152 for it"),
+    ({"family": "vgg", "block": "plain", "depth": 19, "shortcut": "none"},
+     "models.plain-20.network"),
+])  # fmt: skip
+def test_networks_that_do_not_exist_are_answered_with_their_key(
+    network: dict[str, object], message: str
+):
+    assert message in fault("models", "plain-20", "network", value=network)
+
+
+@pytest.mark.parametrize("augmentation, message", [
+    ({"kind": "pad_crop", "pad_px": 8, "mirror": False}, "models.plain-20.augmentation.pad_px 8"),
+    ({"kind": "scale_crop", "shorter_side_px": {"low": 200, "high": 480}, "crop_px": 224,
+      "mirror": True, "colour_sd": 0.1}, "crop_px 224 is above shorter_side_px.low 200"),
+    ({"kind": "random_resized_crop", "crop_px": 16, "mirror": True,
+      "area_fraction": {"low": 0.0, "high": 1.0}, "aspect_ratio": {"low": 0.7, "high": 1.4}},
+     "models.plain-20.augmentation: area_fraction must lie above 0"),
+    ({"kind": "pad_crop", "crop_px": 8, "mirror": False}, 'unknown key "crop_px"'),
+])  # fmt: skip
+def test_impossible_augmentations_are_answered_with_their_key(
+    augmentation: dict[str, object], message: str
+):
+    assert message in fault("models", "plain-20", "augmentation", value=augmentation)
+
+
+def test_workers_and_pieces_must_share_a_batch_evenly():
+    message = fault("models", "plain-20", "workers", value=3)
+    assert "models.plain-20: global_batch_size 128 is not a multiple of 3 = workers 3" in message
+    message = fault("models", "plain-20", "gradient_accumulation_steps", value=48)
+    assert "gradient_accumulation_steps 48" in message
+
+
+def test_a_row_may_be_called_like_a_kind():
+    models = {**DOCUMENT["models"], "cifar": {**DOCUMENT["models"]["plain-20"], "seed": -1}}
+    assert "models.cifar.seed" in fault("models", value=models)
 
 
 def test_a_row_name_stays_inside_its_folder():

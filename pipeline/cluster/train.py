@@ -19,6 +19,7 @@ from pipeline.errors import ResourceError, StudyError, TrainingError
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
 from pipeline.tracking.publish import commit
+from pipeline.training.hardware import require
 from pipeline.training.run import TrainJob, run
 
 MAX_FAILURES = 3
@@ -27,8 +28,8 @@ MAX_FAILURES = 3
 def train(job: TrainJob) -> None:
     """Brings a row's training to its end; its result is then its last checkpoint on S3.
 
-    Raises ResourceError before anything starts where the machine has too few cores, and what the
-    training raised (or TrainingError) when it failed for the last time.
+    Raises ResourceError before anything starts where the machine has too few cores or lacks the
+    row's precision, and what the training raised (or TrainingError) when it failed for the last time.
     """
     workers, cores = job.row.workers, session.cores()
     if workers > cores:
@@ -37,6 +38,7 @@ def train(job: TrainJob) -> None:
             "cores: lower it, or train on a larger machine"
         )
     session.refuse_cluster()
+    require(job.row.precision, f"models.{job.name}.precision")
     with tempfile.TemporaryDirectory(prefix="ray-train-") as scratch:
         if workers == 1:
             torch.set_num_threads(cores)

@@ -29,9 +29,10 @@ from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
 from pipeline.storage.trials import TrialStore
+from pipeline.training.hardware import device, require
 from pipeline.training.identity import KEY_LENGTH, run_key
 from pipeline.training.run import TrainJob, run
-from pipeline.training.schedule import CosineSchedule, Schedule, StepSchedule
+from pipeline.training.schedule import Schedule
 from pipeline.training.state import Record
 
 WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)
@@ -48,7 +49,7 @@ class Trial:
 
     key: str
     point: dict[str, Any]
-    schedule: StepSchedule | CosineSchedule
+    schedule: Schedule
     status: Status = "running"
     history: tuple[Record, ...] = ()
     order: int = 0
@@ -66,7 +67,7 @@ class Trial:
         return -self.updates, self.history[-1].val_error_pct, self.history[-1].val_loss
 
 
-def schedule_of(point: dict[str, Any], total_updates: int) -> StepSchedule | CosineSchedule:
+def schedule_of(point: dict[str, Any], total_updates: int) -> Schedule:
     """Returns the schedule at a point of the search space."""
     warmup = round(point["warmup_fraction"] * total_updates)
     document: dict[str, Any] = {
@@ -82,7 +83,7 @@ def schedule_of(point: dict[str, Any], total_updates: int) -> StepSchedule | Cos
         fractions = (point["first_drop_fraction"], point["second_drop_fraction"])
         drops = {min(max(round(f * total_updates), 1), total_updates - 1) for f in fractions}
         document["drops"] = sorted(drops)
-    schedule: StepSchedule | CosineSchedule = validate(Schedule, document, "trial")
+    schedule: Schedule = validate(Schedule, document, "trial")
     return schedule
 
 
@@ -160,7 +161,7 @@ class Search:
             "seconds": round(last.seconds, 2) if last else 0,
             "shape": schedule.shape,
             "base_lr": schedule.base_lr,
-            "warmup_updates": schedule.warmup.updates if schedule.warmup else 0,
+            "warmup_updates": getattr(schedule.warmup, "updates", 0),
             "drops": " ".join(str(drop) for drop in getattr(schedule, "drops", ())),
         }
 
@@ -182,6 +183,7 @@ class Search:
 
     def run(self, at_once: int) -> list[Trial]:
         """Returns all trials, best first, `at_once` of them trained side by side."""
+        require(self._row.precision, f"models.{self.tune.model}.precision")
         known = self.trials()
         finished = [trial for trial in known if trial.status != "running"]
         unfinished = [trial for trial in known if trial.status == "running"]
@@ -204,7 +206,10 @@ class Search:
     def _fit(self, finished: list[Trial], unfinished: list[Trial], at_once: int) -> None:
         tune = self.tune
         at_once = min(at_once, session.cores())
-        cpus = session.cores() // at_once
+        share = {
+            "cpu": session.cores() // at_once,
+            "gpu": torch.cuda.device_count() / at_once,  # several small networks on one GPU
+        }
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         searcher = OptunaSearch(
             space=_distributions(tune),
@@ -222,7 +227,7 @@ class Search:
             Progress("search", tune.trials, "trials", len(finished)) as progress,
         ):
             results = ray_tune.Tuner(
-                ray_tune.with_resources(_trainable(self), {"cpu": cpus}),
+                ray_tune.with_resources(_trainable(self), share),
                 tune_config=ray_tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=ASHAScheduler(
@@ -295,17 +300,13 @@ def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
 
         checkpoints = CheckpointStore(search.storage, job.key)
         try:
-            state = run(job, checkpoints, device=_device(), on_report=report)
+            state = run(job, checkpoints, device=device(), on_report=report)
         except DivergedError:
             ray_tune.report({**WORST, "update": search.tune.total_updates, "history": []})
         else:
             report(state.history)  # a trial that was resumed at its end has told nothing yet
 
     return trial
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Recorder(Callback):

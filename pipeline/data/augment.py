@@ -1,47 +1,145 @@
-"""Per-pixel mean subtraction, random crops and mirror images, for a whole batch at once.
+"""Augmentation of whole batches: what happens is drawn, then done on the device that has the images.
 
-The paper subtracts the mean image before it pads (section 4.2), so padding is zero in the network's
-units, and it divides by nothing: batch norm after the first layer takes the scale away.
+The paper subtracts the mean image and divides by nothing: batch norm after the first layer takes the
+scale away (docs/adr/0004). What is drawn for an image depends on the generator alone.
 """
+
+import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.params import Augmentation
+from pipeline.data.arrays import Arrays
+from pipeline.data.resample import resample
+from pipeline.params import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
+
+ATTEMPTS = 10  # to draw a box that fits, as the Inception paper's implementations have it
 
 
-class Augmenter:
-    """Draws crops and mirror images of uint8 images (N, H, W, C) into float32 (N, C, H, W)."""
+class Augmenter(Protocol):
+    """Two steps, so that a worker can draw for the whole batch and then do its share."""
 
-    def __init__(self, recipe: Augmentation, mean: Tensor) -> None:
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Returns what happens to each of `count` images, float64 or int64 (count, ...)."""
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Returns uint8 images (N, H, W, C) as float32 (N, C, H', W'), channels last in memory.
+
+        The result is valid until the next call: its memory is used again.
+        """
+
+
+def augmenter_of(recipe: Augmentation, arrays: Arrays, device: torch.device) -> Augmenter:
+    """Returns the augmenter of a recipe, with the data set's mean and colours, on `device`."""
+    mean, colour = arrays.mean.to(device), arrays.colour.to(device)
+    if isinstance(recipe, PadCrop):
+        return PadCropper(recipe, mean)
+    return BoxCropper(recipe, mean, colour)
+
+
+class PadCropper:
+    """Section 4.2: the mean is subtracted first, so that the padding is zero in network's units."""
+
+    def __init__(self, recipe: PadCrop, mean: Tensor) -> None:
         self._recipe = recipe
         self._mean = mean
         self._height, self._width, self._channels = mean.shape
+        self._count = -1
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Returns what happens to each of `count` images, int64 (count, 3): row, column, mirror."""
+        """Returns row, column and mirror of each image, int64 (count, 3)."""
         offsets = 2 * self._recipe.pad_px + 1
         places = torch.randint(offsets, (count, 2), generator=generator)
         mirrors = torch.randint(2 if self._recipe.mirror else 1, (count, 1), generator=generator)
         return torch.cat([places, mirrors], dim=1)
 
+    def _reserve(self, count: int) -> None:
+        """Makes the buffers of a batch, once."""
+        height, width, device = self._height, self._width, self._mean.device
+        self._count = count
+        self._pixels = torch.zeros((count * height * width + 1, self._channels), device=device)
+        self._chosen = torch.empty((count * height * width, self._channels), device=device)
+        self._first = torch.arange(count, device=device)[:, None, None] * (height * width)
+        self._rows, self._columns = (torch.arange(n, device=device) for n in (height, width))
+
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Returns float32 (N, C, H, W), channels last in memory, augmented as `drawn` says."""
+        """Returns the crops at the images' own size."""
         height, width, pad = self._height, self._width, self._recipe.pad_px
-        count, device = len(images), images.device
-        pixels = torch.empty((count * height * width + 1, self._channels), device=device)
-        body = pixels[:-1].view(count, height, width, self._channels)
-        torch.sub(images, self._mean, out=body)
-        pixels[-1] = 0.0  # every place outside of an image points here
-        drawn = drawn.to(device)
-        rows = torch.arange(height, device=device) + drawn[:, :1] - pad
-        columns = torch.arange(width, device=device).expand(count, width)
+        count = len(images)
+        if count != self._count:
+            self._reserve(count)
+        body = self._pixels[:-1].view(count, height, width, self._channels)
+        torch.sub(images, self._mean, out=body)  # the last row stays zero: all places outside
+        drawn = drawn.to(images.device)
+        rows = self._rows + drawn[:, :1] - pad
+        columns = self._columns.expand(count, width)
         columns = torch.where(drawn[:, 2:] == 1, width - 1 - columns, columns) + drawn[:, 1:2] - pad
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
             :, None, :
         ]
-        first = torch.arange(count, device=device)[:, None, None] * (height * width)
-        places = first + rows[:, :, None] * width + columns[:, None, :]
+        places = self._first + rows[:, :, None] * width + columns[:, None, :]
         places = torch.where(inside, places, count * height * width)
-        chosen = pixels.index_select(0, places.view(-1))
-        return chosen.view(count, height, width, self._channels).permute(0, 3, 1, 2)
+        torch.index_select(self._pixels, 0, places.view(-1), out=self._chosen)
+        return self._chosen.view(count, height, width, self._channels).permute(0, 3, 1, 2)
+
+
+class BoxCropper:
+    """A box of each image, resized to the crop: section 3.4's scales, or Inception's boxes.
+
+    The mean image is resized to the crop and subtracted after it, as the authors' release does with
+    its mean of 224x224 pixels.
+    """
+
+    def __init__(self, recipe: ScaleCrop | RandomResizedCrop, mean: Tensor, colour: Tensor) -> None:
+        self._recipe = recipe
+        self._height, self._width, _ = mean.shape
+        whole = torch.tensor([[0.0, 0.0, self._height, self._width]], dtype=torch.float64)
+        straight = torch.zeros(1, dtype=torch.bool, device=mean.device)
+        self._mean = resample(mean[None], whole.to(mean.device), straight, recipe.crop_px)[0]
+        self._colour = colour
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Returns top, left, height, width (pixels), mirror, and colour, float64 (count, 5 + C)."""
+        if isinstance(self._recipe, ScaleCrop):
+            sizes = self._scales(self._recipe, count, generator)
+            colour_sd = self._recipe.colour_sd
+        else:
+            sizes = self._areas(self._recipe, count, generator)
+            colour_sd = 0.0
+        room = torch.tensor([self._height, self._width], dtype=torch.float64) - sizes
+        corners = room * torch.rand((count, 2), generator=generator, dtype=torch.float64)
+        mirrors = torch.randint(2 if self._recipe.mirror else 1, (count, 1), generator=generator)
+        channels = len(self._colour)
+        shifts = torch.randn((count, channels), generator=generator, dtype=torch.float64)
+        return torch.cat([corners, sizes, mirrors, shifts * colour_sd], dim=1)
+
+    def _scales(self, recipe: ScaleCrop, count: int, generator: torch.Generator) -> Tensor:
+        """Returns the crop's size in pixels of an image whose shorter side is drawn."""
+        span = recipe.shorter_side_px
+        sides = torch.randint(span.low, span.high + 1, (count, 1), generator=generator)
+        side = recipe.crop_px * min(self._height, self._width) / sides.double()
+        return side.expand(count, 2)
+
+    def _areas(self, recipe: RandomResizedCrop, count: int, generator: torch.Generator) -> Tensor:
+        """Returns height and width of the first of ten boxes that fits, or of the whole image."""
+        shape = (count, ATTEMPTS)
+        low, high = recipe.area_fraction.low, recipe.area_fraction.high
+        share = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+        low, high = math.log(recipe.aspect_ratio.low), math.log(recipe.aspect_ratio.high)
+        ratio = torch.rand(shape, generator=generator, dtype=torch.float64)
+        ratio = (low + (high - low) * ratio).exp()
+        area = share * self._height * self._width
+        heights, widths = (area / ratio).sqrt(), (area * ratio).sqrt()
+        fits = (heights <= self._height) & (widths <= self._width)
+        first = fits.int().argmax(dim=1, keepdim=True)
+        boxes = torch.cat([heights.gather(1, first), widths.gather(1, first)], dim=1)
+        whole = torch.tensor([self._height, self._width], dtype=torch.float64)
+        return torch.where(fits.any(dim=1, keepdim=True), boxes, whole)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Returns the crops."""
+        drawn = drawn.to(images.device)
+        cropped = resample(images, drawn[:, :4], drawn[:, 4] == 1, self._recipe.crop_px)
+        shift = drawn[:, 5:].float() @ self._colour.T  # along the principal components, per image
+        return (cropped - self._mean + shift[:, None, None]).permute(0, 3, 1, 2)

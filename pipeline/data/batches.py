@@ -42,7 +42,10 @@ class Batches:
         return updates * self._size / len(self._split)
 
     def between(self, first: int, end: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """Yields (update, (images float32 (N, C, H, W), labels int64 (N,))) from `first` to `end`."""
+        """Yields (update, (images float32 (N, C, H, W), labels int64 (N,))) from `first` to `end`.
+
+        A batch's images are valid until the next one: their memory is used again.
+        """
         for update in range(first, end):
             yield update, self.batch(update)
 

@@ -146,6 +146,7 @@ class Child:
         """Logs the lines whose update is not there yet; the step of each metric is the update."""
         from mlflow.entities import Metric
 
+        names = [name for name in (lines[0] if lines else ()) if _is_metric(name, lines[0][name])]
         with _named(self._uri):
             run = self._client.get_run(self.run_id)
             known = {m.step for m in self._client.get_metric_history(self.run_id, "val_loss")}
@@ -154,12 +155,10 @@ class Child:
                 if line["update"] not in known:
                     time_ms = int(run.info.start_time + 1000 * line["seconds"])
                     new += [
-                        Metric(name, float(value), time_ms, line["update"])
-                        for name, value in line.items()
-                        if name != "update"
+                        Metric(name, float(line[name]), time_ms, line["update"]) for name in names
                     ]
-            names = max(len(lines[0]) - 1, 1) if lines else 1
-            size = BATCH // names * names  # a line is in one request, and so whole or not there
+            width = max(len(names), 1)
+            size = BATCH // width * width  # a line is in one request, and so whole or not there
             for first in range(0, len(new), size):
                 self._client.log_batch(self.run_id, metrics=new[first : first + size])
 
@@ -193,6 +192,10 @@ class Child:
         with _named(self._uri):
             if self._client.get_run(self.run_id).info.status != "FINISHED":
                 self._client.set_terminated(self.run_id)
+
+
+def _is_metric(name: str, value: object) -> bool:
+    return name != "update" and isinstance(value, int | float)
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

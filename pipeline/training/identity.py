@@ -8,7 +8,7 @@ from typing import Any
 import pipeline
 from pipeline.errors import ParamsError
 from pipeline.params import Row, canonical_sha256
-from pipeline.training.schedule import CosineSchedule, StepSchedule
+from pipeline.training.schedule import Schedule
 
 SOURCES = ("models", "data", "training")
 CONTINUE = "STUDY_CONTINUE"
@@ -26,9 +26,7 @@ def source_digest() -> str:
     return sha.hexdigest()
 
 
-def what_is_trained(
-    row: Row, schedule: StepSchedule | CosineSchedule, data_digest: str
-) -> dict[str, Any]:
+def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str, Any]:
     """Returns all that determines a training but the source: row, schedule's content, data."""
     return {
         "row": row.model_dump(mode="json", exclude={"schedule"}),
@@ -37,9 +35,7 @@ def what_is_trained(
     }
 
 
-def run_key(
-    name: str, row: Row, schedule: StepSchedule | CosineSchedule, data_digest: str
-) -> tuple[str, bool]:
+def run_key(name: str, row: Row, schedule: Schedule, data_digest: str) -> tuple[str, bool]:
     """Returns the key of a row's training and whether the user overrode it.
 
     The key is the sha256 over the row (its schedule by content), the data digest and the source of

@@ -1,12 +1,13 @@
 """The training loop, section 3.4 of the paper: SGD with momentum on augmented mini-batches.
 
-It knows nothing of Ray, MLflow, S3 or rank: data parallelism and precision are applied to the
-model before it, and `report` stores what it is given.
+It knows nothing of Ray, MLflow, S3 or rank: data parallelism is applied to the model before it, and
+`report` stores what it is given.
 """
 
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,50 +17,85 @@ from pipeline.data.arrays import Split
 from pipeline.data.batches import Batches
 from pipeline.errors import DivergedError
 from pipeline.models.predict import Precision, autocast, predict
-from pipeline.training.schedule import CosineSchedule, StepSchedule
+from pipeline.training.schedule import Schedule
 from pipeline.training.state import Record, TrainingState
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all workers; the identity for one."""
 
+Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Changes the weights by a batch, as `Step` does; a GPU may replay it from a graph."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update on a batch: forward, backward, SGD, at the rate that the optimizer has.
+
+    The batch passes in `pieces` whose gradients add up (gradient accumulation). Nothing waits for
+    the device.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.SGD
+    precision: Precision
+    label_smoothing: float
+    pieces: int
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss, float32 (), and how many were wrong, int64 ().
+
+        `images` float32 (N, C, H, W), `labels` int64 (N,); N is a multiple of `pieces`.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=images.device)
+        wrong = torch.zeros((), dtype=torch.int64, device=images.device)
+        shares = zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True)
+        for some_images, some_labels in shares:
+            with autocast(self.precision, images.device):
+                logits = self.model(some_images)
+            loss = cross_entropy(logits.float(), some_labels, label_smoothing=self.label_smoothing)
+            loss = loss / self.pieces
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            wrong += (logits.argmax(1) != some_labels).sum()
+        self.optimizer.step()
+        return total, wrong
+
 
 def train(
     state: TrainingState,
-    model: torch.nn.Module,
+    step: Update,
     batches: Batches,
-    schedule: StepSchedule | CosineSchedule,
+    schedule: Schedule,
     *,
     learning_rate_factor: float,
     precision: Precision,
     device: torch.device,
     report_every_updates: int,
+    finish: Callable[[], None],
     validate: Callable[[], tuple[float, float]],
     report: Callable[[TrainingState], None],
     reduce: Reduce,
 ) -> None:
     """Brings `state` from its update to the schedule's last, reporting now and then.
 
-    `model` is `state.model`, perhaps wrapped for data parallelism. `validate` returns (loss, error
-    in percent) on the validation images. Raises DivergedError at the first report after a loss
-    that is not finite; nothing of that interval is stored.
+    `step` changes the state's weights. `finish` runs after the last update, before it is reported;
+    `validate` returns (loss, error in percent) on the validation images. Raises DivergedError at
+    the first report after a loss that is not finite; nothing of that interval is stored.
     """
     meter = Meter(report_every_updates, device)
-    model.train()
+    state.model.train()
     for update, (images, labels) in batches.between(state.update, schedule.total_updates):
-        lr = schedule.lr_at(update) * learning_rate_factor
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        with autocast(precision, device):
-            logits = model(images)
-        loss = cross_entropy(logits.float(), labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        meter.add(loss, logits, labels)
+        lr = schedule.lr_at(update, state.history) * learning_rate_factor
+        state.set_lr(lr)
+        loss, wrong = step(images, labels)
+        meter.add(loss, wrong, len(labels), lr)
         state.update = update + 1
 
         if state.update % report_every_updates == 0 or state.update == schedule.total_updates:
-            rate, train_loss, train_error_pct = meter.read(state, lr, reduce)
+            rate, train_loss, train_error_pct = meter.read(state, reduce)
+            if state.update == schedule.total_updates:
+                finish()
             val_loss, val_error_pct = validate()
             if not math.isfinite(val_loss):
                 raise DivergedError(
@@ -76,6 +112,7 @@ def train(
                     train_error_pct=train_error_pct,
                     val_loss=val_loss,
                     val_error_pct=val_error_pct,
+                    precision=precision,
                     seconds=before + meter.seconds(),
                     train_images_per_s=rate,
                 )
@@ -95,24 +132,26 @@ class Meter:
     def reset(self) -> None:
         """Starts an interval."""
         self._wrong.zero_()
-        self._updates = self._images = 0
+        self._rates: list[float] = []
+        self._images = 0
         self._started = time.perf_counter()
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: Tensor, wrong: Tensor, images: int, lr: float) -> None:
         """Counts one update."""
-        self._losses[self._updates] = loss.detach()
-        self._wrong += (logits.argmax(1) != labels).sum()
-        self._updates += 1
-        self._images += len(labels)
+        self._losses[len(self._rates)] = loss
+        self._wrong += wrong
+        self._images += images
+        self._rates.append(lr)
 
-    def read(self, state: TrainingState, lr: float, reduce: Reduce) -> tuple[float, float, float]:
+    def read(self, state: TrainingState, reduce: Reduce) -> tuple[float, float, float]:
         """Returns images a second, mean loss and error in percent, over all workers."""
+        updates = len(self._rates)
         wrong, images, losses = (
             reduce(value.double()).cpu()
             for value in (
                 self._wrong,
                 torch.tensor(self._images, device=self._wrong.device),
-                self._losses[: self._updates],
+                self._losses[:updates],
             )
         )
         rate = float(images) / self.seconds()
@@ -121,8 +160,8 @@ class Meter:
         if not torch.isfinite(losses).all():
             first = int((~torch.isfinite(losses)).nonzero()[0])
             raise DivergedError(
-                f"the loss of update {state.update - self._updates + first} is "
-                f"{float(losses[first])} at a learning rate of about {lr:g}; {_last_good(state)}"
+                f"the loss of update {state.update - updates + first} is {float(losses[first])} at a "
+                f"learning rate of {self._rates[first]:g}; {_last_good(state)}"
             )
         return rate, float(losses.mean()), float(100 * wrong / images)
 

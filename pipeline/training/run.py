@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,16 +14,18 @@ from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.data.arrays import Arrays, load
-from pipeline.data.augment import Augmenter
+from pipeline.data.augment import augmenter_of
 from pipeline.data.batches import Batches
 from pipeline.errors import CheckpointError
 from pipeline.models.archs import arch_of
 from pipeline.models.resnet import build
-from pipeline.params import Row, canonical_sha256
-from pipeline.training.hardware import hardware
+from pipeline.params import Row
+from pipeline.training.batch_norm import average_statistics
+from pipeline.training.capture import CapturedStep
+from pipeline.training.hardware import hardware, keep_freed_memory
 from pipeline.training.identity import what_is_trained
-from pipeline.training.loop import loss_and_error, train
-from pipeline.training.schedule import CosineSchedule, StepSchedule
+from pipeline.training.loop import Reduce, Step, Update, loss_and_error, train
+from pipeline.training.schedule import Schedule
 from pipeline.training.state import Record, TrainingState
 
 
@@ -37,6 +39,17 @@ class Checkpoints(Protocol):
         """Commits a checkpoint; `facts` has its `update` and is JSON."""
 
 
+def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
+    """Yields what differs between two documents, each by its key."""
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        if found != wanted:
+            yield f"{place} is {wanted}, the checkpoint has {found}"
+        return
+    for key in sorted(found.keys() | wanted.keys()):
+        inner = place if key == "row" else f"{place}.{key}"
+        yield from _differences(found.get(key), wanted.get(key), inner)
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """All that determines a training; `arrays` is the prepared data set's file.
@@ -47,18 +60,19 @@ class TrainJob:
     name: str
     key: str
     row: Row
-    schedule: StepSchedule | CosineSchedule
+    schedule: Schedule
     arrays: Path
     started: float
 
     def check(self, facts: dict[str, Any], data_digest: str) -> None:
         """Raises CheckpointError where a checkpoint is not of this training."""
-        wanted = canonical_sha256(what_is_trained(self.row, self.schedule, data_digest))
+        wanted = what_is_trained(self.row, self.schedule, data_digest)
         if facts["key"] != self.key or facts["trained"] != wanted:
+            differ = "; ".join(_differences(facts["trained"], wanted, f"models.{self.name}"))
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} belongs to another training "
-                f"({facts['name']}, key {facts['key']}): its row, schedule or data differ; "
-                "check STUDY_CONTINUE, or `dvc repro -f` trains afresh"
+                f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
+                "params.yaml or STUDY_CONTINUE, or `dvc repro -f` trains afresh"
             )
 
 
@@ -76,6 +90,7 @@ def run(
     Every worker reads the same checkpoint; rank 0 writes, and all wait for it before the next
     update. Raises CheckpointError for a checkpoint of another training, DivergedError.
     """
+    keep_freed_memory()
     arrays = load(job.arrays)
     state = _initial_state(job, arrays, device)
     wall_before = 0.0
@@ -91,19 +106,22 @@ def run(
             checkpoints.save(state.tensors(), _facts(job, state, arrays.digest, wall_before))
         on_report(state.history)
 
+    row, reduce = job.row, _sum_over_workers if workers > 1 else lambda value: value
     val, mean = arrays.val.to(device), arrays.mean.to(device)
+    batches = _batches(row, arrays, device, rank, workers)
     train(
         state,
-        DistributedDataParallel(state.model) if workers > 1 else state.model,
-        _batches(job.row, arrays, device, rank, workers),
+        _step(row, state, device, workers),
+        batches,
         job.schedule,
-        learning_rate_factor=job.row.learning_rate_factor,
-        precision=job.row.precision,
+        learning_rate_factor=row.learning_rate_factor,
+        precision=row.precision,
         device=device,
-        report_every_updates=job.row.report_every_updates,
-        validate=lambda: loss_and_error(state.model, val, mean, job.row.precision),
+        report_every_updates=row.report_every_updates,
+        finish=lambda: _finish(row, state, batches, device, reduce),
+        validate=lambda: loss_and_error(state.model, val, mean, row.precision),
         report=report,
-        reduce=_sum_over_workers if workers > 1 else lambda value: value,
+        reduce=reduce,
     )
     return state
 
@@ -113,10 +131,17 @@ def _initial_state(job: TrainJob, arrays: Arrays, device: torch.device) -> Train
     random.seed(row.seed)
     np.random.seed(row.seed)
     torch.manual_seed(row.seed)
-    model = build(arch_of(row.network), arrays.channels, len(arrays.classes), row.seed).to(device)
+    model = build(
+        arch_of(row.network),
+        arrays.channels,
+        len(arrays.classes),
+        row.seed,
+        recompute=row.activation_checkpointing,
+    ).to(device)
+    lr = job.schedule.lr_at(0, [])
     optimizer = torch.optim.SGD(
         model.parameters(),
-        lr=job.schedule.lr_at(0),
+        lr=torch.tensor(lr, device=device) if device.type == "cuda" else lr,
         momentum=row.optimizer.momentum,
         weight_decay=row.optimizer.weight_decay,
         fused=True,
@@ -124,10 +149,39 @@ def _initial_state(job: TrainJob, arrays: Arrays, device: torch.device) -> Train
     return TrainingState(model, optimizer)
 
 
+def _step(row: Row, state: TrainingState, device: torch.device, workers: int) -> Update:
+    """Returns one update of the state's weights; on a GPU of its own, from a graph."""
+    step = Step(
+        DistributedDataParallel(state.model) if workers > 1 else state.model,
+        state.optimizer,
+        row.precision,
+        row.label_smoothing,
+        row.gradient_accumulation_steps,
+    )
+    return CapturedStep(step) if device.type == "cuda" and workers == 1 else step
+
+
+def _finish(
+    row: Row, state: TrainingState, batches: Batches, device: torch.device, reduce: Reduce
+) -> None:
+    """Averages batch-norm statistics over the batches after the last, where the row asks for it."""
+    if row.averaged_batch_norm_batches:
+        average_statistics(
+            state.model,
+            batches,
+            state.update,
+            row.averaged_batch_norm_batches,
+            pieces=row.gradient_accumulation_steps,
+            precision=row.precision,
+            device=device,
+            reduce=reduce,
+        )
+
+
 def _batches(row: Row, arrays: Arrays, device: torch.device, rank: int, workers: int) -> Batches:
     return Batches(
         arrays.train.to(device),
-        Augmenter(row.augmentation, arrays.mean.to(device)),
+        augmenter_of(row.augmentation, arrays, device),
         global_batch_size=row.global_batch_size,
         seed=row.seed,
         rank=rank,
@@ -140,7 +194,7 @@ def _facts(
 ) -> dict[str, Any]:
     now = time.time()
     return {
-        "trained": canonical_sha256(what_is_trained(job.row, job.schedule, data_digest)),
+        "trained": what_is_trained(job.row, job.schedule, data_digest),
         "time": now,
         "wall_seconds": wall_before + now - job.started,
         "hardware": hardware(),

@@ -8,7 +8,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -19,8 +19,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
+from pipeline.models.predict import Precision
 
 TIMINGS = ("seconds", "train_images_per_s")
+PARSERS: dict[str, Callable[[str], Any]] = {"update": int, "precision": str}  # all else is float
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Record:
     train_error_pct: float
     val_loss: float
     val_error_pct: float
+    precision: Precision
     seconds: float
     train_images_per_s: float
 
@@ -48,14 +51,16 @@ def history_csv(history: Iterable[Record]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(field.name for field in fields(Record))
     for record in history:
-        writer.writerow(repr(value) for value in asdict(record).values())
+        writer.writerow(
+            value if isinstance(value, str) else repr(value) for value in asdict(record).values()
+        )
     return out.getvalue()
 
 
 def parse_history_csv(text: str) -> list[Record]:
     """Returns the history that `history_csv` wrote."""
     return [
-        Record(int(row.pop("update")), **{name: float(value) for name, value in row.items()})
+        Record(**{name: PARSERS.get(name, float)(value) for name, value in row.items()})
         for row in csv.DictReader(io.StringIO(text))
     ]
 
@@ -77,6 +82,14 @@ class TrainingState:
     optimizer: torch.optim.SGD
     update: int = 0
     history: list[Record] = field(default_factory=list)
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next update; a captured step reads it from a tensor."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def tensors(self) -> bytes:
         """Returns weights, batch-norm statistics and momentum in the safetensors format."""

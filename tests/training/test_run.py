@@ -1,6 +1,7 @@
 """Trainings: resumption bit for bit, histories, divergence. No service is needed."""
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.data import arrays
+from pipeline.data.augment import augmenter_of
+from pipeline.data.batches import Batches
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.params import Row
+from pipeline.training.loop import Step
 from pipeline.training.run import TrainJob, run
-from pipeline.training.schedule import CosineSchedule
+from pipeline.training.schedule import CosineSchedule, ErrorWarmUp, LinearWarmUp, StepSchedule
 from pipeline.training.state import (
     Record,
     TrainingState,
@@ -75,13 +80,126 @@ def test_a_killed_training_ends_with_the_same_bits(
     assert fingerprint(finish(wanted, checkpoints)) == undisturbed
 
 
+@pytest.mark.parametrize("every", [1, 5, 7])
+def test_resuming_at_any_update_equals_not_having_stopped(
+    digits_path: Path, row: Callable[..., Row], every: int
+):
+    wanted = job(digits_path, row(report_every_updates=every))
+    undisturbed = fingerprint(finish(wanted, Memory()))
+    checkpoints = Memory()
+    for update in range(every, 18, every):  # killed after each checkpoint that there is
+        checkpoints.kill_at, checkpoints.committed = update, True
+        with pytest.raises(Killed):
+            finish(wanted, checkpoints)
+    checkpoints.kill_at = None
+    assert fingerprint(finish(wanted, checkpoints)) == undisturbed
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "accumulated": {"gradient_accumulation_steps": 4},
+    "recomputed": {"activation_checkpointing": True},
+    "averaged": {"averaged_batch_norm_batches": 3},
+    "smoothed": {"label_smoothing": 0.1},
+    "scaled": {
+        "augmentation": {"kind": "scale_crop", "shorter_side_px": {"low": 8, "high": 12},
+                         "crop_px": 8, "mirror": False, "colour_sd": 0.1},
+    },
+    "imagenet": {
+        "network": {"family": "imagenet", "block": "bottleneck", "depth": 50, "shortcut": "B"},
+        "augmentation": {"kind": "random_resized_crop", "crop_px": 16, "mirror": True,
+                         "area_fraction": {"low": 0.25, "high": 1.0},
+                         "aspect_ratio": {"low": 0.75, "high": 1.333}},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_resumes_with_the_same_bits(
+    digits_path: Path, row: Callable[..., Row], recipe: str
+):
+    wanted = job(digits_path, row(**RECIPES[recipe]))
+    undisturbed = fingerprint(finish(wanted, Memory()))
+    checkpoints = Memory(12, committed=True)
+    with pytest.raises(Killed):
+        finish(wanted, checkpoints)
+    checkpoints.kill_at = None
+    assert fingerprint(finish(wanted, checkpoints)) == undisturbed
+
+
+def test_an_error_warm_up_resumes_on_the_right_side_of_its_end(
+    digits_path: Path, row: Callable[..., Row]
+):
+    schedule = StepSchedule(
+        shape="step", base_lr=0.05, total_updates=18, drops=(),
+        warmup=ErrorWarmUp(kind="until_error", train_error_pct=80, start_lr=0.01),
+    )  # fmt: skip
+    wanted = job(digits_path, row(report_every_updates=2), schedule)
+    done = finish(wanted, Memory())
+    rates = [record.lr for record in done.history]
+    below = [record.train_error_pct < 80 for record in done.history]
+    end = below.index(True) + 1
+    assert 0 < end < len(rates)
+    assert rates == [0.01] * end + [0.05] * (len(rates) - end)
+    checkpoints = Memory(2 * end, committed=True)
+    with pytest.raises(Killed):
+        finish(wanted, checkpoints)
+    checkpoints.kill_at = None
+    assert fingerprint(finish(wanted, checkpoints)) == fingerprint(done)
+
+
+def test_recomputed_activations_change_no_bit(digits_path: Path, row: Callable[..., Row]):
+    usual = finish(job(digits_path, row()), Memory())
+    recomputed = finish(job(digits_path, row(activation_checkpointing=True)), Memory())
+    assert fingerprint(recomputed) == fingerprint(usual)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    """Without batch norm, whose statistics are each piece's own, as on as many workers."""
+    gradients = []
+    images, labels = torch.randn(24, 3, 8, 8), torch.arange(24) % 10
+    for pieces in (1, 4):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        loss, wrong = Step(model, optimizer, "float32", 0.0, pieces)(images, labels)
+        gradients.append((model[1].weight.grad, loss, wrong))
+    (whole, loss, wrong), (added, other_loss, other_wrong) = gradients
+    torch.testing.assert_close(added, whole)
+    torch.testing.assert_close(other_loss, loss)
+    assert other_wrong == wrong
+
+
+def test_averaged_statistics_are_the_means_over_batches(digits_path: Path, row: Callable[..., Row]):
+    wanted = row(averaged_batch_norm_batches=4)
+    state = finish(job(digits_path, wanted), Memory())
+    data = arrays.load(digits_path)
+    augmenter = augmenter_of(wanted.augmentation, data, CPU)
+    batches = Batches(data.train, augmenter, global_batch_size=32, seed=1)
+    with torch.no_grad():  # the batches after the last one
+        outs = [state.model.conv1(images) for _, (images, _) in batches.between(18, 22)]
+    means = torch.stack([out.mean((0, 2, 3)) for out in outs]).mean(0)
+    variances = torch.stack([out.var((0, 2, 3)) for out in outs]).mean(0)
+    torch.testing.assert_close(state.model.bn1.running_mean, means, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state.model.bn1.running_var, variances, rtol=1e-4, atol=1e-4)
+    assert all(m.momentum == 0.1 for m in state.model.modules() if hasattr(m, "momentum"))
+    running = finish(job(digits_path, row()), Memory())
+    assert not torch.equal(running.model.bn1.running_mean, state.model.bn1.running_mean)
+    assert torch.equal(running.model.conv1.weight, state.model.conv1.weight)
+
+
+def test_the_history_records_the_precision(digits_path: Path, row: Callable[..., Row]):
+    for precision in ("float32", "bfloat16"):
+        state = finish(job(digits_path, row(precision=precision)), Memory())
+        assert {record.precision for record in state.history} == {precision}
+
+
 def test_the_history_has_a_line_at_each_report_and_at_the_end(
     digits_path: Path, row: Callable[..., Row]
 ):
     state = finish(job(digits_path, row()), Memory())
     assert [record.update for record in state.history] == [4, 8, 12, 16, 18]
     assert state.history[-1].epoch == pytest.approx(18 * 32 / 1297)
-    assert state.history[0].lr == pytest.approx(SCHEDULE.lr_at(3))
+    assert state.history[0].lr == pytest.approx(SCHEDULE.lr_at(3, []))
 
 
 def test_a_finished_training_does_nothing_more(digits_path: Path, row: Callable[..., Row]):
@@ -100,7 +218,7 @@ def test_training_learns(digits_path: Path, row: Callable[..., Row]):
 
 def test_the_learning_rate_factor_multiplies(digits_path: Path, row: Callable[..., Row]):
     state = finish(job(digits_path, row(learning_rate_factor=0.5)), Memory())
-    assert state.history[0].lr == pytest.approx(SCHEDULE.lr_at(3) / 2)
+    assert state.history[0].lr == pytest.approx(SCHEDULE.lr_at(3, []) / 2)
 
 
 def test_a_loss_that_is_not_finite_names_update_rate_and_checkpoint(
@@ -115,11 +233,25 @@ def test_a_loss_that_is_not_finite_names_update_rate_and_checkpoint(
     assert checkpoints.saved == []
 
 
+def test_the_learning_rate_in_the_error_is_that_of_the_update(
+    digits_path: Path, row: Callable[..., Row]
+):
+    warmup = LinearWarmUp(kind="linear", updates=8, start_lr=1e-6)
+    schedule = SCHEDULE.model_copy(update={"warmup": warmup, "base_lr": 1e30})
+    checkpoints = Memory()
+    with pytest.raises(DivergedError) as caught:
+        finish(job(digits_path, row(report_every_updates=3), schedule), checkpoints)
+    update, rate = re.search(
+        r"update (\d+) is \w+ at a learning rate of (\S+);", str(caught.value)
+    ).groups()
+    assert float(rate) == pytest.approx(schedule.lr_at(int(update), []), rel=1e-4)
+
+
 def test_a_checkpoint_of_another_network_is_refused(digits_path: Path, row: Callable[..., Row]):
     checkpoints = Memory()
     finish(job(digits_path, row()), checkpoints)
-    other = row(network={"family": "cifar", "depth": 14, "shortcut": "A"})
-    with pytest.raises(CheckpointError, match="belongs to another training"):
+    other = row(network={"family": "cifar", "block": "basic", "depth": 14, "shortcut": "A"})
+    with pytest.raises(CheckpointError, match=r"models\.net\.network\.depth is 14, .* has 8"):
         finish(job(digits_path, other), checkpoints)
 
 
@@ -137,7 +269,9 @@ def test_a_checkpoint_of_another_schedule_is_refused_whatever_its_key(
     checkpoints = Memory()
     finish(job(digits_path, row()), checkpoints)
     longer = SCHEDULE.model_copy(update={"total_updates": 40})
-    with pytest.raises(CheckpointError, match="row, schedule or data differ"):
+    with pytest.raises(
+        CheckpointError, match=r"models\.net\.schedule\.total_updates is 40, .* has 18"
+    ):
         finish(job(digits_path, row(), longer), checkpoints)
 
 
@@ -174,11 +308,13 @@ def test_another_number_of_threads_is_warned_of(
 
 
 def test_a_history_survives_csv_with_all_its_digits():
-    history = [Record(4, 1 / 3, 0.1, 2.3e-17, 100 / 7, float("inf"), 0.0, 1.5, 1234.5678)]
+    history = [
+        Record(4, 1 / 3, 0.1, 2.3e-17, 100 / 7, float("inf"), 0.0, "float32", 1.5, 1234.5678)
+    ]
     assert parse_history_csv(history_csv(history)) == history
 
 
 def test_timings_are_not_part_of_a_historys_identity():
-    one = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, 1.0, 100.0)
-    other = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, 2.0, 50.0)
+    one = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 1.0, 100.0)
+    other = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 2.0, 50.0)
     assert history_digest([one]) == history_digest([other])

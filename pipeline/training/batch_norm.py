@@ -1,0 +1,48 @@
+"""Batch-norm statistics averaged after training, as the authors' released networks have them.
+
+"We compute the BN statistics (means and variances) on the training images after the training
+procedure" (README of deep-residual-networks): means over many batches of the final weights, instead
+of moving averages along the way.
+"""
+
+import torch
+from torch import nn
+
+from pipeline.data.batches import Batches
+from pipeline.models.predict import Precision, autocast
+from pipeline.training.loop import Reduce
+
+
+@torch.no_grad()
+def average_statistics(
+    model: nn.Module,
+    batches: Batches,
+    first: int,
+    count: int,
+    *,
+    pieces: int,
+    precision: Precision,
+    device: torch.device,
+    reduce: Reduce,
+) -> None:
+    """Sets every batch norm's mean and variance to their means over `count` batches from `first`.
+
+    Each batch passes in `pieces`, as in training; with several workers (`reduce` sums over them)
+    their shares count alike.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative means
+    model.train()
+    for _, (images, _) in batches.between(first, first + count):
+        for some_images in images.chunk(pieces):
+            with autocast(precision, device):
+                model(some_images)
+    workers = reduce(torch.ones((), device=device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        for statistic in (norm.running_mean, norm.running_var):
+            assert statistic is not None
+            statistic.copy_(reduce(statistic) / workers)
