@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 Row = dict[str, Any]
+History = Sequence[dict[str, Any]]
 
 PALETTE = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5")
 INK, FAINT = "#20242b", "#c9ced6"
@@ -57,18 +58,26 @@ def _colours(depths: Sequence[int]) -> dict[int, str]:
     return {depth: PALETTE[i % len(PALETTE)] for i, depth in enumerate(sorted(set(depths)))}
 
 
-def curves(rows: Sequence[Row]) -> Figure:
-    """Figure 6 of the paper: error by update, plain left, residual right; val bold, train thin."""
-    kinds = [kind for kind in ("plain", "residual") if any(row["kind"] == kind for row in rows)]
+def curves(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
+    """Figure 6 of the paper: error by update, plain left, residual right; val bold, train thin.
+
+    Networks with several seeds are their mean, with a band of one standard deviation.
+    """
+    histories = {row["name"]: row["history"] for row in rows}
+    kinds = [
+        kind for kind in ("plain", "residual") if any(group["kind"] == kind for group in groups)
+    ]
     figure = Figure(figsize=(5.2 * len(kinds), 3.9), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    colours = _colours([row["depth"] for row in rows])
+    colours = _colours([group["depth"] for group in groups])
     for axis, kind in zip(axes, kinds, strict=True):
         seen: list[int] = []
-        for row in (row for row in rows if row["kind"] == kind):
-            style = ("-", "--", ":")[min(seen.count(row["depth"]), 2)]
-            _curve(axis, row, colours[row["depth"]], row["name"], style)
-            seen.append(row["depth"])
+        for group in (group for group in groups if group["kind"] == kind):
+            style = ("-", "--", ":", "-.")[seen.count(group["depth"]) % 4]
+            seeds = [histories[name] for name in group["rows"]]
+            label = group["name"] + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else "")
+            _curve(axis, seeds, colours[group["depth"]], label, style)
+            seen.append(group["depth"])
         axis.set(title=f"{kind} networks", xlabel="update", ylim=(0, 100))
         axis.legend(loc="best", title="bold: validation, thin: training", framealpha=0.8)
     axes[0].set_ylabel("error (%)")
@@ -79,50 +88,72 @@ def curve(row: Row) -> Figure:
     """The error and the learning rate of one training by update."""
     figure = Figure(figsize=(6, 4.6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _curve(above, row, PALETTE[0], "validation")
+    _curve(above, [row["history"]], PALETTE[0], "validation")
     above.set(title=row["name"], ylabel="error (%)", ylim=(0, 100))
     above.legend(title="thin: training, on augmented images")
-    below.plot(*_series(row, "lr"), color=PALETTE[2])
+    lines = row["history"]
+    below.plot([line["update"] for line in lines], [line["lr"] for line in lines], color=PALETTE[2])
     below.set(xlabel="update", ylabel="learning rate")
     return figure
 
 
-def _series(row: Row, name: str) -> tuple[list[float], list[float]]:
-    return [line["update"] for line in row["history"]], [line[name] for line in row["history"]]
+def _curve(axis: Axes, seeds: Sequence[History], colour: str, label: str, style: str = "-") -> None:
+    """Draws training thin and validation bold: the mean over seeds, a band of ± one sd."""
+    updates = [line["update"] for line in seeds[0]]
+    for name, width, alpha, shown in (
+        ("train_error_pct", 0.9, 0.75, None),
+        ("val_error_pct", 2.1, 1.0, label),
+    ):
+        errors = np.array([[line[name] for line in history] for history in seeds])
+        mean = errors.mean(axis=0)
+        axis.plot(
+            updates, mean, color=colour, linewidth=width, alpha=alpha, linestyle=style, label=shown
+        )
+        if len(seeds) > 1:
+            sd = errors.std(axis=0, ddof=1)
+            axis.fill_between(updates, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
 
 
-def _curve(axis: Axes, row: Row, colour: str, label: str, style: str = "-") -> None:
-    axis.plot(
-        *_series(row, "train_error_pct"), color=colour, linewidth=0.9, alpha=0.75, linestyle=style
-    )
-    axis.plot(
-        *_series(row, "val_error_pct"), color=colour, linewidth=2.1, label=label, linestyle=style
-    )
-
-
-def test_errors(rows: Sequence[Row], ensemble: dict[str, Any]) -> Figure:
-    """Test error of every row and of both ensembles with 95 % intervals."""
-    entries = [(row["name"], row["scores"], row["kind"]) for row in rows]
+def test_errors(groups: Sequence[Row], rows: Sequence[Row], ensemble: dict[str, Any]) -> Figure:
+    """Test error of every network and of both ensembles with 95 % intervals; a dot for each seed."""
+    errors = {row["name"]: row["scores"]["test_error_pct"] for row in rows}
+    entries = [
+        (
+            group["name"] + (f" ({len(group['rows'])} seeds)" if len(group["rows"]) > 1 else ""),
+            group["test_error_pct"]["mean"],
+            group["test_error_pct"]["ci95"],
+            group["kind"],
+            [errors[name] for name in group["rows"]] if len(group["rows"]) > 1 else [],
+        )
+        for group in groups
+    ]
     entries += [
-        (f"ensemble ({kind})", ensemble[kind], "ensemble") for kind in ("declared", "greedy")
+        (
+            f"ensemble ({kind})",
+            ensemble[kind]["test_error_pct"],
+            ensemble[kind]["test_error_pct_ci95"],
+            "ensemble",
+            [],
+        )
+        for kind in ("declared", "greedy")
     ]
     entries.reverse()
     colours = {"plain": PALETTE[2], "residual": PALETTE[0], "ensemble": PALETTE[4]}
     figure = Figure(figsize=(7.2, 0.55 * len(entries) + 0.9), layout="constrained")
     axis = figure.subplots()
-    for place, (_, scores, kind) in enumerate(entries):
-        error, (low, high) = scores["test_error_pct"], scores["test_error_pct_ci95"]
+    for place, (_, error, (low, high), kind, seeds) in enumerate(entries):
         axis.barh(place, error, color=colours[kind], height=0.62)
         axis.plot([low, high], [place, place], color=INK, linewidth=1.4)
+        axis.scatter(seeds, [place] * len(seeds), s=14, color="white", edgecolors=INK, zorder=3)
         axis.annotate(
             f"{error:.1f}",
-            (max(high, error), place),
+            (max(high, error, *seeds), place),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
         )
-    axis.set_yticks(range(len(entries)), [name for name, _, _ in entries])
-    axis.set(xlabel="test error (%), line: 95 % interval over images", xlim=(0, None))
+    axis.set_yticks(range(len(entries)), [entry[0] for entry in entries])
+    axis.set(xlabel="test error (%), line: 95 % interval, dots: seeds", xlim=(0, None))
     axis.grid(axis="y", visible=False)
     return figure
 

@@ -19,8 +19,10 @@ def render(results: dict[str, Any]) -> str:
     )
     declared = results["ensemble"]["declared"]
     pictures = {
-        "curves": figures.svg(figures.curves(results["rows"])),
-        "errors": figures.svg(figures.test_errors(results["rows"], results["ensemble"])),
+        "curves": figures.svg(figures.curves(results["rows"], results["groups"])),
+        "errors": figures.svg(
+            figures.test_errors(results["groups"], results["rows"], results["ensemble"])
+        ),
         "search": figures.svg(figures.search(results["search"]["trials"])),
         "confusion": figures.svg(
             figures.confusion(

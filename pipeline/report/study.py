@@ -10,8 +10,10 @@ from pipeline.data.sources import CIFAR10_SHA256
 from pipeline.errors import DataError
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
-from pipeline.models.resnet import ResNet, parameter_count
-from pipeline.params import Cifar10Data, Study
+from pipeline.models.complexity import complexity
+from pipeline.models.resnet import ResNet
+from pipeline.params import Cifar10Data, Study, canonical_sha256
+from pipeline.report.seeds import groups
 from pipeline.report.verdicts import verdicts
 from pipeline.training.result import HISTORY
 from pipeline.training.state import parse_history_csv
@@ -34,6 +36,7 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
     kind = study.data.kind
+    grouped, chance = groups(rows), 100 * (1 - 1 / len(data["classes"]))
     return {
         "study": study.study,
         "data": {
@@ -42,9 +45,10 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
             "official": _is_official(study),
             **data,
         },
-        "chance_error_pct": 100 * (1 - 1 / len(data["classes"])),
+        "chance_error_pct": chance,
         "rows": rows,
-        "verdicts": verdicts(rows, 100 * (1 - 1 / len(data["classes"]))),
+        "groups": grouped,
+        "verdicts": verdicts(grouped, chance),
         "search": {"model": study.tune.model, "trials": trials},
         "ensemble": ensemble,
     }
@@ -61,13 +65,19 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     scores = json.loads((root / "scores" / name / "metrics.json").read_text())
     history = parse_history_csv((root / "runs" / name / HISTORY).read_text())
     arch, network = arch_of(row.network), row.network
-    official = _is_official(study)
+    model = ResNet(arch, facts["channels"], len(facts["classes"]))
+    costs = complexity(model, (facts["channels"], *facts["image_size_px"]))
+    without_seed = row.model_dump(mode="json", exclude={"seed"})
     return {
         "name": name,
+        "group": canonical_sha256(without_seed)[:16],
+        "recipe": canonical_sha256({**without_seed, "network": None})[:16],
         "arch": arch.name,
-        "kind": "plain" if network.shortcut == "none" else "residual",
+        "kind": "plain" if network.block == "plain" else "residual",
         "depth": network.depth,
-        "parameters": parameter_count(ResNet(arch, facts["channels"], len(facts["classes"]))),
+        "option": network.shortcut,
+        "parameters": costs.parameters,
+        "multiply_adds": costs.multiply_adds,
         "schedule": row.schedule,
         "learning_rate_factor": row.learning_rate_factor,
         "seed": row.seed,
@@ -79,7 +89,9 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "run_key": facts["run_key"],
         "weights_sha256": facts["sha256"],
         "paper_test_error_pct": (
-            paper.cifar10_test_error_pct(network.depth, network.shortcut) if official else None
+            paper.cifar10_test_error_pct(network.depth, network.shortcut)
+            if _is_official(study)
+            else None
         ),
         "scores": scores,
         "history": [vars(record) for record in history],

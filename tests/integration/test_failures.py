@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import signal
 import subprocess
 import time
@@ -19,9 +20,10 @@ from pipeline.storage.s3 import Storage
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
 from pipeline.training.state import history_digest, parse_history_csv
-from tests.conftest import copy_study, outside, read_params, run_in, write_params
+from tests.conftest import changed_params, copy_study, outside, run_in
 
 pytestmark = pytest.mark.integration
+LONG = 3000  # updates
 
 
 def longer(document: dict) -> None:
@@ -40,7 +42,7 @@ def longer(document: dict) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("failures") / "study", longer)
-    for name, updates in (("medium", 250), ("long", 1500)):
+    for name, updates in (("medium", 250), ("long", LONG)):
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
         )
@@ -84,16 +86,26 @@ def result_of(study: Path, name: str) -> tuple[str, str]:
     return sha256, history_digest(history)
 
 
-@pytest.mark.timeout(400)
-def test_a_training_killed_three_times_ends_with_the_same_bits(study: Path, storage: Storage):
+KILLS = 10
+
+
+@pytest.mark.timeout(500)
+def test_a_training_killed_at_ten_random_moments_ends_with_the_same_bits(
+    study: Path, storage: Storage
+):
+    moments = random.Random(time.time_ns())  # other moments in each run: none may matter
     store = store_of(study, "again")
-    for kill in range(3):
+    for kill in range(KILLS):
         before = update_of(store)
         process = start(study, "stages.train", "again")
-        wait_for(lambda seen=before: update_of(store) > seen)
-        time.sleep(0.1 * kill)
+        if kill % 3:  # in its updates or while it writes; else anywhere, its start included
+            wait_for(lambda seen=before: update_of(store) > seen)
+            time.sleep(moments.uniform(0, 0.15))
+        else:
+            time.sleep(moments.uniform(0, 3.5))
         process.kill()
         process.wait(10)
+    assert 0 < update_of(store) < LONG
     assert not (study / "runs/again/model.json").exists()
     resumed = start(study, "stages.train", "again")
     output, _ = resumed.communicate(timeout=200)
@@ -196,20 +208,14 @@ def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
 ):
     for name in ("schedule.yaml", "trials.csv"):
         (study / "tuned" / name).unlink(missing_ok=True)
-    before = (study / "params.yaml").read_text()
-    document = read_params(study)
-    document["tune"]["seed"] = 9
-    write_params(study, document)
-    try:
+    with changed_params(study, lambda document: document["tune"].update(seed=9)):
         known = len(storage.keys("searches/"))
         process = start(study, "stages.tune")
         wait_for(lambda: len(storage.keys("searches/")) > known)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=90)
-        assert process.returncode == 130, output
-        assert not (study / "tuned/schedule.yaml").exists()
-    finally:
-        (study / "params.yaml").write_text(before)
+    assert process.returncode == 130, output
+    assert not (study / "tuned/schedule.yaml").exists()
 
 
 @pytest.mark.timeout(300)
@@ -245,16 +251,13 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_pa
 
 @pytest.mark.timeout(200)
 def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
-    before = (study / "params.yaml").read_text()
-    document = read_params(study)
-    document["tune"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
-    document["tune"]["report_every_updates"] = 4
-    document["tune"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
-    write_params(study, document)
-    try:
+    def wild(document: dict) -> None:
+        document["tune"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
+        document["tune"]["report_every_updates"] = 4
+        document["tune"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
+
+    with changed_params(study, wild):
         done = run_in(study, "python", "-m", "stages.tune")
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert "none of 2 trials" in done.stderr
-        assert "Traceback" not in done.stderr
-    finally:
-        (study / "params.yaml").write_text(before)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "none of 2 trials" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import statistics
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,20 +20,29 @@ from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
 from pipeline.storage.s3 import Storage
 from pipeline.training.state import parse_history_csv
-from tests.conftest import REPO, copy_study, read_params, run_in, write_params
+from tests.conftest import REPO, changed_params, copy_study, run_in
 
 pytestmark = pytest.mark.integration
-ROWS = ("plain-8", "resnet-8", "resnet-8-tuned")
+ROWS = ("plain-8", "resnet-8", "resnet-8-tuned", "resnet-8-s2", "resnet-8-b", "resnet-8-c")
+
+
+def options_and_seeds(document: dict) -> None:
+    """Adds options B and C, and a second seed of option A."""
+    models = document["models"]
+    models["resnet-8-s2"] = {**models["resnet-8"], "seed": 2}
+    for option in ("B", "C"):
+        network = {**models["resnet-8"]["network"], "shortcut": option}
+        models[f"resnet-8-{option.lower()}"] = {**models["resnet-8"], "network": network}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Iterator[Path]:
-    folder = copy_study(tmp_path_factory.mktemp("study") / "study")
+    folder = copy_study(tmp_path_factory.mktemp("study") / "study", options_and_seeds)
     stale = folder / "scores/resnet-8/metrics.json"  # as a clone's committed results are
     stale.parent.mkdir(parents=True)
     stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
     for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro")):
-        done = run_in(folder, *command, timeout_s=280)
+        done = run_in(folder, *command, timeout_s=380)
         assert done.returncode == 0, done.stdout + done.stderr
     yield folder
 
@@ -51,7 +61,7 @@ def runs_of(study: Path, kind: str) -> list:
     return list(mlflow.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'"))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_every_file_of_the_design_is_there(study: Path):
     for name in ROWS:
         for file in ("model.safetensors", "model.json", "history.csv"):
@@ -65,6 +75,24 @@ def test_every_file_of_the_design_is_there(study: Path):
     for file in ("tuned/schedule.yaml", "tuned/trials.csv", "ensemble/predictions.npz",
                  "report/index.html", "report/report.json", "data/digest.json"):  # fmt: skip
         assert (study / file).stat().st_size
+
+
+def test_the_report_groups_seeds_and_compares_options(study: Path):
+    report = json.loads((study / "report/report.json").read_text())
+    seeds = {group["name"]: group["seeds"] for group in report["groups"]}
+    assert seeds == {"plain-8": [1], "resnet-8": [1, 2], "resnet-8-tuned": [1],
+                     "resnet-8-b": [1], "resnet-8-c": [1]}  # fmt: skip
+    (group,) = (group for group in report["groups"] if len(group["rows"]) > 1)
+    scores = [
+        json.loads((study / "scores" / name / "metrics.json").read_text())["test_error_pct"]
+        for name in group["rows"]
+    ]
+    assert group["test_error_pct"]["mean"] == pytest.approx(statistics.fmean(scores))
+    assert group["test_error_pct"]["sd"] == pytest.approx(statistics.stdev(scores))
+    claims = [verdict["claim"] for verdict in report["verdicts"]]
+    assert "At 8 layers all shortcut options (A, B, C) have a lower test error than plain" in claims
+    page = (study / "report/index.html").read_text()
+    assert "Over seeds" in page and "resnet-8, resnet-8-s2" in page
 
 
 def test_the_page_needs_no_network(study: Path):
@@ -87,7 +115,7 @@ def test_mlflow_has_the_parent_and_all_children_once(study: Path):
     (parent,) = runs_of(study, "study")
     assert parent.info.run_name == "tiny"
     assert parent.info.status == "FINISHED"
-    for kind, count in (("training", 3), ("search", 1), ("trial", 2), ("ensemble", 1)):
+    for kind, count in (("training", len(ROWS)), ("search", 1), ("trial", 2), ("ensemble", 1)):
         children = runs_of(study, kind)
         assert len(children) == count
         assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
@@ -97,7 +125,7 @@ def test_mlflow_has_every_line_of_a_history_once(study: Path):
     for run in runs_of(study, "training"):
         folder = study / "runs" / run.info.run_name
         history = parse_history_csv((folder / "history.csv").read_text())
-        for name in set(vars(history[0])) - {"update"}:
+        for name in set(vars(history[0])) - {"update", "precision"}:
             logged = client(study).get_metric_history(run.info.run_id, name)
             assert sorted((metric.step, metric.value) for metric in logged) == [
                 (record.update, getattr(record, name)) for record in history
@@ -165,14 +193,13 @@ def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Pa
 
 
 def test_one_changed_row_reruns_itself_and_what_depends_on_it(study: Path):
-    before = read_params(study)
-    document = read_params(study)
-    document["models"]["resnet-8"]["learning_rate_factor"] = 0.5
-    write_params(study, document)
-    done = run_in(study, "dvc", "repro")
+    def slower(document: dict) -> None:
+        document["models"]["resnet-8"]["learning_rate_factor"] = 0.5
+
+    with changed_params(study, slower):
+        done = run_in(study, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     assert stages_run(done.stdout) == ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
-    write_params(study, before)
     done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -234,31 +261,19 @@ def test_secrets_are_neither_in_the_clone_nor_in_mlflow(study: Path):
     ("train", lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30), "loss of update"),
 ])  # fmt: skip
 def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, change, message):
-    before = (study / "params.yaml").read_text()
     kept = (study / "runs/plain-8/model.safetensors").read_bytes()
-    document = read_params(study)
-    change(document)
-    write_params(study, document)
-    try:
+    with changed_params(study, change):
         done = run_in(study, "python", "-m", f"stages.{stage}", "plain-8")
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert message in done.stderr
-        assert done.stderr.count("Traceback") == 0
-        assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
-    finally:
-        (study / "params.yaml").write_text(before)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert done.stderr.count("Traceback") == 0
+    assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
 
 
 def test_dvc_checkout_brings_an_earlier_result_back_after_a_failed_run(study: Path):
-    before = (study / "params.yaml").read_text()
     kept = (study / "runs/plain-8/model.safetensors").read_bytes()
-    document = read_params(study)
-    document["models"]["plain-8"]["learning_rate_factor"] = 1e30
-    write_params(study, document)
-    try:
+    with changed_params(study, lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30)):
         assert run_in(study, "dvc", "repro", "-s", "train@plain-8").returncode != 0
-    finally:
-        (study / "params.yaml").write_text(before)
     assert run_in(study, "dvc", "checkout", "train@plain-8").returncode == 0
     assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
 
@@ -274,26 +289,16 @@ def test_refused_keys_end_the_stage_with_a_message(study: Path):
 
 
 def test_a_cluster_address_is_refused_in_words(study: Path):
-    document = read_params(study)
-    document["models"]["plain-8"]["seed"] = 77
-    before = (study / "params.yaml").read_text()
-    write_params(study, document)
-    try:
+    with changed_params(study, lambda document: document["models"]["plain-8"].update(seed=77)):
         done = run_in(
             study, "python", "-m", "stages.train", "plain-8", RAY_ADDRESS="http://127.0.0.1:9"
         )
-        assert done.returncode == 2
-        assert "unset RAY_ADDRESS" in done.stderr
-    finally:
-        (study / "params.yaml").write_text(before)
+    assert done.returncode == 2
+    assert "unset RAY_ADDRESS" in done.stderr
 
 
 def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
-    document = read_params(study)
-    document["models"]["plain-8"]["seed"] = 78
-    before = (study / "params.yaml").read_text()
-    write_params(study, document)
-    try:
+    with changed_params(study, lambda document: document["models"]["plain-8"].update(seed=78)):
         done = run_in(
             study,
             "python",
@@ -302,9 +307,7 @@ def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
             "plain-8",
             MLFLOW_TRACKING_URI="http://127.0.0.1:9",
         )
-        assert done.returncode == 0, done.stderr
-        assert "warning: MLflow at http://127.0.0.1:9" in done.stderr
-    finally:
-        (study / "params.yaml").write_text(before)
-        assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
+    assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert "warning: MLflow at http://127.0.0.1:9" in done.stderr
     assert os.environ.get("MLFLOW_TRACKING_URI") is None

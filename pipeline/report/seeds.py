@@ -1,0 +1,47 @@
+"""Rows that differ only in their seed are one group: mean, standard deviation, interval."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+SCORES = ("train_error_pct", "val_error_pct", "test_error_pct")
+NORMAL_95 = 1.96
+
+
+def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns the groups in the order of their first rows, named by them.
+
+    Rows of a group share `group` (all of a row but its seed). Each score has `mean`, `sd` over
+    seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
+    it also holds the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["group"], []).append(row)
+    return [_group(members) for members in found.values()]
+
+
+def _group(rows: list[Row]) -> dict[str, Any]:
+    first = rows[0]
+    shared = ("name", "kind", "depth", "option", "recipe", "paper_test_error_pct")
+    return {
+        **{name: first[name] for name in shared},
+        "rows": [row["name"] for row in rows],
+        "seeds": [row["seed"] for row in rows],
+        "updates": first["scores"]["updates"],
+        **{score: _summary(rows, score) for score in SCORES},
+    }
+
+
+def _summary(rows: list[Row], score: str) -> dict[str, Any]:
+    values = [row["scores"][score] for row in rows]
+    intervals = [row["scores"][f"{score}_ci95"] for row in rows]
+    if len(rows) == 1:
+        return {"mean": values[0], "sd": None, "ci95": intervals[0]}
+    mean, sd = statistics.fmean(values), statistics.stdev(values)
+    half = statistics.fmean((high - low) / 2 for low, high in intervals)  # the images are the same
+    wide = math.hypot(half, NORMAL_95 * sd / math.sqrt(len(rows)))
+    return {"mean": mean, "sd": sd, "ci95": [max(mean - wide, 0.0), min(mean + wide, 100.0)]}
