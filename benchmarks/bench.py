@@ -1,18 +1,22 @@
 """Images a second of our training loop, against the conventional loop and the bare step.
 
-`make bench` prints ratios and writes benchmarks/bench.json. The three take turns in one run, on the
-same images and the same network, and each figure is a median over turns, so that a busy machine
-slows all of them alike. Data: scikit-learn's digits as 32x32 RGB; speed does not depend on content.
+`make bench` prints ratios and writes benchmarks/bench.json. Each contender is a process of its own;
+they take turns in one run, on the same images and the same network, and each figure is a median over
+turns, so that a busy machine slows all of them alike. Data: scikit-learn's digits as 32x32 RGB; speed
+does not depend on content. It needs neither Ray nor MLflow, so it runs on a bare GPU machine.
 
 - conventional: DataLoader with PIL transforms in two worker processes, float32, NCHW, one
   `.item()` a step.
 - bare step: the network's forward, backward and optimizer step on one fixed batch, in our
   precision and layout, without data, augmentation, errors or history.
+- side by side: several of our loops at once, each with its share of the cores or of the GPU.
 """
 
 import json
+import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.resources import as_file, files
@@ -27,23 +31,29 @@ from torchvision import transforms
 
 from pipeline.data import digits
 from pipeline.data.arrays import Split
-from pipeline.data.augment import Augmenter
+from pipeline.data.augment import PadCropper
 from pipeline.data.batches import Batches
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import autocast
 from pipeline.models.resnet import build
-from pipeline.params import Augmentation, Network
-from pipeline.training.hardware import hardware
-from pipeline.training.loop import train
+from pipeline.params import CifarNetwork, PadCrop
+from pipeline.training.capture import CapturedStep
+from pipeline.training.hardware import device as training_device
+from pipeline.training.hardware import hardware, keep_freed_memory
+from pipeline.training.loop import Step, train
 from pipeline.training.schedule import CosineSchedule
 from pipeline.training.state import TrainingState
 
 BATCH = 128
 TURNS = 5
-UPDATES = {20: 24, 56: 10}
-WARM_UP = 3
-CPU = torch.device("cpu")
+ON_CPU = {20: 24, 56: 10}  # updates a turn, by depth
+ON_GPU = {20: 400, 56: 200, 110: 100}
+WARM_UP = 6  # before each measurement: a graph is captured in the fourth update
+DEVICE = training_device()
 OUT = Path("benchmarks/bench.json")
+
+Measure = Callable[[int], float]
+"""Trains so many updates and returns images a second."""
 
 
 def images() -> Split:
@@ -77,16 +87,24 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 def network(depth: int) -> torch.nn.Module:
     """Returns the residual network of the CIFAR family."""
-    return build(arch_of(Network(family="cifar", depth=depth, shortcut="A")), 3, 10, seed=1)
+    row = CifarNetwork(family="cifar", block="basic", depth=depth, shortcut="A")
+    return build(arch_of(row), 3, 10, seed=1).to(DEVICE)
 
 
 def sgd(model: torch.nn.Module, *, fused: bool) -> torch.optim.SGD:
     """Returns the paper's optimizer."""
-    return torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
+    lr = torch.tensor(0.1, device=DEVICE) if fused and DEVICE.type == "cuda" else 0.1
+    return torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4, fused=fused)
 
 
-def conventional(depth: int, split: Split) -> Callable[[int], float]:
-    """Returns a function that trains so many updates and returns images a second."""
+def synchronize() -> None:
+    """Waits for the device."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def conventional(depth: int, split: Split) -> Measure:
+    """The loop of most examples."""
     model = network(depth).to(memory_format=torch.contiguous_format)
     optimizer = sgd(model, fused=False)
     loader = DataLoader(Pictures(split), BATCH, shuffle=True, num_workers=2, drop_last=True,
@@ -102,7 +120,7 @@ def conventional(depth: int, split: Split) -> Callable[[int], float]:
         started = time.perf_counter()
         for _ in range(updates):
             pixels, labels = next(source)
-            loss = cross_entropy(model(pixels), labels)
+            loss = cross_entropy(model(pixels.to(DEVICE)), labels.to(DEVICE))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -112,48 +130,136 @@ def conventional(depth: int, split: Split) -> Callable[[int], float]:
     return measure
 
 
-def ours(depth: int, split: Split) -> Callable[[int], float]:
-    """Returns the same for `pipeline.training.loop.train`."""
+def our_step(depth: int) -> tuple[TrainingState, Step | CapturedStep]:
+    """Returns a training and its update as `pipeline.training.run` makes them."""
+    keep_freed_memory()
     model = network(depth)
     state = TrainingState(model, sgd(model, fused=True))
-    mean = split.images.float().mean(0)
-    augmenter = Augmenter(Augmentation(pad_px=4, mirror=True), mean)
+    step = Step(model, state.optimizer, "bfloat16", label_smoothing=0.0, pieces=1)
+    return state, CapturedStep(step) if DEVICE.type == "cuda" else step
+
+
+def ours(depth: int, split: Split) -> Measure:
+    """`pipeline.training.loop.train`."""
+    state, step = our_step(depth)
+    split = split.to(DEVICE)
+    augmenter = PadCropper(
+        PadCrop(kind="pad_crop", pad_px=4, mirror=True), split.images.float().mean(0)
+    )
     batches = Batches(split, augmenter, global_batch_size=BATCH, seed=1)
 
     def measure(updates: int) -> float:
         total = state.update + updates
         train(
-            state, model, batches,
+            state, step, batches,
             CosineSchedule(shape="cosine", base_lr=0.1, total_updates=total, warmup=None),
-            learning_rate_factor=1.0, precision="bfloat16", device=CPU,
-            report_every_updates=updates, validate=lambda: (0.0, 0.0), report=lambda state: None,
-            reduce=lambda value: value,
+            learning_rate_factor=1.0, precision="bfloat16", device=DEVICE,
+            report_every_updates=updates, finish=lambda: None, validate=lambda: (0.0, 0.0),
+            report=lambda state: None, reduce=lambda value: value,
         )  # fmt: skip
         return state.history[-1].train_images_per_s
 
     return measure
 
 
-def bare_step(depth: int, split: Split) -> Callable[[int], float]:
-    """Returns the same for the step alone."""
-    model = network(depth)
+def bare_step(depth: int, split: Split) -> Measure:
+    """The network's step alone, as fast as ours can be; written out, not by `Step`."""
+    keep_freed_memory()
+    model = network(depth).train()
     optimizer = sgd(model, fused=True)
-    pixels = (split.images[:BATCH] - split.images.float().mean(0)).permute(0, 3, 1, 2)
-    labels = split.labels[:BATCH]
-    model.train()
+    pixels = split.images[:BATCH] - split.images.float().mean(0)
+    pixels, labels = pixels.to(DEVICE).permute(0, 3, 1, 2), split.labels[:BATCH].to(DEVICE)
+
+    def step() -> None:
+        with autocast("bfloat16", DEVICE):
+            logits = model(pixels)
+        loss = cross_entropy(logits.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    if DEVICE.type == "cuda":
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step()
+    run = graph.replay if DEVICE.type == "cuda" else step
 
     def measure(updates: int) -> float:
+        synchronize()
         started = time.perf_counter()
         for _ in range(updates):
-            with autocast("bfloat16", CPU):
-                logits = model(pixels)
-            loss = cross_entropy(logits.float(), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            run()
+        synchronize()
         return updates * BATCH / (time.perf_counter() - started)
 
     return measure
+
+
+CONTENDERS = {"ours": ours, "conventional": conventional, "bare": bare_step}
+
+
+class Contender:
+    """A contender in a process of its own, which measures when it is asked to."""
+
+    def __init__(self, name: str, depth: int, threads: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.bench", name, str(depth), str(threads)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, updates: int) -> None:
+        """Starts a measurement."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{updates}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> float:
+        """Waits for the measurement: images a second."""
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit(f"a contender ended with {self._process.wait()}: see above")
+        return float(line)
+
+    def measure(self, updates: int) -> float:
+        """Returns images a second over so many updates, after some that do not count.
+
+        They empty what a DataLoader fetched ahead while the others had their turns.
+        """
+        for count in (WARM_UP, updates):
+            self.ask(count)
+            rate = self.answer()
+        return rate
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+
+
+def contend(name: str, depth: int, threads: int) -> None:
+    """A contender's own process: a number of updates a line in, images a second out."""
+    torch.set_num_threads(threads)
+    measure = CONTENDERS[name](depth, images())
+    for line in sys.stdin:
+        print(measure(int(line)), flush=True)
+
+
+def side_by_side(depth: int, updates: int, count: int, threads: int) -> float:
+    """Returns images a second of `count` of our loops together, the median over turns."""
+    group = [Contender("ours", depth, max(1, threads // count)) for _ in range(count)]
+    sums = []
+    for turn in range(-1, TURNS):
+        for contender in group:
+            contender.ask(updates if turn >= 0 else WARM_UP)
+        rates = [contender.answer() for contender in group]
+        sums += [sum(rates)] if turn >= 0 else []
+    for contender in group:
+        contender.close()
+    return statistics.median(sums)
 
 
 def main() -> None:
@@ -161,41 +267,50 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
-    split, results = images(), {}
-    print(f"{hardware()}, torch {torch.__version__}, commit {commit}, batch {BATCH}")
-    for depth, updates in UPDATES.items():
-        loops = {"ours": ours, "conventional": conventional, "bare": bare_step}
-        measured = {name: loop(depth, split) for name, loop in loops.items()}
-        for measure in measured.values():
-            measure(WARM_UP)
+    results, threads, on_gpu = {}, len(os.sched_getaffinity(0)), DEVICE.type == "cuda"
+    torch.set_num_threads(threads)
+    print(f"{hardware()}, torch {torch.__version__}, commit {commit}, batch {BATCH}", flush=True)
+    for depth, updates in (ON_GPU if on_gpu else ON_CPU).items():
+        measured = {name: Contender(name, depth, threads) for name in CONTENDERS}
         turns = [
-            {name: measure(updates) for name, measure in measured.items()} for _ in range(TURNS)
+            {name: contender.measure(updates) for name, contender in measured.items()}
+            for _ in range(TURNS)
         ]
-
-        def median(name: str, turns: list[dict[str, float]] = turns) -> float:
-            return statistics.median(turn[name] for turn in turns)
-
-        def ratio(name: str, turns: list[dict[str, float]] = turns) -> float:
-            return statistics.median(turn["ours"] / turn[name] for turn in turns)
-
+        for contender in measured.values():
+            contender.close()
+        rates = {name: statistics.median(turn[name] for turn in turns) for name in CONTENDERS}
+        conventional_ratio, bare_ratio = (
+            statistics.median(turn["ours"] / turn[name] for turn in turns)
+            for name in ("conventional", "bare")
+        )
+        together = {
+            count: side_by_side(depth, updates, count, threads)
+            for count in ((2, 4) if on_gpu else (2,))
+        }
         results[str(depth)] = {
-            "images_per_s": median("ours"),
-            "ratio_to_conventional": ratio("conventional"),
-            "ratio_to_bare_step": ratio("bare"),
-            "conventional_images_per_s": median("conventional"),
-            "bare_step_images_per_s": median("bare"),
+            "images_per_s": rates["ours"],
+            "ratio_to_conventional": conventional_ratio,
+            "ratio_to_bare_step": bare_ratio,
+            "conventional_images_per_s": rates["conventional"],
+            "bare_step_images_per_s": rates["bare"],
+            "side_by_side_images_per_s": together,
             "hardware": hardware(),
             "torch": torch.__version__,
             "commit": commit,
         }
         print(
-            f"resnet-{depth}: {median('ours'):,.0f} images/s; {ratio('conventional'):.2f} times the "
-            f"conventional loop ({median('conventional'):,.0f}), {ratio('bare'):.2f} of the bare "
-            f"step ({median('bare'):,.0f})"
+            f"resnet-{depth}: {rates['ours']:,.0f} images/s; {conventional_ratio:.2f} times the "
+            f"conventional loop ({rates['conventional']:,.0f}), {bare_ratio:.2f} of the bare step "
+            f"({rates['bare']:,.0f}); side by side "
+            + ", ".join(f"{count}: {rate:,.0f}" for count, rate in together.items()),
+            flush=True,
         )
     OUT.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {OUT}")
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 4:
+        contend(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        main()
