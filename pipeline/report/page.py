@@ -30,4 +30,5 @@ def render(results: dict[str, Any]) -> str:
             )
         ),
     }
-    return template.render(**results, pictures=pictures)
+    several = [group for group in results["groups"] if len(group["seeds"]) > 1]
+    return template.render(**results, several=several, pictures=pictures)
