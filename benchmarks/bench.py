@@ -45,7 +45,7 @@ from pipeline.training.schedule import CosineSchedule
 from pipeline.training.state import TrainingState
 
 BATCH = 128
-TURNS = 5
+TURNS = 6
 ON_CPU = {20: 24, 56: 10}  # updates a turn, by depth
 ON_GPU = {20: 400, 56: 200, 110: 100}
 WARM_UP = 6  # before each measurement: a graph is captured in the fourth update
@@ -91,10 +91,10 @@ def network(depth: int) -> torch.nn.Module:
     return build(arch_of(row), 3, 10, seed=1).to(DEVICE)
 
 
-def sgd(model: torch.nn.Module, *, fused: bool) -> torch.optim.SGD:
+def sgd(model: torch.nn.Module, *, fused: bool, lr: float = 0.1) -> torch.optim.SGD:
     """Returns the paper's optimizer."""
-    lr = torch.tensor(0.1, device=DEVICE) if fused and DEVICE.type == "cuda" else 0.1
-    return torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=1e-4, fused=fused)
+    rate = torch.tensor(lr, device=DEVICE) if fused and DEVICE.type == "cuda" else lr
+    return torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4, fused=fused)
 
 
 def synchronize() -> None:
@@ -166,7 +166,7 @@ def bare_step(depth: int, split: Split) -> Measure:
     """The network's step alone, as fast as ours can be; written out, not by `Step`."""
     keep_freed_memory()
     model = network(depth).train()
-    optimizer = sgd(model, fused=True)
+    optimizer = sgd(model, fused=True, lr=0.0)  # one batch, learned by heart, has tiny gradients
     pixels = split.images[:BATCH] - split.images.float().mean(0)
     pixels, labels = pixels.to(DEVICE).permute(0, 3, 1, 2), split.labels[:BATCH].to(DEVICE)
 
@@ -248,6 +248,11 @@ def contend(name: str, depth: int, threads: int) -> None:
         print(measure(int(line)), flush=True)
 
 
+def rotated(names: list[str], turn: int) -> list[str]:
+    """Returns the names in another order in each turn, so that none always follows another."""
+    return names[turn % len(names) :] + names[: turn % len(names)]
+
+
 def side_by_side(depth: int, updates: int, count: int, threads: int) -> float:
     """Returns images a second of `count` of our loops together, the median over turns."""
     group = [Contender("ours", depth, max(1, threads // count)) for _ in range(count)]
@@ -273,8 +278,8 @@ def main() -> None:
     for depth, updates in (ON_GPU if on_gpu else ON_CPU).items():
         measured = {name: Contender(name, depth, threads) for name in CONTENDERS}
         turns = [
-            {name: contender.measure(updates) for name, contender in measured.items()}
-            for _ in range(TURNS)
+            {name: measured[name].measure(updates) for name in rotated(list(measured), turn)}
+            for turn in range(TURNS)
         ]
         for contender in measured.values():
             contender.close()
