@@ -8,7 +8,7 @@ STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install study status up down ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down jobs stop submit ui publish params check test bench lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,21 @@ down: install ## stop the embedded S3 server; its data stay
 
 status: install ## what runs, where its data are
 	@python -m infra.local status
+
+cluster-up: install ## start a Ray cluster on this machine (a head, two workers) to try it all
+	@python -m infra.local cluster-up
+
+cluster-down: install ## stop it
+	@python -m infra.local cluster-down
+
+jobs: install ## the jobs on the cluster that RAY_ADDRESS names
+	@python -m stages.jobs
+
+stop: install ## stop a job there: make stop RUN=<row, job or stale>
+	@python -m stages.jobs stop "$(RUN)"
+
+submit: install ## hand the study to that cluster and return
+	@dvc repro prepare && python -m stages.submit
 
 ui: install ## the MLflow UI on loopback (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui

@@ -34,11 +34,10 @@ from pipeline.data.arrays import Split
 from pipeline.data.augment import PadCropper
 from pipeline.data.batches import Batches
 from pipeline.models.archs import arch_of
-from pipeline.models.predict import autocast
+from pipeline.models.predict import autocast, device
 from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork, PadCrop
 from pipeline.training.capture import CapturedStep
-from pipeline.training.hardware import device as training_device
 from pipeline.training.hardware import hardware, keep_freed_memory
 from pipeline.training.loop import Step, train
 from pipeline.training.schedule import CosineSchedule
@@ -49,7 +48,7 @@ TURNS = 6
 ON_CPU = {20: 24, 56: 10}  # updates a turn, by depth
 ON_GPU = {20: 400, 56: 200, 110: 100}
 WARM_UP = 6  # before each measurement: a graph is captured in the fourth update
-DEVICE = training_device()
+DEVICE = device()
 OUT = Path("benchmarks/bench.json")
 
 Measure = Callable[[int], float]

@@ -160,30 +160,37 @@ Data = Annotated[DigitsData | Cifar10Data | ImageFolderData, Field(discriminator
 # --- a row --------------------------------------------------------------------------------------
 
 
-class Range(Section):
+class _Interval(Section):
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = (getattr(self, name) for name in ("low", "high"))
+        if low > high:
+            raise ValueError(f"low {low} is above high {high}: exchange them")
+        return self
+
+
+class Range(_Interval):
     """A closed interval."""
 
     low: NonNegativeFloat
     high: NonNegativeFloat
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
-        return self
 
-
-class Span(Section):
+class Span(_Interval):
     """A closed interval of whole numbers."""
 
     low: PositiveInt
     high: PositiveInt
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
-        return self
+
+class Elastic(Span):
+    """As many workers as there is room for, which may change during a training.
+
+    Batch-norm statistics are taken over a worker's share, so that such a training gives up the
+    promise of identical bits.
+    """
+
+    elastic: Literal[True]
 
 
 class _Network(Section):
@@ -313,7 +320,7 @@ class Row(Section):
 
     The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
     `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
-    over a worker's share, in as many pieces. `averaged_batch_norm_batches` is how many batches the
+    over a worker's share, in as many pieces; workers may be elastic. `averaged_batch_norm_batches` is how many batches the
     final statistics are averaged over after training, as in the authors' release; 0 keeps the
     running ones. `activation_checkpointing` trades a second forward pass for memory.
     """
@@ -330,18 +337,28 @@ class Row(Section):
     averaged_batch_norm_batches: NonNegativeInt
     seed: NonNegativeInt
     precision: Literal["float32", "bfloat16"]
-    workers: PositiveInt
+    workers: PositiveInt | Elastic
     report_every_updates: PositiveInt
+
+    @property
+    def worker_bounds(self) -> tuple[int, int]:
+        """The least and the largest number of workers."""
+        if isinstance(self.workers, Elastic):
+            return self.workers.low, self.workers.high
+        return self.workers, self.workers
 
     @model_validator(mode="after")
     def _batch_is_shared_evenly(self) -> Self:
-        pieces = self.workers * self.gradient_accumulation_steps
-        if self.global_batch_size % pieces:
-            raise ValueError(
-                f"global_batch_size {self.global_batch_size} is not a multiple of {pieces} = "
-                f"workers {self.workers} x gradient_accumulation_steps "
-                f"{self.gradient_accumulation_steps}: all must have equal shares; change one of them"
-            )
+        low, high = self.worker_bounds
+        for workers in range(low, high + 1):
+            pieces = workers * self.gradient_accumulation_steps
+            if self.global_batch_size % pieces:
+                raise ValueError(
+                    f"global_batch_size {self.global_batch_size} is not a multiple of {pieces} = "
+                    f"workers {workers} x gradient_accumulation_steps "
+                    f"{self.gradient_accumulation_steps}: all must have equal shares; change one of "
+                    "them"
+                )
         return self
 
 
@@ -415,9 +432,20 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """Where and how wide things run; no stage depends on it, so changing it reruns nothing."""
+    """Where and how wide things run; no stage depends on it, so changing it reruns nothing.
+
+    `worker_cpus` and `worker_gpus` (a share of one, or several) are what a worker or a trial takes
+    on a cluster; on this machine the workers share what there is.
+    """
 
     trials_at_once: PositiveInt
+    worker_cpus: PositiveInt
+    worker_gpus: NonNegativeFloat
+
+    @property
+    def share(self) -> dict[str, float]:
+        """What one worker takes of a cluster, by Ray's names."""
+        return {"CPU": self.worker_cpus, "GPU": self.worker_gpus}
 
 
 class Study(Section):

@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
-
 from pipeline import params
 from pipeline.data import arrays
 from pipeline.evaluation import predictions
 from pipeline.evaluation.scores import Predictions, scores, softmax
 from pipeline.files import write_json
 from pipeline.models import weights
+from pipeline.models.predict import device
 from stages import stage
 
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
@@ -20,12 +19,11 @@ def main(name: str) -> None:
     study = params.load()
     row, recipe = params.row_of(study, name), study.evaluation
     data, trained = arrays.load(Path("data/arrays.safetensors")), weights.load(Path("runs") / name)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     logits, found = {}, {}
     for split in arrays.SPLITS:
         part = getattr(data, split)
         logits[split] = predictions.predictions_of(
-            trained.model, part, data, row.precision, device, f"{name} on {split}"
+            trained.model, part, data, row.precision, device(), f"{name} on {split}"
         )
         said = Predictions(softmax(logits[split]), part.labels.numpy(), part.ids.numpy())
         found.update(scores(said, split, recipe))

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,19 +41,31 @@ def main(work: Callable[..., None]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: run `dvc repro` to go on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        default = "interrupted: run `dvc repro` to go on from the last checkpoint"
+        print(str(interrupt) or default, file=sys.stderr)
         sys.exit(130)
 
 
-def is_forced() -> bool:
-    """Tells whether this stage runs under `dvc repro -f`, which asks to train afresh."""
+def _repro() -> psutil.Process | None:
+    """Returns the `dvc repro` that runs this stage, or None."""
     for ancestor in psutil.Process().parents():
         with contextlib.suppress(psutil.Error):
             command = ancestor.cmdline()
             if "repro" in command and any("dvc" in Path(word).name for word in command[:3]):
-                return any(
-                    word == "--force" or re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*", word)
-                    for word in command
-                )
-    return False
+                return ancestor
+    return None
+
+
+def is_forced() -> bool:
+    """Tells whether this stage runs under `dvc repro -f`, which asks to train afresh."""
+    repro = _repro()
+    return repro is not None and any(
+        word == "--force" or re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*", word) for word in repro.cmdline()
+    )
+
+
+def occasion() -> str:
+    """Returns a name of the `dvc repro` that runs this stage, the same for all of its stages."""
+    process = _repro() or psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {process.create_time():.0f}"

@@ -1,7 +1,8 @@
 """Stage `train`: one network of the study -> final weights and history.
 
 The run key decides: a finished training is collected, an unfinished one goes on from its last
-checkpoint, and what was never begun begins. `dvc repro -f` trains afresh.
+checkpoint, and what was never begun begins: here, or as a job on the cluster that RAY_ADDRESS
+names. `dvc repro -f` trains afresh.
 """
 
 import time
@@ -13,7 +14,6 @@ import psutil
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import session
 from pipeline.cluster.follow import Follower
 from pipeline.data import arrays
 from pipeline.errors import ParamsError
@@ -23,9 +23,8 @@ from pipeline.training import result
 from pipeline.training.identity import CONTINUE, run_key
 from pipeline.training.run import TrainJob
 from pipeline.training.schedule import load_schedule
-from stages import stage, tracked
-
-ARRAYS = Path("data/arrays.safetensors")
+from stages import stage, tracked, where
+from stages.where import ARRAYS
 
 
 def main(name: str) -> None:
@@ -35,7 +34,8 @@ def main(name: str) -> None:
     data = arrays.load(ARRAYS)
     key, overridden = run_key(name, row, schedule, data.digest)
     job = TrainJob(name, key, row, schedule, ARRAYS.resolve(), psutil.Process().create_time())
-    checkpoints = CheckpointStore(s3.connect(), key)
+    storage = s3.connect()
+    checkpoints = CheckpointStore(storage, key)
 
     @cache  # until it succeeds once: MLflow may come up later
     def run_in_mlflow() -> Child:
@@ -45,23 +45,23 @@ def main(name: str) -> None:
         with tolerant():
             run_in_mlflow().history(history)
 
-    with session.exclusively(s3.state_dir() / "locks" / key, f"the training of {name}"):
-        if stage.is_forced():
-            checkpoints.clear()
+    def known() -> dict[str, Any] | None:
         facts = checkpoints.facts()
         if facts is not None:
             job.check(facts, data.digest)
         elif overridden:
             raise ParamsError(f"{CONTINUE}: {name}={key}: there is no training of this key on S3")
-        trained = not result.is_finished(facts)
-        if trained:
-            with Follower(name, schedule.total_updates, checkpoints.facts, publish_history):
-                from pipeline.cluster.train import train  # Ray: not needed to collect
+        return facts
 
-                train(job)
-        else:
-            print(f"{name}: already trained (key {key}): collected", flush=True)
-        finished = checkpoints.latest()
+    with where.alone(key, f"the training of {name}"):
+        if stage.is_forced() and where.may_begin_afresh(key, name):
+            checkpoints.clear()
+        if trained := not result.is_finished(known()):
+            with Follower(name, schedule.total_updates, checkpoints.facts, publish_history):
+                where.train_row(study, job, data, storage)
+    if not trained:
+        print(f"{name}: already trained (key {key}): collected", flush=True)
+    finished = checkpoints.latest()
     assert finished is not None
     tensors, facts = finished
     wall_seconds = facts["wall_seconds"] + (time.time() - facts["time"] if trained else 0)

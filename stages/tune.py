@@ -8,26 +8,26 @@ from ruamel.yaml import YAML
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import session
 from pipeline.cluster.tune import Search
 from pipeline.data import arrays
 from pipeline.files import write
 from pipeline.tracking.publish import tolerant
-from stages import stage, tracked
-
-ARRAYS = Path("data/arrays.safetensors")
+from stages import stage, tracked, where
+from stages.where import ARRAYS
 
 
 def main() -> None:
     """Searches, writes the chosen schedule and the table of all trials, publishes both."""
     study = params.load()
-    storage = s3.connect()
+    storage, data = s3.connect(), arrays.load(ARRAYS)
     row = params.row_of(study, study.tune.model)
-    search = Search(study.tune, row, ARRAYS, arrays.load(ARRAYS).digest, storage)
-    with session.exclusively(s3.state_dir() / "locks" / search.key, "this search"):
-        if stage.is_forced():
+    search = Search(study.tune, row, ARRAYS, data.digest, storage)
+    with where.alone(search.key, "this search"):
+        if stage.is_forced() and where.may_begin_afresh(search.key, "the search"):
             search.clear()
-        trials = search.run(study.execution.trials_at_once)
+        if not search.is_done:
+            where.run_search(study, search, data, storage)
+    trials = search.best()
 
     schedule, table = io.StringIO(), io.StringIO()
     YAML().dump(trials[0].schedule.model_dump(mode="json"), schedule)

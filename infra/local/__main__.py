@@ -1,4 +1,4 @@
-"""`python -m infra.local up|down|status|ui`: the embedded services from the command line."""
+"""`python -m infra.local up|down|status|ui|cluster-up|cluster-down`: the local services."""
 
 import contextlib
 import os
@@ -43,6 +43,22 @@ def down() -> None:
     print("stopped the embedded S3 server" if s3.stop() else "no embedded S3 server is running")
 
 
+def cluster_up() -> None:
+    """Starts the local Ray cluster."""
+    from infra.local import cluster
+
+    address = cluster.up()
+    print(f"Ray cluster: a head and {cluster.WORKERS} workers; dashboard and Jobs API at {address}")
+    print(f"to train there: export RAY_ADDRESS={address}")
+
+
+def cluster_down() -> None:
+    """Stops the local Ray cluster; its jobs end with it, their checkpoints stay."""
+    from infra.local import cluster
+
+    print("stopped the local Ray cluster" if cluster.down() else "no local Ray cluster is running")
+
+
 def status() -> None:
     """Says what runs and where its data are."""
     server = s3.running()
@@ -75,7 +91,10 @@ def ui() -> None:
 
 
 if __name__ == "__main__":
-    commands = {"up": up, "down": down, "status": status, "ui": ui}
+    commands = {
+        "up": up, "down": down, "status": status, "ui": ui,
+        "cluster-up": cluster_up, "cluster-down": cluster_down,
+    }  # fmt: skip
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
         sys.exit(f"usage: python -m infra.local {'|'.join(commands)}")
     try:

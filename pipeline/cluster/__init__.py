@@ -7,16 +7,26 @@ SETTINGS = {
     "RAY_AUTH_MODE": "token",  # a token is made once for the user; loopback is not enough
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is seen four times sooner
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # they tell of every report
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must end the stage, not finish the search
 }
 
-for _name, _value in SETTINGS.items():
+EMBEDDED = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
+    # where Ray has no clusters, its servers listen on loopback alone; elsewhere on all interfaces
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+IN_CLUSTER = ("RAY_ADDRESS", "RAY_RAYLET_PID")  # of its clients and drivers, and of its workers
+
+_here = {} if any(os.environ.get(_name) for _name in IN_CLUSTER) else EMBEDDED
+for _name, _value in {**SETTINGS, **_here}.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402, F401

@@ -1,4 +1,4 @@
-"""The embedded Ray: started by the stage that needs it, gone with it."""
+"""Ray: embedded in the stage that needs it, or joined by a driver on a cluster."""
 
 import os
 from collections.abc import Iterator
@@ -7,22 +7,12 @@ from pathlib import Path
 
 import ray
 from filelock import FileLock, Timeout
+from ray.util.state import list_actors
 
-from pipeline.errors import BusyError, ResourceError
+from pipeline.errors import BusyError
 
 LOCK_TIMEOUT_S = 5.0  # a killed predecessor needs a moment to go
-
-
-def refuse_cluster() -> None:
-    """Makes sure that no cluster is asked for.
-
-    Raises ResourceError where RAY_ADDRESS names a cluster: submitting to one is not built yet.
-    """
-    if address := os.environ.get("RAY_ADDRESS"):
-        raise ResourceError(
-            f"RAY_ADDRESS is {address}, but this version trains on the embedded Ray only "
-            "(submitting to a cluster is not built yet): unset RAY_ADDRESS"
-        )
+WORKERS = ("RayTrainWorker", "ImplicitFunc")  # Ray Train's, and Ray Tune's of a trial's function
 
 
 def cores() -> int:
@@ -35,7 +25,6 @@ def cores() -> int:
 @contextmanager
 def embedded() -> Iterator[None]:
     """Runs Ray on this machine, on loopback, for as long as the context lasts."""
-    refuse_cluster()
     ray.init(
         address="local",
         num_cpus=cores(),
@@ -48,6 +37,29 @@ def embedded() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the cluster on whose head this driver runs; what workers print, this process prints."""
+    ray.init(address="auto", log_to_driver=True, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def cluster_id() -> str:
+    """Returns the name of the running cluster; another start of it has another."""
+    name: str = ray.get_runtime_context().get_session_name()
+    return name
+
+
+def has_workers() -> bool:
+    """Tells whether this driver's run has a worker that lives."""
+    job = ray.get_runtime_context().get_job_id()
+    mine = list_actors(filters=[("job_id", "=", job), ("state", "=", "ALIVE")])
+    return any(actor.class_name in WORKERS for actor in mine)
 
 
 @contextmanager

@@ -1,95 +1,194 @@
 """Trains a row with Ray Train.
 
 On this machine one worker is Ray Train's local mode (the worker is this process: 1 s to the first
-step instead of 15), several are a worker group of processes. Both run the same function; what
-makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/0001).
+step instead of 15), several are a worker group of processes; on a cluster it is always a group.
+All run the same function; what makes a training resumable is its own checkpoints on S3, not Ray's
+(docs/adr/0001), and so a run that failed is simply begun again.
 """
 
+import os
 import tempfile
+import time
 import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 import torch
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
 
 from pipeline.cluster import session
 from pipeline.errors import ResourceError, StudyError, TrainingError
+from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
 from pipeline.tracking.publish import commit
 from pipeline.training.hardware import require
 from pipeline.training.run import TrainJob, run
+from pipeline.training.schedule import Schedule
 
-MAX_FAILURES = 3
+MAX_FAILURES = 3  # in a row, without a checkpoint between them
+PATIENCE_S = 180.0  # how long a worker on a cluster waits for S3
+ELASTIC_LOOK_EVERY_S = 30.0  # after as long at the least, an elastic run takes up new nodes
 
 
 def train(job: TrainJob) -> None:
-    """Brings a row's training to its end; its result is then its last checkpoint on S3.
+    """Brings a row's training to its end here; its result is then its last checkpoint on S3.
 
     Raises ResourceError before anything starts where the machine has too few cores or lacks the
     row's precision, and what the training raised (or TrainingError) when it failed for the last time.
     """
-    workers, cores = job.row.workers, session.cores()
-    if workers > cores:
+    cores = session.cores()
+    low, high = job.row.worker_bounds
+    if low > cores:
         raise ResourceError(
-            f"params.yaml: models.{job.name}.workers is {workers}, but this machine has {cores} "
+            f"params.yaml: models.{job.name}.workers is {low}, but this machine has {cores} "
             "cores: lower it, or train on a larger machine"
         )
-    session.refuse_cluster()
+    workers = min(high, cores)
     require(job.row.precision, f"models.{job.name}.precision")
-    with tempfile.TemporaryDirectory(prefix="ray-train-") as scratch:
-        if workers == 1:
-            torch.set_num_threads(cores)
-            alone = ScalingConfig(num_workers=0, use_gpu=torch.cuda.is_available())
-            _trainer(job, alone, scratch).fit()
-            return
-        group = ScalingConfig(
-            num_workers=workers,
-            use_gpu=torch.cuda.device_count() >= workers,
-            resources_per_worker={"CPU": cores // workers},
-        )
-        with session.embedded():
-            try:
-                _trainer(job, group, scratch).fit()
-            except TrainingFailedError as error:
-                raise _cause(job, error) from error
-
-
-def _trainer(job: TrainJob, scaling: ScalingConfig, scratch: str) -> TorchTrainer:
-    return TorchTrainer(
-        _worker,
-        train_loop_config={"job": job, "commit": commit()},  # workers may have no Git
-        scaling_config=scaling,
-        run_config=RunConfig(
-            name=f"{job.key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume by itself
-            storage_path=scratch,  # nothing of worth is kept there
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
-        ),
+    config = {"job": job, "commit": commit(), "patience_s": 0.0}  # workers may have no Git
+    if workers == 1:
+        torch.set_num_threads(cores)
+        _fit(config, ScalingConfig(num_workers=0, use_gpu=torch.cuda.is_available()))
+        return
+    group = ScalingConfig(
+        num_workers=workers,
+        use_gpu=torch.cuda.device_count() >= workers,
+        resources_per_worker={"CPU": cores // workers},
     )
+    with session.embedded():
+        _fit_until_done(config, group)
 
 
-def _cause(job: TrainJob, error: TrainingFailedError) -> StudyError:
-    """Returns the error that a worker raised, if it is the user's to mend."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    for failure in failures:
+def train_there(spec: dict[str, Any]) -> None:
+    """Trains the row of a document (`stages.where`) on the cluster that this driver has joined."""
+    row, share = validate(Row, spec["row"], "job"), spec["share"]
+    job = TrainJob(
+        spec["name"],
+        spec["key"],
+        row,
+        validate(Schedule, spec["schedule"], "job"),
+        Path("on the nodes"),
+        time.time(),
+    )
+    low, high = row.worker_bounds
+    group = ScalingConfig(
+        num_workers=high if low == high else (low, high),
+        use_gpu=share["GPU"] > 0,
+        resources_per_worker={name: amount for name, amount in share.items() if amount > 0},
+        placement_strategy="SPREAD",
+        elastic_resize_monitor_interval_s=ELASTIC_LOOK_EVERY_S,
+    )
+    config = {"job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S}
+    _fit_until_done(config, group)
+
+
+def _fit_until_done(config: dict[str, Any], group: ScalingConfig) -> None:
+    """Begins the run again after each failure, as long as checkpoints are committed between them."""
+    job: TrainJob = config["job"]
+    checkpoints = CheckpointStore(Storage(patience_s=config["patience_s"]), job.key)
+
+    def update() -> int:
+        facts = checkpoints.facts()
+        return facts["update"] if facts else 0
+
+    failures, before = 0, update()
+    while True:
+        try:
+            _fit(config, group)
+        except (TrainingFailedError, RayActorError) as error:
+            now = update()
+            failures = 1 if now > before else failures + 1
+            before = now
+            what = _reason(error)
+            if isinstance(what, StudyError):
+                raise what from error
+            if failures > MAX_FAILURES:
+                raise TrainingError(
+                    f"{job.name}: failed {failures} times at update {now:,} without a checkpoint "
+                    f"between; the last time: {what}"
+                ) from error
+            print(f"{job.name}: {what}: going on from update {now:,}", flush=True)
+        else:
+            return
+
+
+def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-train-") as scratch:
+        TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            torch_config=_OwnInterface(),
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=f"{config['job'].key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume itself
+                storage_path=scratch,  # nothing of worth is kept there
+                failure_config=FailureConfig(max_failures=0),
+            ),
+        ).fit()
+
+
+class _OwnInterface(TorchConfig):
+    """Lets workers talk over the interface that has their node's address in the cluster.
+
+    Gloo would take the one that the host's name resolves to, which on many hosts is another.
+    """
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """The backend that says so before the workers meet."""
+        return _OwnInterfaceBackend
+
+
+class _OwnInterfaceBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(_take_own_interface)
+        super().on_start(worker_group, backend_config)
+
+
+def _take_own_interface() -> None:
+    own = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if own in [address.address for address in addresses]:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+
+
+def _reason(error: Exception) -> StudyError | str:
+    """Returns the error that a worker raised, if it is the user's to mend; else what happened where."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in failures.values():
         cause = getattr(failure, "cause", failure)
         if isinstance(cause, StudyError):
             return cause
-    what = failures[0] if failures else error
-    return TrainingError(f"{job.name}: failed {MAX_FAILURES + 1} times; the last time: {what}")
+    texts = [
+        f"worker {rank}: {' '.join(str(failure).split())[:500]}"
+        for rank, failure in failures.items()
+    ]
+    return texts[0] if texts else " ".join(str(error).split())[:500]
 
 
 def _worker(config: dict[str, Any]) -> None:
     """The same on every worker: joins the others and trains."""
     job: TrainJob = config["job"]
+    storage = Storage(patience_s=config["patience_s"])
+    if digest := config.get("data"):
+        require(job.row.precision, f"models.{job.name}.precision")
+        job = replace(job, arrays=DataSets(storage).cached(digest))
     context = ray.train.get_context()
     run(
         job,
-        CheckpointStore(Storage(), job.key, {"commit": config["commit"]}),
+        CheckpointStore(storage, job.key, {"commit": config["commit"]}),
         device=get_device(),
         rank=context.get_world_rank(),
         workers=context.get_world_size(),
-        on_report=lambda history: ray.train.report({"update": history[-1].update}),
+        # Ray Train is told nothing: its report waits for the controller's next look, half a second
+        on_report=lambda history: None,
     )

@@ -8,8 +8,10 @@ depend on which of several trials reports first, and a time limit on the machine
 """
 
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,18 +25,22 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.cluster import session
-from pipeline.errors import DivergedError, TrainingError
-from pipeline.params import Row, Tune, canonical_sha256, validate
+from pipeline.cluster.train import PATIENCE_S
+from pipeline.errors import DivergedError, StudyError, TrainingError
+from pipeline.models.predict import device
+from pipeline.params import Execution, Row, Tune, canonical_sha256, validate
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
 from pipeline.storage.trials import TrialStore
-from pipeline.training.hardware import device, require
+from pipeline.training.hardware import require
 from pipeline.training.identity import KEY_LENGTH, run_key
 from pipeline.training.run import TrainJob, run
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import Record
 
+FOLLOW_EVERY_S = 3.0
 WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)
 
 POINT = ("base_lr", "shape", "warmup_fraction", "first_drop_fraction", "second_drop_fraction")
@@ -88,12 +94,15 @@ def schedule_of(point: dict[str, Any], total_updates: int) -> Schedule:
 
 
 class Search:
-    """A search by its key on S3; `run` brings it to its end and returns all trials, best first."""
+    """A search by its key on S3: `run` brings it to its end, `best` returns its trials.
+
+    `arrays` is the data set's file; None on a cluster, where each node fetches it by its digest.
+    """
 
     def __init__(
-        self, tune: Tune, row: Row, arrays: Path, data_digest: str, storage: Storage
+        self, tune: Tune, row: Row, arrays: Path | None, data_digest: str, storage: Storage
     ) -> None:
-        self.tune = tune
+        self.tune, self.row = tune, row
         # what the search does not use must not change its trials' keys
         self._row = row.model_copy(
             update={
@@ -103,11 +112,11 @@ class Search:
                 "schedule": "trial.yaml",
             }
         )
-        self._arrays, self._digest, self.storage = arrays.resolve(), data_digest, storage
+        self._arrays, self._digest, self.storage = arrays, data_digest, storage
         self.key = canonical_sha256(
             {
                 "tune": tune.model_dump(mode="json", exclude={"time_limit_s"}),
-                "base": self.job(self.trial(_middle(tune))).key,
+                "base": self.trial(_middle(tune)).key,
             }
         )[:KEY_LENGTH]
         self._outcomes = TrialStore(storage, self.key)
@@ -120,12 +129,13 @@ class Search:
 
     def job(self, trial: Trial) -> TrainJob:
         """Returns the training of a trial."""
+        arrays = self._arrays or DataSets(self.storage).cached(self._digest)
         return TrainJob(
             f"trial {trial.key[:8]}",
             trial.key,
             self._row,
             trial.schedule,
-            self._arrays,
+            arrays.resolve(),
             time.time(),
         )
 
@@ -181,35 +191,70 @@ class Search:
         }
         self._outcomes.save(trial.key, facts)
 
-    def run(self, at_once: int) -> list[Trial]:
-        """Returns all trials, best first, `at_once` of them trained side by side."""
-        require(self._row.precision, f"models.{self.tune.model}.precision")
+    def finished(self) -> list[Trial]:
+        """Returns the trials that ended, in the order of their start."""
+        return [trial for trial in self.trials() if trial.status != "running"]
+
+    @property
+    def is_done(self) -> bool:
+        """Tells whether all trials have ended."""
+        return len(self.finished()) >= self.tune.trials
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While the context lasts, shows how many trials of a search elsewhere have ended."""
+        done = threading.Event()
+
+        def follow() -> None:
+            with Progress("search", self.tune.trials, "trials", len(self.finished())) as progress:
+                while not done.wait(FOLLOW_EVERY_S):
+                    with suppress(StudyError):
+                        progress.to(len(self.finished()))
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(FOLLOW_EVERY_S)
+
+    def run(self, at_once: int, share: dict[str, float]) -> None:
+        """Brings the search to its end, `at_once` trials side by side, each with its `share`.
+
+        Ray has been started or joined.
+        """
         known = self.trials()
         finished = [trial for trial in known if trial.status != "running"]
-        unfinished = [trial for trial in known if trial.status == "running"]
         if known:
             print(f"search {self.key[:8]}: {len(finished)} trials are done, going on", flush=True)
-        if len(finished) < self.tune.trials:
-            with session.embedded():
-                self._fit(finished, unfinished, at_once)
-            finished = [trial for trial in self.trials() if trial.status != "running"]
+        unfinished = [trial for trial in known if trial.status == "running"]
+        self._fit(finished, unfinished, at_once, share)
+        for trial in self.finished():
+            CheckpointStore(self.storage, trial.key).clear()
+
+    def best(self) -> list[Trial]:
+        """Returns the trials that ended, best first.
+
+        Raises TrainingError where none of them reached a report.
+        """
+        finished = self.finished()
         best = sorted(finished, key=lambda trial: trial.rank)
         if not best or best[0].rank[0] == 0.0:
             raise TrainingError(
                 f"none of {self.tune.trials} trials reached a first report: raise tune.time_limit_s "
                 "or lower tune.space.base_lr in params.yaml"
             )
-        for trial in finished:
-            CheckpointStore(self.storage, trial.key).clear()
         return best
 
-    def _fit(self, finished: list[Trial], unfinished: list[Trial], at_once: int) -> None:
-        tune = self.tune
-        at_once = min(at_once, session.cores())
-        share = {
-            "cpu": session.cores() // at_once,
-            "gpu": torch.cuda.device_count() / at_once,  # several small networks on one GPU
-        }
+    def _fit(
+        self,
+        finished: list[Trial],
+        unfinished: list[Trial],
+        at_once: int,
+        share: dict[str, float],
+    ) -> None:
+        tune, taken = self.tune, {name: amount for name, amount in share.items() if amount > 0}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         searcher = OptunaSearch(
             space=_distributions(tune),
@@ -227,7 +272,7 @@ class Search:
             Progress("search", tune.trials, "trials", len(finished)) as progress,
         ):
             results = ray_tune.Tuner(
-                ray_tune.with_resources(_trainable(self), share),
+                ray_tune.with_resources(_trainable(self), ray_tune.PlacementGroupFactory([taken])),
                 tune_config=ray_tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=ASHAScheduler(
@@ -259,6 +304,27 @@ class Search:
             for trial in self.trials():
                 if trial.status == "running" and trial.history:
                     self.save(replace(trial, status="stopped"))
+
+
+def search_here(search: Search, execution: Execution) -> None:
+    """Searches on this machine's cores, and its GPUs where it has some."""
+    require(search.row.precision, f"models.{search.tune.model}.precision")
+    at_once = min(execution.trials_at_once, session.cores())
+    gpus = torch.cuda.device_count() / at_once  # several small networks on one GPU
+    with session.embedded():
+        search.run(at_once, {"CPU": session.cores() // at_once, "GPU": gpus})
+
+
+def search_there(spec: dict[str, Any]) -> None:
+    """Searches by a document (`stages.where`) on the cluster that this driver has joined."""
+    search = Search(
+        validate(Tune, spec["tune"], "job"),
+        validate(Row, spec["row"], "job"),
+        None,
+        spec["data"],
+        Storage(patience_s=PATIENCE_S),
+    )
+    search.run(spec["at_once"], spec["share"])
 
 
 def _middle(tune: Tune) -> dict[str, Any]:

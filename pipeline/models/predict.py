@@ -11,6 +11,11 @@ Precision = Literal["float32", "bfloat16"]
 EVALUATION_BATCH = 500
 
 
+def device() -> torch.device:
+    """Returns the device of this machine: its GPU where it has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Returns the context in which a forward pass runs; weights and sums stay float32."""
     if precision == "float32":

@@ -84,7 +84,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "commit": facts["commit"],
         "hardware": facts["hardware"],
         "precision": row.precision,
-        "workers": row.workers,
+        "workers": facts["workers"],
         "global_batch_size": row.global_batch_size,
         "run_key": facts["run_key"],
         "weights_sha256": facts["sha256"],

@@ -6,11 +6,13 @@ and boto3's other variables say where it is and who asks.
 
 import io
 import os
+import sys
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -35,13 +37,25 @@ COMPATIBLE = {  # other stores than AWS's do not know its newer checksums
 }
 
 
-class Storage:
-    """A bucket; every method raises StorageError, which names the address and the key."""
+RETRY_EVERY_S = 3.0
+T = TypeVar("T")
 
-    def __init__(self, bucket: str | None = None) -> None:
+
+class UnreachableError(StorageError):
+    """S3 does not answer; it may do so later."""
+
+
+class Storage:
+    """A bucket; every method raises StorageError, which names the address and the key.
+
+    Where S3 does not answer, a request is repeated for `patience_s` before it fails.
+    """
+
+    def __init__(self, bucket: str | None = None, patience_s: float = 0.0) -> None:
         for name, value in COMPATIBLE.items():
             os.environ.setdefault(name, value)
         self.bucket = bucket or os.environ.get(BUCKET, DEFAULT_BUCKET)
+        self._patience_s = patience_s
         retries = Config(
             connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 4}
         )
@@ -52,8 +66,24 @@ class Storage:
                 "s3", config=retries, region_name=region or "us-east-1"
             )
 
-    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
-        return Storage, (self.bucket,)  # another process makes a client of its own
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
+        return Storage, (self.bucket, self._patience_s)  # another process makes its own client
+
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """Returns what a request returns, repeating it while S3 does not answer."""
+        deadline = time.monotonic() + self._patience_s
+        told = False
+        while True:
+            try:
+                return request()
+            except UnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    told = True
+                    print(f"warning: {error}; trying for {self._patience_s:.0f} s",
+                          file=sys.stderr, flush=True)  # fmt: skip
+                time.sleep(RETRY_EVERY_S)
 
     @contextmanager
     def _named(self, key: str = "") -> Iterator[None]:
@@ -77,7 +107,7 @@ class Storage:
                 raise StorageError(f"{where}: no such bucket: create it or set {BUCKET}") from error
             raise StorageError(f"{where}: {error}") from error
         except BotoCoreError as error:
-            raise StorageError(
+            raise UnreachableError(
                 f"{where}: cannot be reached ({type(error).__name__}): is the server up? `make up` "
                 "starts the embedded one; otherwise check AWS_ENDPOINT_URL and the network"
             ) from error
@@ -94,37 +124,62 @@ class Storage:
 
     def put(self, key: str, content: bytes) -> None:
         """Stores an object; it is there whole or not at all."""
-        with self._named(key):
-            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+        def request() -> None:
+            with self._named(key):
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+
+        self._patiently(request)
 
     def get(self, key: str) -> bytes | None:
         """Returns an object's bytes, or None where there is none."""
-        with self._named(key):
-            try:
-                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            except ClientError as error:
-                if error.response.get("Error", {}).get("Code") in ABSENT:
-                    return None
-                raise
+
+        def request() -> bytes | None:
+            with self._named(key):
+                try:
+                    return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+                except ClientError as error:
+                    if error.response.get("Error", {}).get("Code") in ABSENT:
+                        return None
+                    raise
+
+        return self._patiently(request)
 
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys under a prefix, sorted."""
-        with self._named(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=prefix
-            )
-            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+
+        def request() -> list[str]:
+            with self._named(prefix):
+                pages = self._client.get_paginator("list_objects_v2").paginate(
+                    Bucket=self.bucket, Prefix=prefix
+                )
+                return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+
+        return self._patiently(request)
 
     def delete(self, *keys: str) -> None:
         """Deletes objects; those that are not there count as deleted."""
-        for key in keys:
-            with self._named(key):
-                self._client.delete_object(Bucket=self.bucket, Key=key)
+
+        def request() -> None:
+            for key in keys:
+                with self._named(key):
+                    self._client.delete_object(Bucket=self.bucket, Key=key)
+
+        self._patiently(request)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Stores a file; it is there whole or not at all."""
+        with self._named(key):
+            self._client.upload_file(str(path), self.bucket, key)
 
     def download(self, key: str, path: Path) -> None:
         """Writes an object to `path`."""
-        with self._named(key):
-            self._client.download_file(self.bucket, key, str(path))
+
+        def request() -> None:
+            with self._named(key):
+                self._client.download_file(self.bucket, key, str(path))
+
+        self._patiently(request)
 
 
 def fetch_address(address: str, path: Path) -> None:

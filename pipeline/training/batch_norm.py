@@ -22,7 +22,6 @@ def average_statistics(
     *,
     pieces: int,
     precision: Precision,
-    device: torch.device,
     reduce: Reduce,
 ) -> None:
     """Sets every batch norm's mean and variance to their means over `count` batches from `first`.
@@ -38,9 +37,9 @@ def average_statistics(
     model.train()
     for _, (images, _) in batches.between(first, first + count):
         for some_images in images.chunk(pieces):
-            with autocast(precision, device):
+            with autocast(precision, some_images.device):
                 model(some_images)
-    workers = reduce(torch.ones((), device=device))
+    workers = reduce(torch.ones((), device=images.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         for statistic in (norm.running_mean, norm.running_var):

@@ -16,11 +16,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
 
 
-def device() -> torch.device:
-    """Returns the device that trains here: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def hardware() -> str:
     """Returns the accelerator's or the processor's name and the number of threads."""
     if torch.cuda.is_available():
@@ -50,7 +45,7 @@ def keep_freed_memory() -> None:
     """Lets the C library keep up to 1 GiB of freed memory for the next update.
 
     Activations are freed and taken again in every update; glibc gives such sizes back to the system,
-    and its pages are then cleared and mapped anew: 5 to 10 % of an update (docs/adr/0008).
+    and its pages are then cleared and mapped anew: 2 to 10 % of an update (docs/adr/0008).
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)

@@ -1,5 +1,6 @@
 """The result of a finished training as the files of `runs/<row>/`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,15 @@ HISTORY = "history.csv"
 def is_finished(facts: dict[str, Any] | None) -> bool:
     """Tells whether a checkpoint is of the last update."""
     return facts is not None and facts["update"] == facts["total_updates"]
+
+
+def is_collected(folder: Path, key: str) -> bool:
+    """Tells whether a folder holds the result of the training with this key."""
+    try:
+        facts = json.loads((folder / "model.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return facts.get("run_key") == key and (folder / "model.safetensors").exists()
 
 
 def write_result(
@@ -62,7 +72,7 @@ def write_result(
             "updates": facts["update"],
             "history_digest": history_digest(history),
             "threads": facts["threads"],
-            "workers": job.row.workers,
+            "workers": facts["workers"],
             "torch": facts["torch"],
             "hardware": facts["hardware"],
             "wall_seconds": wall_seconds,

@@ -96,14 +96,15 @@ def run(
     wall_before = 0.0
     if (found := checkpoints.latest()) is not None:
         job.check(found[1], arrays.digest)
-        _resume(state, job, *found)
+        _resume(state, job, *found, workers)
         wall_before = found[1]["wall_seconds"]
     if workers > 1:
         distributed.barrier()  # nobody overwrites a checkpoint that another still reads
 
     def report(state: TrainingState) -> None:
         if rank == 0:
-            checkpoints.save(state.tensors(), _facts(job, state, arrays.digest, wall_before))
+            facts = _facts(job, state, arrays.digest, wall_before, workers)
+            checkpoints.save(state.tensors(), facts)
         on_report(state.history)
 
     row, reduce = job.row, _sum_over_workers if workers > 1 else lambda value: value
@@ -118,7 +119,7 @@ def run(
         precision=row.precision,
         device=device,
         report_every_updates=row.report_every_updates,
-        finish=lambda: _finish(row, state, batches, device, reduce),
+        finish=lambda: _finish(row, state, batches, reduce),
         validate=lambda: loss_and_error(state.model, val, mean, row.precision),
         report=report,
         reduce=reduce,
@@ -161,9 +162,7 @@ def _step(row: Row, state: TrainingState, device: torch.device, workers: int) ->
     return CapturedStep(step) if device.type == "cuda" and workers == 1 else step
 
 
-def _finish(
-    row: Row, state: TrainingState, batches: Batches, device: torch.device, reduce: Reduce
-) -> None:
+def _finish(row: Row, state: TrainingState, batches: Batches, reduce: Reduce) -> None:
     """Averages batch-norm statistics over the batches after the last, where the row asks for it."""
     if row.averaged_batch_norm_batches:
         average_statistics(
@@ -173,7 +172,6 @@ def _finish(
             row.averaged_batch_norm_batches,
             pieces=row.gradient_accumulation_steps,
             precision=row.precision,
-            device=device,
             reduce=reduce,
         )
 
@@ -190,7 +188,7 @@ def _batches(row: Row, arrays: Arrays, device: torch.device, rank: int, workers:
 
 
 def _facts(
-    job: TrainJob, state: TrainingState, data_digest: str, wall_before: float
+    job: TrainJob, state: TrainingState, data_digest: str, wall_before: float, workers: int
 ) -> dict[str, Any]:
     now = time.time()
     return {
@@ -202,16 +200,24 @@ def _facts(
         "key": job.key,
         "update": state.update,
         "total_updates": job.schedule.total_updates,
+        "workers": workers,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "history": [vars(record) for record in state.history],
     }
 
 
-def _resume(state: TrainingState, job: TrainJob, tensors: bytes, facts: dict[str, Any]) -> None:
+def _resume(
+    state: TrainingState, job: TrainJob, tensors: bytes, facts: dict[str, Any], workers: int
+) -> None:
     state.restore(tensors, facts["update"], facts["history"])
     print(f"{job.name}: resumed at update {state.update:,}", flush=True)
-    for what, now in (("threads", torch.get_num_threads()), ("torch", torch.__version__)):
+    now_and_then = {
+        "workers": workers,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    for what, now in now_and_then.items():
         if facts[what] != now:
             print(
                 f"{job.name}: warning: {what} was {facts[what]} and is now {now}: the result may "

@@ -60,8 +60,8 @@ NO_RESULT = (
 @pytest.mark.parametrize("name", NAMES)
 def test_declared_code_contains_all_that_a_stage_imports(name: str):
     declared = [dep for dep in body(name).get("deps", ()) if dep.startswith(PACKAGES)]
-    if name == "handover":
-        assert closure(REPO / "stages/handover.py") == {"stages/handover.py"}
+    if body(name).get("always_changed"):
+        assert (name, declared) == ("handover", [])
         return
     undeclared = {
         file

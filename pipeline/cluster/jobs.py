@@ -1,0 +1,417 @@
+"""Jobs on a Ray cluster: the thin client that submits, finds, follows and stops them.
+
+A job is named `<key>-<attempt>`. Ray takes a name once and for ever, so that the name is the lock
+between two people who submit the same training. The code travels with the job; data, caches and
+secrets do not: data come from S3, and the keys of S3 are in the nodes' own environment.
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
+
+import pipeline
+from pipeline.cluster import probe
+from pipeline.errors import BusyError, ResourceError, TrainingError
+
+ADDRESS = "RAY_ADDRESS"
+SPEC = "STUDY_JOB"
+REQUEST_TIMEOUT_S = 20.0
+PROBE_TIMEOUT_S = 120.0
+POLL_S = 1.0
+UNREACHABLE_FOR_S = 300.0
+LARGEST_CODE_BYTES = 10_000_000
+LOST_ATTEMPTS = 3
+RAYS_OWN = (
+    re.compile(  # what it and torch say in a job's log, stack traces of its processes included
+        r"\(raylet|core_worker\.cc|job_manager\.py|^Running entrypoint|\[c10d\]|^(/|\*\*\*|$)"
+    )
+)
+SAID_WHY = 3  # the exit status of a driver that ends with an error of ours
+KILLED = 128  # a shell's status of a command that a signal ended, and above
+
+# A driver that was killed is started again where it was; one that said why it ended is not.
+ENTRYPOINT = (
+    "for start in 1 2 3; do python -m pipeline.cluster.driver; status=$?; "
+    f'[ "$status" -lt {KILLED} ] && exit "$status"; '
+    'echo "the driver was killed (status $status): starting it again"; done; exit "$status"'
+)
+PROBE = "python -m pipeline.cluster.probe"
+
+
+def address() -> str | None:
+    """Returns the address of the cluster's Jobs API, or None where the study runs on this machine.
+
+    Raises ResourceError where RAY_ADDRESS is not such an address.
+    """
+    found = os.environ.get(ADDRESS)
+    if found and not found.startswith(("http://", "https://")):
+        raise ResourceError(
+            f"{ADDRESS} is {found}, wanted the address of the cluster's Jobs API, such as "
+            "http://127.0.0.1:8265 (its dashboard's): set it, or unset it to train here"
+        )
+    return found or None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a piece of work, as the cluster knows it."""
+
+    name: str
+    key: str
+    attempt: int
+    status: str
+    exit_status: int | None
+    message: str
+    facts: dict[str, str]
+    started: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Tells whether the job waits or runs."""
+        return self.status in (JobStatus.PENDING, JobStatus.RUNNING)
+
+    @property
+    def is_lost(self) -> bool:
+        """Tells whether the job ended without saying why: killed, or its node is gone."""
+        return self.status == JobStatus.FAILED and self.exit_status not in (1, SAID_WHY)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does: its key, the row (or the search) it is of, and the driver's document."""
+
+    key: str
+    title: str
+    facts: dict[str, str]
+    spec: dict[str, Any]
+
+
+class _Client(JobSubmissionClient):
+    def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
+        return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
+
+
+class Cluster:
+    """The jobs of one cluster; `by` says on whose behalf they are submitted (one `dvc repro`)."""
+
+    def __init__(self, address: str, by: str) -> None:
+        self.address, self._by = address, by
+        with self._named():
+            self._client = _Client(address)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turns what Ray's client raises into ResourceError with a next step."""
+        try:
+            yield
+        except AuthenticationError as error:
+            raise ResourceError(
+                f"the Ray cluster at {self.address} refuses the token "
+                f"({str(error).splitlines()[0]}): set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the "
+                "cluster's, or put it into ~/.ray/auth_token"
+            ) from error
+        except (ConnectionError, requests.RequestException) as error:
+            raise Unreachable(
+                f"the Ray cluster at {self.address} cannot be reached ({type(error).__name__}): is "
+                f"it up (`make cluster-up` starts a local one)? Otherwise check {ADDRESS} and the "
+                "network, or unset it to train on this machine"
+            ) from error
+        except RuntimeError as error:
+            raise ResourceError(f"the Ray cluster at {self.address}: {error}") from error
+
+    # --- looking --------------------------------------------------------------------------------
+
+    def jobs(self) -> list[Job]:
+        """Returns all jobs of ours on the cluster, by key and attempt."""
+        with self._named():
+            found = [_job(details) for details in self._client.list_jobs()]
+        return sorted((job for job in found if job is not None), key=lambda j: (j.key, j.attempt))
+
+    def latest(self, key: str) -> Job | None:
+        """Returns the last attempt at a key."""
+        return next((job for job in reversed(self.jobs()) if job.key == key), None)
+
+    def _look(self, name: str) -> Job:
+        with self._named():
+            job = _job(self._client.get_job_info(name))
+        assert job is not None
+        return job
+
+    def logs(self, name: str) -> str:
+        """Returns what a job has printed."""
+        with self._named():
+            text: str = self._client.get_job_logs(name)
+        return text
+
+    def shapes(self) -> list[dict[str, float]]:
+        """Returns the resources of every living node: CPU, GPU, memory (bytes) and others."""
+        with self._named():
+            nodes = list_nodes(self.address, detail=True, timeout=int(REQUEST_TIMEOUT_S))
+        return [dict(node.resources_total) for node in nodes if node.state == "ALIVE"]
+
+    # --- checking -------------------------------------------------------------------------------
+
+    def require_room(self, where: str, workers: int, share: dict[str, float]) -> None:
+        """Raises ResourceError where no node, present or to be added, can ever hold one worker.
+
+        Ray itself would wait for ever. Where there is room for too few workers now, a line says so.
+        """
+        shapes, ever = self.shapes(), self._probed.get("shapes", [])
+        if not any(_holds(shape, share) for shape in (*shapes, *ever)):
+            largest = "; ".join(sorted({_text(shape) for shape in (*shapes, *ever)}))
+            raise ResourceError(
+                f"{where}: a worker takes {_text(share)} (execution of params.yaml), and no node of "
+                f"{self.address} has that (found {largest}): lower execution.worker_cpus or "
+                "worker_gpus, or add larger nodes"
+            )
+        room = sum(_holds(shape, share) for shape in shapes)
+        if room < workers:
+            print(
+                f"{where}: {workers} workers of {_text(share)}, and the cluster has room for {room} "
+                "in all: waits for more nodes",
+                flush=True,
+            )
+
+    def require_versions(self) -> None:
+        """Raises ResourceError where the cluster's Python, Ray or torch are not this machine's."""
+        ours = {"python": platform.python_version()}
+        ours |= {name: importlib.metadata.version(name) for name in probe.PACKAGES}
+        theirs = {name: self._probed[name] for name in ours}
+        release = {name: ".".join(version.split(".")[:2]) for name, version in ours.items()}
+        differ = [
+            f"{name} {theirs[name]} there and {ours[name]} here"
+            for name in ours
+            if (name == "ray" and theirs[name] != ours[name])
+            or ".".join(theirs[name].split(".")[:2]) != release[name]
+        ]
+        if differ:
+            raise ResourceError(
+                f"the Ray cluster at {self.address} has other versions: {', '.join(differ)}: build "
+                "its image from requirements.lock (infra/docker/Dockerfile), or install the same here"
+            )
+
+    @cached_property
+    def _probed(self) -> dict[str, Any]:
+        """What a small job says of the cluster's nodes; one for each start of the cluster."""
+        with self._named():
+            session = self._client._do_request("GET", "/api/version").json()["session_name"]
+        name = f"probe-{session}-1"
+        with self._named():
+            known = {details.submission_id for details in self._client.list_jobs()}
+        if name not in known:
+            self._submit(name, PROBE, {}, {})
+        deadline = time.monotonic() + PROBE_TIMEOUT_S
+        while (job := self._look(name)).is_alive:
+            if time.monotonic() > deadline:
+                raise ResourceError(
+                    f"the Ray cluster at {self.address} did not start a small job within "
+                    f"{PROBE_TIMEOUT_S:.0f} s: look at its dashboard"
+                )
+            time.sleep(0.2)
+        text = self.logs(name)
+        if job.status != JobStatus.SUCCEEDED:
+            raise ResourceError(
+                f"the Ray cluster at {self.address} cannot run a small job that asks for its "
+                f"versions of Python, Ray and torch: {_end_of(text) or job.message}"
+            )
+        facts: dict[str, Any] = json.loads(text.strip().splitlines()[-1])
+        return facts
+
+    # --- doing ----------------------------------------------------------------------------------
+
+    def ensure(self, work: Work, known: list[Job] | None = None) -> Job:
+        """Returns the living job of this work, submitting the next attempt where there is none.
+
+        Raises TrainingError where this very `dvc repro` has submitted it before and it ended badly:
+        the next one tries again.
+        """
+        jobs = self.jobs() if known is None else known
+        last = next((job for job in reversed(jobs) if job.key == work.key), None)
+        if last is not None and last.is_alive:
+            return last
+        ended_badly = last is not None and last.status in (JobStatus.FAILED, JobStatus.STOPPED)
+        if last is not None and ended_badly and last.facts.get("by") == self._by:
+            raise TrainingError(self._why(work, last))
+        return self._attempt(work, 1 + (last.attempt if last else 0))
+
+    def _attempt(self, work: Work, attempt: int) -> Job:
+        name = f"{work.key}-{attempt}"
+        try:
+            self._submit(
+                name,
+                ENTRYPOINT,
+                {**work.facts, "title": work.title, "key": work.key, "by": self._by},
+                {SPEC: json.dumps(work.spec)},
+            )
+        except BusyError:
+            print(f"{work.title}: somebody has just submitted {name}: attached to it", flush=True)
+        return self._look(name)
+
+    def _submit(
+        self, name: str, entrypoint: str, facts: dict[str, str], environment: dict[str, str]
+    ) -> None:
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
+        with tempfile.TemporaryDirectory(prefix="study-code-") as folder:
+            _copy_code(Path(folder))
+            try:
+                with self._named():
+                    self._client.submit_job(
+                        submission_id=name,
+                        entrypoint=entrypoint,
+                        metadata=facts,
+                        runtime_env={"working_dir": folder, "env_vars": environment},
+                        entrypoint_num_cpus=0,
+                    )
+            except ResourceError as error:
+                if "already exists" in str(error):
+                    raise BusyError(f"{name} is there already") from error
+                raise
+
+    def finish(self, work: Work) -> None:
+        """Brings the work to its end on the cluster, printing what its job prints.
+
+        Raises TrainingError where it failed or was stopped, ResourceError where the cluster cannot
+        be reached for five minutes (the job goes on), KeyboardInterrupt with what to do then.
+        """
+        job = self.ensure(work)
+        for _ in range(LOST_ATTEMPTS):
+            print(f"{work.title}: job {job.name} at {self.address}: {job.status}", flush=True)
+            try:
+                job = self._follow(work, job)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(
+                    f"detached: {work.title} goes on as job {job.name}: `dvc repro` attaches again, "
+                    f"`make stop RUN={job.name}` stops it"
+                ) from None
+            if not job.is_lost:
+                break
+            print(f"{work.title}: {self._why(work, job)}: the next attempt", flush=True)
+            job = self._attempt(work, job.attempt + 1)
+        if job.status != JobStatus.SUCCEEDED:
+            raise TrainingError(self._why(work, job))
+
+    def _follow(self, work: Work, job: Job) -> Job:
+        shown, silent_since = 0, None
+        while True:
+            try:
+                job, text = self._look(job.name), self.logs(job.name)
+            except Unreachable as error:
+                now = time.monotonic()
+                if silent_since is None:
+                    silent_since = now
+                    print(f"{work.title}: {error}; still trying", file=sys.stderr, flush=True)
+                if now - silent_since > UNREACHABLE_FOR_S:
+                    raise ResourceError(
+                        f"{error}; the job {job.name} may still run there: `dvc repro` attaches again"
+                    ) from error
+            else:
+                silent_since = None
+                whole = text[: text.rfind("\n") + 1] if job.is_alive else text
+                for line in whole[shown:].splitlines():
+                    if not RAYS_OWN.search(line):
+                        print(f"  {line}", flush=True)
+                shown = max(shown, len(whole))
+                if not job.is_alive:
+                    return job
+            time.sleep(POLL_S)
+
+    def stop(self, job: Job) -> None:
+        """Asks a job to end."""
+        with self._named():
+            self._client.stop_job(job.name)
+
+    def _why(self, work: Work, job: Job) -> str:
+        if job.status == JobStatus.STOPPED:
+            return (
+                f"{work.title}: the job {job.name} was stopped: `dvc repro` makes the next attempt"
+            )
+        said = _end_of(self.logs(job.name)) or job.message
+        return (
+            f"{work.title}: the job {job.name} failed: {said} (whole log: `ray job logs {job.name} "
+            f"--address {self.address}`); `dvc repro` makes the next attempt"
+        )
+
+
+class Unreachable(ResourceError):
+    """The cluster does not answer."""
+
+
+def wait_until_stopped(cluster: Cluster, job: Job, timeout_s: float = 30.0) -> None:
+    """Waits until a job that was asked to end has ended."""
+    deadline = time.monotonic() + timeout_s
+    while (last := cluster.latest(job.key)) is not None and last.is_alive:
+        if time.monotonic() > deadline:
+            raise ResourceError(f"{job.name} did not end within {timeout_s:.0f} s: ask again")
+        time.sleep(POLL_S)
+
+
+def _job(details: JobDetails) -> Job | None:
+    """Returns a job of ours, or None for a stranger's."""
+    key, _, attempt = (details.submission_id or "").rpartition("-")
+    facts = details.metadata or {}
+    if key.startswith("probe-session"):
+        attempt = "1"
+    elif not attempt.isdecimal() or facts.get("key") != key:
+        return None
+    return Job(
+        name=details.submission_id,
+        key=key,
+        attempt=int(attempt),
+        status=details.status,
+        exit_status=details.driver_exit_code,
+        message=details.message or "",
+        facts=facts,
+        started=(details.start_time or 0) / 1000,
+    )
+
+
+def _copy_code(folder: Path) -> None:
+    """Copies the library, and nothing else, into the folder that travels with a job."""
+    source = Path(pipeline.__file__).parent
+    shutil.copytree(
+        source, folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+    )
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if (total := sum(sizes.values())) > LARGEST_CODE_BYTES:
+        largest = max(sizes, key=lambda path: sizes[path])
+        raise ResourceError(
+            f"pipeline/ has {total / 1e6:.0f} MB, and travels with every job; at most "
+            f"{LARGEST_CODE_BYTES / 1e6:.0f} MB may: move {largest.relative_to(folder)} "
+            f"({sizes[largest] / 1e6:.0f} MB) out of it; data belong on S3"
+        )
+
+
+def _holds(shape: dict[str, float], share: dict[str, float]) -> int:
+    """Returns how many workers of a share a node can hold."""
+    wanted = {name: amount for name, amount in share.items() if amount > 0}
+    return int(min(shape.get(name, 0.0) // amount for name, amount in wanted.items()))
+
+
+def _text(resources: dict[str, float]) -> str:
+    named = {name: resources.get(name, 0) for name in ("CPU", "GPU")}
+    return " and ".join(f"{amount:g} {name}" for name, amount in named.items())
+
+
+def _end_of(log: str) -> str:
+    """Returns the error in a log: the line that says it, else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("error: ")]
+    return (said or lines or [""])[-1].removeprefix("error: ")

@@ -1,0 +1,78 @@
+"""Prepared data sets on S3, under their digest, and a cache of them on each node of a cluster."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+from safetensors.numpy import load_file
+
+from pipeline.data.arrays import content_digest
+from pipeline.errors import ResourceError, StorageError
+from pipeline.storage.s3 import Storage
+
+CACHE = "STUDY_CACHE_DIR"
+
+
+def cache_dir() -> Path:
+    """Returns this node's cache: `STUDY_CACHE_DIR`, else a folder of the user's among temporary ones."""
+    default = Path(tempfile.gettempdir()) / f"resnet-study-{os.getuid()}"
+    path = Path(os.environ.get(CACHE) or default)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+class DataSets:
+    """The prepared data sets of a bucket."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def _key(self, digest: str) -> str:
+        return f"data/{digest}.safetensors"
+
+    def upload(self, digest: str, path: Path) -> None:
+        """Stores a data set that is not there yet."""
+        key = self._key(digest)
+        if key not in self._storage.keys(key):
+            self._storage.upload(key, path)
+
+    def cached(self, digest: str) -> Path:
+        """Returns the data set's file on this node, fetched and checked if it is not there yet.
+
+        Raises StorageError where S3 has none, or where its bytes are not those of the digest;
+        ResourceError where the node's disk does not take them.
+        """
+        path = cache_dir() / f"{digest}.safetensors"
+        with FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                self._fetch(digest, path)
+        return path
+
+    def _fetch(self, digest: str, path: Path) -> None:
+        where = f"s3://{self._storage.bucket}/{self._key(digest)}"
+        if self._key(digest) not in self._storage.keys(self._key(digest)):
+            raise StorageError(
+                f"{where}: not there, as this node sees S3 at "
+                f"{os.environ.get('AWS_ENDPOINT_URL', 'AWS')}: the nodes and the machine that runs "
+                "`dvc repro` must have the same STUDY_BUCKET and S3"
+            )
+        part = path.with_suffix(".part")
+        try:
+            try:
+                self._storage.download(self._key(digest), part)
+            except OSError as error:
+                raise ResourceError(
+                    f"{socket.gethostname()}: {part}: {error.strerror}: free space there, or set "
+                    f"{CACHE} in the nodes' environment to a folder with room for the data set"
+                ) from error
+            found = content_digest(load_file(part))
+            if found != digest:
+                raise StorageError(
+                    f"{where}: its content has sha256 {found}, wanted {digest}: delete the object; "
+                    "`dvc repro` uploads it again"
+                )
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""`make jobs`, `make stop RUN=...`: the study's jobs on the cluster that RAY_ADDRESS names."""
+
+import json
+import time
+from pathlib import Path
+
+from infra.local import s3
+from pipeline import params
+from pipeline.cluster.jobs import Cluster, Job, wait_until_stopped
+from pipeline.errors import ParamsError, ResourceError
+from pipeline.params import Study
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.training.identity import run_key
+from pipeline.training.schedule import load_schedule
+from stages import stage, where
+
+STALE = "stale"
+
+
+def main(command: str = "list", run: str = "") -> None:
+    """Lists the jobs, or stops those of a row, a job by its name, or all that are stale."""
+    there = where.cluster()
+    if there is None:
+        raise ResourceError("RAY_ADDRESS is not set: there is no cluster whose jobs could be shown")
+    found = [job for job in there.jobs() if job.facts.get("kind")]
+    if command == "stop":
+        _stop(there, found, run)
+    else:
+        _show(there, found)
+
+
+def _current_keys(study: Study) -> set[str]:
+    """Returns the run keys of the rows as they are now."""
+    digest = json.loads(Path("data/digest.json").read_text())["digest"]
+    keys = set()
+    for name in study.models:
+        row, path = params.row_of(study, name), Path(study.models[name].schedule)
+        if path.exists():
+            keys.add(run_key(name, row, load_schedule(path), digest)[0])
+    return keys
+
+
+def _stale(found: list[Job]) -> set[str]:
+    """Returns the names of living trainings whose key no row has any more."""
+    current = _current_keys(params.load())
+    return {
+        job.name
+        for job in found
+        if job.is_alive and job.facts["kind"] == "training" and job.key not in current
+    }
+
+
+def _show(there: Cluster, found: list[Job]) -> None:
+    stale, storage = _stale(found), s3.connect()
+    print(f"{len(found)} jobs at {there.address}")
+    for job in sorted(found, key=lambda job: job.started):
+        facts = CheckpointStore(storage, job.key).facts()
+        done = f"{facts['update']:,}/{facts['total_updates']:,} updates" if facts else ""
+        what = job.facts["row"] if job.facts["kind"] == "training" else "search"
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
+        note = f"  {STALE}: no row has this key" if job.name in stale else ""
+        print(f"{job.name:30} {what:24} {job.status:10} {since}  {done}{note}")
+    if stale:
+        print(f"`make stop RUN={STALE}` stops the {len(stale)} stale")
+
+
+def _stop(there: Cluster, found: list[Job], run: str) -> None:
+    if not run:
+        raise ParamsError(f"RUN is empty, wanted a row, a job's name or {STALE}: see `make jobs`")
+    alive = [job for job in found if job.is_alive]
+    stale = _stale(found)
+    if run == STALE:
+        chosen = [job for job in alive if job.name in stale]
+    else:
+        chosen = [job for job in alive if run == job.name] or [
+            job
+            for job in alive
+            if job.name not in stale
+            and run == (job.facts["row"] if job.facts["kind"] == "training" else "search")
+        ]
+    if not chosen:
+        known = ", ".join(f"{job.name} ({job.facts['row']})" for job in alive) or "none"
+        raise ParamsError(f"RUN={run}: no living job is of that name; living: {known}")
+    for job in chosen:
+        there.stop(job)
+    for job in chosen:
+        wait_until_stopped(there, job)
+        print(f"stopped {job.name} ({job.facts['row']}); what it has committed stays on S3")
+
+
+if __name__ == "__main__":
+    stage.main(main)

@@ -1,0 +1,156 @@
+"""Where the work is done: on this machine, or on the Ray cluster that RAY_ADDRESS names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.local import s3
+from pipeline import params
+from pipeline.cluster import jobs, session
+from pipeline.cluster.jobs import Cluster, Work
+from pipeline.data.arrays import Arrays
+from pipeline.errors import BusyError
+from pipeline.params import Study
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
+from pipeline.storage.s3 import Storage
+from pipeline.tracking.publish import commit
+from pipeline.training import result
+from pipeline.training.identity import run_key
+from pipeline.training.run import TrainJob
+from pipeline.training.schedule import load_schedule
+from stages import stage
+
+if TYPE_CHECKING:
+    from pipeline.cluster.tune import Search
+
+ARRAYS = Path("data/arrays.safetensors")
+
+
+def cluster() -> Cluster | None:
+    """Returns the cluster that RAY_ADDRESS names, or None."""
+    address = jobs.address()
+    return Cluster(address, stage.occasion()) if address else None
+
+
+@contextmanager
+def alone(key: str, what: str) -> Iterator[None]:
+    """Lets one process of this machine do `what`; on a cluster the job's name sees to it."""
+    if jobs.address():
+        yield
+    else:
+        with session.exclusively(s3.state_dir() / "locks" / key, what):
+            yield
+
+
+def upload(data: Arrays, storage: Storage) -> None:
+    """Puts the data set where the nodes of a cluster find it."""
+    DataSets(storage).upload(data.digest, ARRAYS)
+
+
+def training_of(study: Study, job: TrainJob, digest: str) -> Work:
+    """Returns the training of a row as a job: all that a driver must know is in its document."""
+    document = {
+        "kind": "training",
+        "name": job.name,
+        "key": job.key,
+        "row": job.row.model_dump(mode="json"),
+        "schedule": job.schedule.model_dump(mode="json"),
+        "data": digest,
+        "share": study.execution.share,
+        "commit": commit(),
+    }
+    facts = {"kind": "training", "row": job.name, "study": study.study}
+    return Work(job.key, job.name, facts, document)
+
+
+def search_of(study: Study, key: str, digest: str) -> Work:
+    """Returns the search as a job."""
+    row = params.row_of(study, study.tune.model)
+    document = {
+        "kind": "search",
+        "tune": study.tune.model_dump(mode="json"),
+        "row": row.model_dump(mode="json"),
+        "data": digest,
+        "at_once": study.execution.trials_at_once,
+        "share": study.execution.share,
+    }
+    facts = {"kind": "search", "row": study.tune.model, "study": study.study}
+    return Work(key, f"search {key[:8]}", facts, document)
+
+
+def may_begin_afresh(key: str, name: str) -> bool:
+    """Tells whether `dvc repro -f` may forget what is known of a key: once, and not under way.
+
+    Raises BusyError where a job of another `dvc repro` is at it.
+    """
+    there = cluster()
+    last = there.latest(key) if there else None
+    if last is None:
+        return True
+    if last.facts.get("by") == stage.occasion():
+        return False  # an earlier stage of this very `dvc repro -f` did so and submitted it
+    if last.is_alive:
+        raise BusyError(
+            f"{name}: the job {last.name} is at it: `make stop RUN={last.name}` first, then "
+            "`dvc repro -f` begins afresh"
+        )
+    return True
+
+
+def train_row(study: Study, job: TrainJob, data: Arrays, storage: Storage) -> None:
+    """Brings a row's training to its end, following it."""
+    there = cluster()
+    if there is None:
+        from pipeline.cluster.train import train  # Ray Train: not needed to collect
+
+        train(job)
+        return
+    there.require_versions()
+    there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
+    upload(data, storage)
+    there.finish(training_of(study, job, data.digest))
+
+
+def run_search(study: Study, search: "Search", data: Arrays, storage: Storage) -> None:
+    """Brings a search to its end, following it."""
+    there = cluster()
+    if there is None:
+        from pipeline.cluster.tune import search_here
+
+        search_here(search, study.execution)
+        return
+    there.require_versions()
+    there.require_room("tune", 1, study.execution.share)
+    upload(data, storage)
+    with search.followed():
+        there.finish(search_of(study, search.key, data.digest))
+
+
+def hand_over(
+    there: Cluster, study: Study, data: Arrays, storage: Storage, rows: list[str]
+) -> None:
+    """Submits those of the rows that have neither a result nor a living job."""
+    there.require_versions()
+    upload(data, storage)
+    known, submitted = there.jobs(), 0
+    for name in rows:
+        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
+        key, _ = run_key(name, row, schedule, data.digest)
+        checkpoints = CheckpointStore(storage, key)
+        if stage.is_forced() and may_begin_afresh(key, name):
+            checkpoints.clear()
+        elif result.is_collected(Path("runs") / name, key) or result.is_finished(
+            checkpoints.facts()
+        ):
+            continue
+        there.require_room(f"models.{name}", row.worker_bounds[0], study.execution.share)
+        job = TrainJob(name, key, row, schedule, ARRAYS, 0.0)
+        was_alive = any(other.key == key and other.is_alive for other in known)
+        found = there.ensure(training_of(study, job, data.digest), known)
+        submitted += not was_alive
+        print(f"{name}: job {found.name}: {found.status}", flush=True)
+    print(
+        f"handed over {submitted} of {len(study.models)} trainings to {there.address}", flush=True
+    )

@@ -1,0 +1,223 @@
+"""A real Ray cluster on loopback: submit, leave, come back, lose processes."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local import cluster as local_cluster
+from infra.local import s3
+from pipeline.cluster.jobs import Cluster, Job
+from pipeline.data import arrays
+from pipeline.params import load, row_of
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.training.identity import run_key
+from pipeline.training.schedule import load_schedule
+from pipeline.training.state import history_digest, parse_history_csv
+from tests.conftest import changed_params, copy_study, outside, run_in
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+UPDATES = 3000
+
+
+def four_networks(document: dict) -> None:
+    plain, residual = document["models"]["plain-8"], document["models"]["resnet-8"]
+    long = {"schedule": "schedules/long.yaml", "report_every_updates": 50}
+    document["models"] = {
+        "one": {**plain, **long},
+        "two": {**residual, **long, "seed": 2},
+        "three": {**residual, **long, "seed": 3},
+        "four": {**residual, **long, "seed": 4},
+    }
+    document["tune"]["model"] = "one"
+    document["ensemble"] = {"members": ["one", "two"]}
+
+
+@pytest.fixture(scope="module")
+def address(own_state: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ["STUDY_RAY_PORT"] = str(probe.getsockname()[1])
+    os.environ["STUDY_CACHE_DIR"] = str(own_state / "cache")
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "STUDY_BUCKET"):
+        os.environ.pop(name, None)
+    yield local_cluster.up()
+    local_cluster.down()
+    for name in ("STUDY_RAY_PORT", "STUDY_CACHE_DIR"):
+        os.environ.pop(name)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
+    folder = copy_study(tmp_path_factory.mktemp("cluster") / "study", four_networks)
+    (folder / "schedules/long.yaml").write_text(
+        f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {UPDATES}\nwarmup: null\n"
+    )
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
+        assert run_in(folder, *command).returncode == 0
+    return folder
+
+
+def store_of(study: Path, name: str) -> CheckpointStore:
+    document = load(study / "params.yaml")
+    row = row_of(document, name)
+    data = arrays.load(study / "data/arrays.safetensors")
+    key, _ = run_key(name, row, load_schedule(study / row.schedule), data.digest)
+    return CheckpointStore(s3.connect(), key)
+
+
+def update_of(store: CheckpointStore) -> int:
+    facts = store.facts()
+    return facts["update"] if facts else 0
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.1)
+
+
+def start(study: Path, address: str, *command: str) -> subprocess.Popen[str]:
+    path = f"{study / '.venv/bin'}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**outside(), "PATH": path, "RAY_ADDRESS": address, "DVC_NO_ANALYTICS": "1"},
+    )  # fmt: skip
+
+
+def trainings(address: str) -> list[Job]:
+    return [job for job in Cluster(address, "").jobs() if job.facts.get("kind") == "training"]
+
+
+def result_of(study: Path, name: str) -> tuple[str, str]:
+    folder = study / "runs" / name
+    history = parse_history_csv((folder / "history.csv").read_text())
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return weights, history_digest(history)
+
+
+def test_dvc_shows_handover_before_the_trainings_and_not_for_one(study: Path):
+    whole = run_in(study, "dvc", "repro", "--dry").stdout
+    assert whole.index("'handover'") < whole.index("'train@")
+    assert "'handover'" not in run_in(study, "dvc", "repro", "--dry", "train@one").stdout
+
+
+def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
+    study: Path, address: str, storage: Storage
+):
+    stores = {name: store_of(study, name) for name in ("one", "two", "three", "four")}
+    process = start(study, address, "dvc", "repro")
+    wait_for(lambda: any(update_of(store) > 0 for store in stores.values()), 240)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=30)
+    wait_for(lambda: not any(child.is_running() for child in children))
+    before = {name: update_of(store) for name, store in stores.items()}
+    assert any(0 < update < UPDATES for update in before.values()), before
+    assert len(trainings(address)) == 4
+
+    again = run_in(study, "dvc", "repro", RAY_ADDRESS=address, timeout_s=300)
+    assert again.returncode == 0, again.stdout + again.stderr
+    jobs = trainings(address)
+    assert sorted(job.facts["row"] for job in jobs) == ["four", "one", "three", "two"]
+    assert {job.attempt for job in jobs} == {1}
+    for job in jobs:
+        assert "resumed" not in Cluster(address, "").logs(job.name)
+    for name in stores:
+        history = parse_history_csv((study / f"runs/{name}/history.csv").read_text())
+        assert [record.update for record in history] == list(range(50, UPDATES + 1, 50))
+    assert (study / "report/index.html").exists()
+
+
+def test_a_collected_row_takes_seconds(study: Path, address: str):
+    began = time.monotonic()
+    done = run_in(study, "python", "-m", "stages.train", "one", RAY_ADDRESS=address)
+    assert "already trained" in done.stdout, done.stdout + done.stderr
+    assert time.monotonic() - began < 15  # 5 on quiet cores; a stranger may be busy here
+
+
+def workers() -> list[psutil.Process]:
+    found = []
+    for leader in local_cluster.nodes():
+        for child in leader.children(recursive=True):
+            try:
+                if "RayTrainWorker" in " ".join(child.cmdline()):
+                    found.append(child)
+            except psutil.NoSuchProcess:
+                continue
+    return found
+
+
+def train_afresh(study: Path, address: str, name: str) -> subprocess.Popen[str]:
+    store_of(study, name).clear()
+    return start(study, address, "python", "-m", "stages.train", name)
+
+
+def test_a_worker_killed_at_ten_random_moments_ends_with_the_same_bits(
+    study: Path, address: str, storage: Storage
+):
+    wanted = result_of(study, "one")
+    store = store_of(study, "one")
+    process = train_afresh(study, address, "one")
+    killed_at = 0
+    for _ in range(10):
+        wait_for(lambda last=killed_at: update_of(store) > last)
+        time.sleep(random.uniform(0, 0.3))
+        for worker in workers():
+            worker.kill()
+        killed_at = update_of(store)
+        assert killed_at < UPDATES
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert output.count("going on from update") == 10
+    assert result_of(study, "one") == wanted
+    history = parse_history_csv((study / "runs/one/history.csv").read_text())
+    assert [record.update for record in history] == list(range(50, UPDATES + 1, 50))
+
+
+def test_a_killed_driver_is_started_again(study: Path, address: str, storage: Storage):
+    wanted, store = result_of(study, "two"), store_of(study, "two")
+    process = train_afresh(study, address, "two")
+    wait_for(lambda: update_of(store) > 0)
+    drivers = [
+        child
+        for child in local_cluster.nodes()[0].children(recursive=True)
+        if child.cmdline()[1:] == ["-m", "pipeline.cluster.driver"]
+    ]
+    assert len(drivers) == 1
+    drivers[0].kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the driver was killed (status 137): starting it again" in output
+    assert result_of(study, "two") == wanted
+    assert json.loads((study / "runs/two/model.json").read_text())["workers"] == 1
+
+
+def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, storage: Storage):
+    with changed_params(study, lambda document: document["models"]["three"].update(seed=33)):
+        store = store_of(study, "three")
+        process = start(study, address, "python", "-m", "stages.train", "three")
+        wait_for(lambda: update_of(store) > 0)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, output
+        assert "detached: three goes on as job" in output
+        assert "make stop RUN=" in output
+        listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address)
+        assert "three" in listed.stdout
+        stop = ("python", "-m", "stages.jobs", "stop", "three")
+        stopped = run_in(study, *stop, RAY_ADDRESS=address)
+        assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+        attempt = max(job.attempt for job in trainings(address) if job.facts["row"] == "three")
+        assert attempt == 1
