@@ -8,7 +8,7 @@ STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install study status up down cluster-up cluster-down jobs stop submit ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down jobs stop submit plan ui publish params check test bench lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ stop: install ## stop a job there: make stop RUN=<row, job or stale>
 
 submit: install ## hand the study to that cluster and return
 	@dvc repro prepare && python -m stages.submit
+
+plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
+	@dvc repro --quiet prepare && python -m stages.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
 
 ui: install ## the MLflow UI on loopback (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui

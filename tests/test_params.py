@@ -1,6 +1,7 @@
 """params.yaml: complete, closed, and answered in words."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from infra.schema import FOLDER, schemas
 from pipeline import params
 from pipeline.errors import ParamsError
+from pipeline.params import Row
 from pipeline.training.schedule import load_schedule
 from tests.conftest import REPO
 
@@ -104,6 +106,19 @@ def test_impossible_augmentations_are_answered_with_their_key(
     augmentation: dict[str, object], message: str
 ):
     assert message in fault("models", "plain-20", "augmentation", value=augmentation)
+
+
+def test_every_number_of_elastic_workers_must_share_a_batch_evenly():
+    elastic = {"elastic": True, "low": 2, "high": 4}
+    message = fault("models", "plain-20", "workers", value=elastic)
+    assert "global_batch_size 128 is not a multiple of 3 = workers 3" in message
+    backwards = fault("models", "plain-20", "workers", value={**elastic, "low": 5})
+    assert "low 5 is above high 4: exchange them" in backwards
+
+
+def test_elastic_workers_are_a_range(row: Callable[..., Row]):
+    assert row(workers={"elastic": True, "low": 1, "high": 2}).worker_bounds == (1, 2)
+    assert row(workers=2).worker_bounds == (2, 2)
 
 
 def test_workers_and_pieces_must_share_a_batch_evenly():

@@ -39,6 +39,10 @@ HEALTH = {  # a lost node is noticed in seconds; Ray's own defaults take half a 
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",
 }
+QUIET = {  # three nodes' housekeeping must leave two cores to the trainings
+    "REPORTER_UPDATE_INTERVAL_MS": "15000",
+    "RAY_task_events_report_interval_ms": "0",
+}
 
 
 def up() -> str:
@@ -169,7 +173,7 @@ def alive(address: str) -> int:
 
 def _environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment = {**SETTINGS, **HEALTH, **os.environ, "PATH": path}
+    environment = {**SETTINGS, **HEALTH, **QUIET, **os.environ, "PATH": path}
     environment.pop("RAY_ADDRESS", None)
     environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # infra.local.node sets it
     environment.pop("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", None)

@@ -1,26 +1,25 @@
 """The driver of a job: what the Jobs API starts on the cluster's head for one piece of work.
 
-Until it has a place it imports Ray alone: a hundred megabytes, where a Ray Train run that waits for
-its workers takes a gigabyte. All drivers live on the head, so a lock file there is the place, and
-a driver that dies gives it back.
+The driver of one worker waits with Ray alone imported: a hundred megabytes. A Ray Train group or a
+search that waits for its workers takes a gigabyte, and so only some have a place to do it: all drivers
+live on the head, a lock file there is the place, and a driver that dies gives it back.
 """
 
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.cluster import session
+from pipeline.cluster import alone, session
 from pipeline.cluster.jobs import SAID_WHY, SPEC
 from pipeline.errors import StudyError
+from pipeline.files import private_folder
 
 PLACES = 2  # runs that may wait for resources at once with everything loaded
 LOOK_EVERY_S = 1.0
@@ -29,10 +28,8 @@ LOOK_EVERY_S = 1.0
 @contextmanager
 def place() -> Iterator[FileLock]:
     """Holds one of the places of runs that wait for their workers."""
-    folder = Path(tempfile.gettempdir()) / f"resnet-study-{os.getuid()}"
-    folder.mkdir(exist_ok=True, mode=0o700)
     locks = [
-        FileLock(folder / f"{session.cluster_id()}-{number}.lock", thread_local=False)
+        FileLock(private_folder() / f"{session.cluster_id()}-{number}.lock", thread_local=False)
         for number in range(PLACES)
     ]
     told = False
@@ -67,13 +64,17 @@ def give_back_once_running(held: FileLock) -> None:
 
 def main(spec: dict[str, Any]) -> None:
     """Does the work of a job's document."""
-    with session.joined(), place() as held:
-        # imported here and not above: they bring torch
-        from pipeline.cluster.train import train_there
-        from pipeline.cluster.tune import search_there
+    with session.joined():
+        if spec["kind"] == "training" and spec["row"]["workers"] == 1:
+            alone.train(spec)
+            return
+        with place() as held:
+            # imported here and not above: they bring torch
+            from pipeline.cluster.train import train_group
+            from pipeline.cluster.tune import search_there
 
-        give_back_once_running(held)
-        {"training": train_there, "search": search_there}[spec["kind"]](spec)
+            give_back_once_running(held)
+            {"training": train_group, "search": search_there}[spec["kind"]](spec)
 
 
 if __name__ == "__main__":

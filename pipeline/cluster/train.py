@@ -1,9 +1,9 @@
 """Trains a row with Ray Train.
 
-On this machine one worker is Ray Train's local mode (the worker is this process: 1 s to the first
-step instead of 15), several are a worker group of processes; on a cluster it is always a group.
-All run the same function; what makes a training resumable is its own checkpoints on S3, not Ray's
-(docs/adr/0001), and so a run that failed is simply begun again.
+One worker is Ray Train's local mode, in this process or in an actor on a cluster's node (1 s to the
+first step instead of 15); several are a worker group of processes. All run the same function; what
+makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/0001), and so a run that
+failed is simply begun again.
 """
 
 import os
@@ -23,7 +23,8 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
 from pipeline.cluster import session
-from pipeline.errors import ResourceError, StudyError, TrainingError
+from pipeline.cluster.again import PATIENCE_S, until_done
+from pipeline.errors import ResourceError
 from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
@@ -33,8 +34,6 @@ from pipeline.training.hardware import require
 from pipeline.training.run import TrainJob, run
 from pipeline.training.schedule import Schedule
 
-MAX_FAILURES = 3  # in a row, without a checkpoint between them
-PATIENCE_S = 180.0  # how long a worker on a cluster waits for S3
 ELASTIC_LOOK_EVERY_S = 30.0  # after as long at the least, an elastic run takes up new nodes
 
 
@@ -64,21 +63,20 @@ def train(job: TrainJob) -> None:
         resources_per_worker={"CPU": cores // workers},
     )
     with session.embedded():
-        _fit_until_done(config, group)
+        _fit_group(config, group)
 
 
-def train_there(spec: dict[str, Any]) -> None:
-    """Trains the row of a document (`stages.where`) on the cluster that this driver has joined."""
-    row, share = validate(Row, spec["row"], "job"), spec["share"]
-    job = TrainJob(
-        spec["name"],
-        spec["key"],
-        row,
-        validate(Schedule, spec["schedule"], "job"),
-        Path("on the nodes"),
-        time.time(),
-    )
-    low, high = row.worker_bounds
+def train_alone(spec: dict[str, Any], started: float) -> None:
+    """Trains the row of a job's document in this process of a cluster, its only worker."""
+    torch.set_num_threads(int(spec["share"]["CPU"]))
+    local = ScalingConfig(num_workers=0, use_gpu=spec["share"]["GPU"] > 0)
+    _fit(_config_there(spec, started), local)
+
+
+def train_group(spec: dict[str, Any]) -> None:
+    """Trains the row of a job's document with several workers of the cluster it has joined."""
+    config, share = _config_there(spec, time.time()), spec["share"]
+    low, high = config["job"].row.worker_bounds
     group = ScalingConfig(
         num_workers=high if low == high else (low, high),
         use_gpu=share["GPU"] > 0,
@@ -86,38 +84,25 @@ def train_there(spec: dict[str, Any]) -> None:
         placement_strategy="SPREAD",
         elastic_resize_monitor_interval_s=ELASTIC_LOOK_EVERY_S,
     )
-    config = {"job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S}
-    _fit_until_done(config, group)
+    _fit_group(config, group)
 
 
-def _fit_until_done(config: dict[str, Any], group: ScalingConfig) -> None:
-    """Begins the run again after each failure, as long as checkpoints are committed between them."""
+def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
+    """Returns what a worker on a cluster must know."""
+    row, schedule = validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job")
+    job = TrainJob(spec["name"], spec["key"], row, schedule, Path("on the nodes"), started)
+    return {"job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S}
+
+
+def _fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
     job: TrainJob = config["job"]
-    checkpoints = CheckpointStore(Storage(patience_s=config["patience_s"]), job.key)
-
-    def update() -> int:
-        facts = checkpoints.facts()
-        return facts["update"] if facts else 0
-
-    failures, before = 0, update()
-    while True:
-        try:
-            _fit(config, group)
-        except (TrainingFailedError, RayActorError) as error:
-            now = update()
-            failures = 1 if now > before else failures + 1
-            before = now
-            what = _reason(error)
-            if isinstance(what, StudyError):
-                raise what from error
-            if failures > MAX_FAILURES:
-                raise TrainingError(
-                    f"{job.name}: failed {failures} times at update {now:,} without a checkpoint "
-                    f"between; the last time: {what}"
-                ) from error
-            print(f"{job.name}: {what}: going on from update {now:,}", flush=True)
-        else:
-            return
+    until_done(
+        job.name,
+        job.key,
+        lambda: _fit(config, group),
+        (TrainingFailedError, RayActorError),
+        config["patience_s"],
+    )
 
 
 def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
@@ -159,20 +144,6 @@ def _take_own_interface() -> None:
         if own in [address.address for address in addresses]:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
-
-
-def _reason(error: Exception) -> StudyError | str:
-    """Returns the error that a worker raised, if it is the user's to mend; else what happened where."""
-    failures = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause = getattr(failure, "cause", failure)
-        if isinstance(cause, StudyError):
-            return cause
-    texts = [
-        f"worker {rank}: {' '.join(str(failure).split())[:500]}"
-        for rank, failure in failures.items()
-    ]
-    return texts[0] if texts else " ".join(str(error).split())[:500]
 
 
 def _worker(config: dict[str, Any]) -> None:

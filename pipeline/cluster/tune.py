@@ -7,6 +7,7 @@ not read back (docs/adr/0001). Not reproducible: which trials ASHA stops, and wh
 depend on which of several trials reports first, and a time limit on the machine's speed.
 """
 
+import os
 import tempfile
 import threading
 import time
@@ -25,7 +26,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.cluster import session
-from pipeline.cluster.train import PATIENCE_S
+from pipeline.cluster.again import PATIENCE_S
 from pipeline.errors import DivergedError, StudyError, TrainingError
 from pipeline.models.predict import device
 from pipeline.params import Execution, Row, Tune, canonical_sha256, validate
@@ -41,6 +42,7 @@ from pipeline.training.schedule import Schedule
 from pipeline.training.state import Record
 
 FOLLOW_EVERY_S = 3.0
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)
 
 POINT = ("base_lr", "shape", "warmup_fraction", "first_drop_fraction", "second_drop_fraction")
@@ -112,7 +114,8 @@ class Search:
                 "schedule": "trial.yaml",
             }
         )
-        self._arrays, self._digest, self.storage = arrays, data_digest, storage
+        self._arrays = arrays.resolve() if arrays else None  # trials run in folders of their own
+        self._digest, self.storage = data_digest, storage
         self.key = canonical_sha256(
             {
                 "tune": tune.model_dump(mode="json", exclude={"time_limit_s"}),
@@ -135,7 +138,7 @@ class Search:
             trial.key,
             self._row,
             trial.schedule,
-            arrays.resolve(),
+            arrays,
             time.time(),
         )
 
@@ -270,6 +273,7 @@ class Search:
         with (
             tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch,
             Progress("search", tune.trials, "trials", len(finished)) as progress,
+            _keys_kept_here(),
         ):
             results = ray_tune.Tuner(
                 ray_tune.with_resources(_trainable(self), ray_tune.PlacementGroupFactory([taken])),
@@ -325,6 +329,19 @@ def search_there(spec: dict[str, Any]) -> None:
         Storage(patience_s=PATIENCE_S),
     )
     search.run(spec["at_once"], spec["share"])
+
+
+@contextmanager
+def _keys_kept_here() -> Iterator[None]:
+    """Hides S3's keys from Ray Tune, which would give them to its trials by way of Ray's logs.
+
+    Trials have them from their node; this process's own client was made before.
+    """
+    hidden = {name: os.environ.pop(name) for name in KEYS if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _middle(tune: Tune) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.report.verdicts import verdicts
 from pipeline.training.result import HISTORY
 from pipeline.training.state import parse_history_csv
 
+PLAN = Path("state/plan.json")
 DATA_NAMES = {
     "digits": "handwritten digits (UCI, scikit-learn)",
     "cifar10": "CIFAR-10",
@@ -51,7 +52,28 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "verdicts": verdicts(grouped, chance),
         "search": {"model": study.tune.model, "trials": trials},
         "ensemble": ensemble,
+        "plan": _plan(rows, root / PLAN),
     }
+
+
+def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
+    """Returns what `make plan` predicted of these trainings beside what they took, if it was run.
+
+    The file is no dependency of the report: a study without a plan is as good.
+    """
+    if not path.exists():
+        return None
+    plan = json.loads(path.read_text())
+    both = [
+        {
+            "name": row["name"],
+            "predicted_s": plan["rows"][row["name"]]["predicted_s"],
+            "real_s": row["scores"]["wall_seconds"],
+        }
+        for row in rows
+        if plan["rows"].get(row["name"], {}).get("run_key") == row["run_key"]
+    ]
+    return {"where": plan["where"], "rows": both} if both else None
 
 
 def _is_official(study: Study) -> bool:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -10,6 +9,7 @@ from safetensors.numpy import load_file
 
 from pipeline.data.arrays import content_digest
 from pipeline.errors import ResourceError, StorageError
+from pipeline.files import private_folder
 from pipeline.storage.s3 import Storage
 
 CACHE = "STUDY_CACHE_DIR"
@@ -17,8 +17,9 @@ CACHE = "STUDY_CACHE_DIR"
 
 def cache_dir() -> Path:
     """Returns this node's cache: `STUDY_CACHE_DIR`, else a folder of the user's among temporary ones."""
-    default = Path(tempfile.gettempdir()) / f"resnet-study-{os.getuid()}"
-    path = Path(os.environ.get(CACHE) or default)
+    if not (chosen := os.environ.get(CACHE)):
+        return private_folder()
+    path = Path(chosen)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
 

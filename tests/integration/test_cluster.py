@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from tests.conftest import changed_params, copy_study, outside, run_in
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 UPDATES = 3000
+GONE_S = 20  # 60 passes as well
 
 
 def four_networks(document: dict) -> None:
@@ -152,7 +154,7 @@ def workers() -> list[psutil.Process]:
     for leader in local_cluster.nodes():
         for child in leader.children(recursive=True):
             try:
-                if "RayTrainWorker" in " ".join(child.cmdline()):
+                if re.search("RayTrainWorker|LoneWorker", " ".join(child.cmdline())):
                     found.append(child)
             except psutil.NoSuchProcess:
                 continue
@@ -221,3 +223,178 @@ def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, st
         assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         attempt = max(job.attempt for job in trainings(address) if job.facts["row"] == "three")
         assert attempt == 1
+
+
+def fails(study: Path, name: str, **environment: str) -> str:
+    """Returns what `train` says when it fails with an error of ours."""
+    began = time.monotonic()
+    done = run_in(study, "python", "-m", "stages.train", name, **environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 90
+    return done.stderr
+
+
+def test_a_cluster_that_cannot_be_used_is_told(study: Path, address: str, tmp_path: Path):
+    assert "wanted the address of the cluster's Jobs API" in fails(
+        study, "four", RAY_ADDRESS="ray://127.0.0.1:10001"
+    )
+    with changed_params(study, lambda document: document["models"]["four"].update(seed=44)):
+        assert "cannot be reached" in fails(study, "four", RAY_ADDRESS="http://127.0.0.1:9")
+        wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "not-this-one" * 4}
+        said = fails(study, "four", RAY_ADDRESS=address, **wrong)
+        assert "refuses the token" in said
+        assert "not-this-one" not in said
+        (tmp_path / "torch-0.0.1.dist-info").mkdir()
+        (tmp_path / "torch-0.0.1.dist-info/METADATA").write_text(
+            "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n"
+        )
+        said = fails(study, "four", RAY_ADDRESS=address, PYTHONPATH=str(tmp_path))
+        assert "and 0.0.1 here" in said
+    assert "four" not in [
+        job.facts["row"] for job in trainings(address) if job.key == key_of(study, "four", seed=44)
+    ]
+
+
+def key_of(study: Path, name: str, **changes: object) -> str:
+    row = row_of(load(study / "params.yaml"), name).model_copy(update=changes)
+    data = arrays.load(study / "data/arrays.safetensors")
+    return run_key(name, row, load_schedule(study / row.schedule), data.digest)[0]
+
+
+def test_what_no_node_can_ever_give_is_refused_before_submitting(study: Path, address: str):
+    def greedy(document: dict) -> None:
+        document["models"]["four"]["seed"] = 45
+        document["execution"]["worker_cpus"] = 64
+
+    with changed_params(study, greedy):
+        said = fails(study, "four", RAY_ADDRESS=address)
+    assert "a worker takes 64 CPU and 0 GPU" in said
+    assert "execution.worker_cpus" in said
+    assert key_of(study, "four", seed=45) not in {job.key for job in trainings(address)}
+
+
+def test_code_that_is_too_large_or_does_not_import_is_told(study: Path, address: str):
+    with changed_params(study, lambda document: document["models"]["four"].update(seed=46)):
+        large = study / "pipeline/weights.bin"
+        large.write_bytes(b"0" * 11_000_000)
+        try:
+            assert "weights.bin" in fails(study, "four", RAY_ADDRESS=address)
+        finally:
+            large.unlink()
+        driver = study / "pipeline/cluster/driver.py"
+        source = driver.read_text()
+        driver.write_text(f"import not_installed_there\n{source}")
+        try:
+            said = fails(study, "four", RAY_ADDRESS=address)
+        finally:
+            driver.write_text(source)
+    assert "No module named 'not_installed_there'" in said
+    assert "`dvc repro` makes the next attempt" in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is made by mounting a small one")
+def test_a_full_disk_on_a_node_is_told(study: Path, address: str):
+    cache = Path(os.environ["STUDY_CACHE_DIR"])
+    cache.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "none", str(cache)], check=True)
+    try:
+        with changed_params(study, lambda document: document["models"]["four"].update(seed=47)):
+            said = fails(study, "four", RAY_ADDRESS=address)
+    finally:
+        subprocess.run(["umount", str(cache)], check=True)
+    assert "No space left on device: free space there" in said
+    assert socket.gethostname() in said
+
+
+def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
+    study: Path, address: str, storage: Storage
+):
+    wanted, store = result_of(study, "one"), store_of(study, "one")
+    process = train_afresh(study, address, "one")
+    wait_for(lambda: update_of(store) > 0)
+    psutil.Process(s3.ensure_running().pid).kill()
+    time.sleep(GONE_S)
+    s3.ensure_running()
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output
+    assert "trying for 180 s" in output
+    assert "resumed" not in output
+    assert result_of(study, "one") == wanted
+
+
+def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, address: str):
+    def others(document: dict) -> None:
+        for row in document["models"].values():
+            row["seed"] += 100
+
+    with changed_params(study, others):
+        both = [start(study, address, "python", "-m", "stages.submit") for _ in range(2)]
+        said = [process.communicate(timeout=60)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        keys = {key_of(study, name) for name in ("one", "two", "three", "four")}
+        jobs = [job for job in trainings(address) if job.key in keys]
+        assert sorted(job.name for job in jobs) == sorted(f"{key}-1" for key in keys)
+        listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address).stdout
+        assert "stale" not in listed
+    listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address).stdout
+    assert "stops the 4 stale" in listed
+    stop = ("python", "-m", "stages.jobs", "stop", "stale")
+    stopped = run_in(study, *stop, RAY_ADDRESS=address)
+    assert stopped.stdout.count("stopped") == 4, stopped.stdout + stopped.stderr
+    assert run_in(study, *stop, RAY_ADDRESS=address).returncode == 2
+
+
+def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: str):
+    with changed_params(study, lambda document: document["models"]["four"].update(seed=49)):
+        process = start(study, address, "python", "-m", "stages.train", "four")
+        known: set[int] = set()
+        while process.poll() is None:
+            for worker in workers():
+                if worker.pid not in known:
+                    known.add(worker.pid)
+                    worker.kill()
+            time.sleep(0.1)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, output
+    assert len(known) == 4
+    assert "four: failed 4 times at update 0 without a checkpoint between" in output
+    assert "127.0.0.1" in output[output.index("failed 4 times") :], output
+
+
+def test_no_key_of_s3_is_in_rays_logs_or_jobs(address: str):
+    secrets = [part for part in s3.credentials_file().read_text().split() if len(part) > 15]
+    folder = Path(json.loads((s3.state_dir() / "cluster.json").read_text())["folder"])
+    logs = [path for path in folder.rglob("*") if path.is_file() and "/logs/" in str(path)]
+    assert len(logs) > 20
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert not any(secret in text for secret in secrets if not secret.startswith("aws_")), path
+    told = json.dumps([str(details) for details in Cluster(address, "")._client.list_jobs()])
+    assert not any(secret in told for secret in secrets if not secret.startswith("aws_"))
+
+
+def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
+    study: Path, address: str, storage: Storage
+):
+    def elastic(document: dict) -> None:
+        row = document["models"]["four"]
+        row |= {"seed": 48, "workers": {"elastic": True, "low": 1, "high": 2}}
+
+    with changed_params(study, elastic):
+        store = store_of(study, "four")
+        process = start(study, address, "python", "-m", "stages.train", "four")
+        wait_for(lambda: update_of(store) > 0)
+        facts = store.facts()
+        assert facts is not None and facts["workers"] == 2
+        leader = local_cluster.nodes()[-1]
+        children = leader.children(recursive=True)
+        leader.kill()  # nothing starts this node again
+        for child in children:
+            child.kill()
+        output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "going on from update" in output
+    facts = json.loads((study / "runs/four/model.json").read_text())
+    assert facts["workers"] == 1
+    assert facts["updates"] == UPDATES

@@ -1,0 +1,70 @@
+"""Begins a run again after each failure, as long as checkpoints are committed between them."""
+
+import re
+from collections.abc import Callable
+
+from pipeline.errors import StudyError, TrainingError
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+
+MAX_FAILURES = 3  # in a row, without a checkpoint between them
+PATIENCE_S = 180.0  # how long a process on a cluster waits for S3
+LONGEST = 400  # characters of a failure that are shown
+
+
+def until_done(
+    name: str,
+    key: str,
+    attempt: Callable[[], None],
+    failures: tuple[type[Exception], ...],
+    patience_s: float = PATIENCE_S,
+) -> None:
+    """Calls `attempt` until it returns; each call goes on from the last checkpoint on S3.
+
+    Raises an error of ours that a worker raised, and TrainingError after four `failures` without a
+    checkpoint between them; its text says what happened last, and on which node.
+    """
+    count, before = 0, _update(key, patience_s)
+    while True:
+        try:
+            attempt()
+        except failures as error:
+            now = _update(key, patience_s)
+            count = 1 if now > before else count + 1
+            before = now
+            what = reason(error)
+            if isinstance(what, StudyError):
+                raise what from error
+            if count > MAX_FAILURES:
+                raise TrainingError(
+                    f"{name}: failed {count} times at update {now:,} without a checkpoint between; "
+                    f"the last time: {what}"
+                ) from error
+            print(f"{name}: {what}: going on from update {now:,}", flush=True)
+        else:
+            return
+
+
+def _update(key: str, patience_s: float) -> int:
+    """Returns the update of the last checkpoint."""
+    facts = CheckpointStore(Storage(patience_s=patience_s), key).facts()
+    return facts["update"] if facts else 0
+
+
+def reason(error: Exception) -> StudyError | str:
+    """Returns the error of ours that a worker raised, else what happened where, in a line."""
+    workers = getattr(error, "worker_failures", {})
+    for failure in (error, *workers.values()):
+        cause = getattr(failure, "cause", failure)
+        if isinstance(cause, StudyError):
+            return cause
+    texts = [f"worker {rank}: {failure}" for rank, failure in workers.items()] or [str(error)]
+    return _short(texts[0])
+
+
+def _short(text: str) -> str:
+    """Returns the lines that say what died where, and why, of one of Ray's long messages."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    facts = [line for line in lines[1:] if re.match(r"(ip|pid|class_name): ?\S", line)]
+    causes = [line for line in lines[1:] if "died" in line or "killed" in line or "Error" in line]
+    return " ".join([*lines[:1], *facts, *causes[-1:]])[:LONGEST]

@@ -1,0 +1,187 @@
+"""`make plan`: how long the study in params.yaml will take, and what it will cost.
+
+Speeds are measured on this machine by short trainings, or read from a table (`SPEEDS=file.yaml`,
+a mapping from rows to images a second of one worker). The nodes are this machine, the cluster that
+RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is of one node's hour.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from infra.local import s3
+from pipeline import params
+from pipeline.cluster import plan, session
+from pipeline.data import arrays
+from pipeline.errors import ParamsError
+from pipeline.files import write_json
+from pipeline.models.predict import device
+from pipeline.params import Row, Study
+from pipeline.progress import Progress
+from pipeline.report.study import PLAN
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.tracking.publish import tolerant
+from pipeline.training import hardware, result
+from pipeline.training.identity import run_key
+from pipeline.training.schedule import load_schedule
+from pipeline.training.speed import Speed, measure, what_costs
+from stages import stage, tracked, where
+
+WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
+
+
+def main(*arguments: str) -> None:
+    """Prints the plan, beside what really happened where a row has its result, and keeps it."""
+    options, study = _options(arguments), params.load()
+    data = arrays.load(where.ARRAYS)
+    shapes, count, place = _nodes(options, study)
+    start_s = _start_s(study) if shapes is None else plan.START_S
+    slots = 1 if shapes is None else plan.places(shapes, study.execution.share)
+    threads = session.cores() if shapes is None else study.execution.worker_cpus
+    torch.set_num_threads(min(threads, session.cores()))
+    speeds = _speeds(study, options)
+    rows, trainings = {}, []
+    for name in study.models:
+        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
+        seconds = plan.training_s(row, schedule, speeds[name], start_s)
+        key, _ = run_key(name, row, schedule, data.digest)
+        workers = row.worker_bounds[1]
+        trainings.append((1 if shapes is None else workers, seconds))
+        rows[name] = {
+            "run_key": key,
+            "images_per_s": round(row.global_batch_size / speeds[name].update_s, 1),
+            "predicted_s": round(seconds, 1),
+            "real_s": _real_s(name, key),
+        }
+    makespan = plan.makespan_s(trainings, slots)
+    write_json(PLAN, {"where": place, "rows": rows, "makespan_s": round(makespan, 1)})
+    _show(rows, makespan, place, slots, float(options.get("price", 0)) * count)
+
+
+def _start_s(study: Study) -> float:
+    """Returns what the stage `train` takes on this machine before and beside training."""
+    from pipeline.cluster import train  # noqa: F401 - it takes a second
+
+    with tolerant():
+        tracked.tracker_of(study)
+    return time.time() - psutil.Process().create_time()
+
+
+def _options(arguments: tuple[str, ...]) -> dict[str, str]:
+    found = dict(argument.partition("=")[::2] for argument in arguments)
+    options = {name: value for name, value in found.items() if value}
+    if unknown := sorted(options.keys() - set(WANTED)):
+        raise ParamsError(f"plan: unknown option {unknown[0]}, wanted one of {', '.join(WANTED)}")
+    for name in options.keys() - {"speeds"}:
+        try:
+            positive = float(options[name]) > 0
+        except ValueError:
+            positive = False
+        if not positive and not (name == "gpus" and options[name] == "0"):
+            raise ParamsError(f"plan: {name.upper()} is {options[name]!r}, wanted a number above 0")
+    return options
+
+
+def _nodes(
+    options: Mapping[str, str], study: Study
+) -> tuple[list[dict[str, float]] | None, int, str]:
+    """Returns the nodes' shapes (None: this machine, one training at a time), their count, words."""
+    if "nodes" in options:
+        count = int(float(options["nodes"]))
+        shape = {
+            "CPU": float(options.get("cpus", session.cores())), "GPU": float(options.get("gpus", 0))
+        }  # fmt: skip
+        return (
+            [shape] * count,
+            count,
+            f"{count} nodes of {shape['CPU']:g} CPU, {shape['GPU']:g} GPU",
+        )
+    if there := where.cluster():
+        shapes = [shape for shape in there.shapes() if shape.get("CPU", 0) > 0]
+        return shapes, len(shapes), f"{len(shapes)} nodes at {there.address}"
+    return None, 1, f"this machine ({hardware.hardware()})"
+
+
+def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
+    if "speeds" in options:
+        table = params.read_yaml(Path(options["speeds"]))
+        missing = [name for name in study.models if name not in table]
+        if missing:
+            raise ParamsError(f"{options['speeds']}: no images a second for {', '.join(missing)}")
+        return {
+            name: Speed(_share(params.row_of(study, name)) / float(table[name]), 0.0)
+            for name in study.models
+        }
+    store, found = CheckpointStore(s3.connect(), "speed"), {}
+    kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
+    with Progress("measuring speeds", len(kinds), "networks") as progress:
+        for kind, name in kinds.items():
+            store.clear()
+            found[kind] = measure(params.row_of(study, name), where.ARRAYS, _Fresh(store), device())
+            progress.advance(1)
+    store.clear()
+    return {name: found[what_costs(params.row_of(study, name))] for name in study.models}
+
+
+class _Fresh:
+    """Checkpoints that are saved, at their real cost, and never resumed from."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+
+    def latest(self) -> None:
+        """Returns None."""
+
+    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+        """Commits a checkpoint."""
+        self._store.save(tensors, facts)
+
+
+def _share(row: Row) -> float:
+    return row.global_batch_size / row.worker_bounds[1]
+
+
+def _real_s(name: str, key: str) -> float | None:
+    """Returns the seconds that a row's training really took, where its result is there."""
+    folder = Path("runs") / name
+    if not result.is_collected(folder, key):
+        return None
+    seconds: float = json.loads((folder / "model.json").read_text())["wall_seconds"]
+    return round(seconds, 1)
+
+
+def _show(
+    rows: dict[str, dict[str, Any]], makespan: float, place: str, slots: int, price: float
+) -> None:
+    print(f"{'row':24} {'images/s':>10} {'predicted':>12} {'real':>12} {'real/predicted':>15}")
+    for name, row in rows.items():
+        real = row["real_s"]
+        ratio = f"{real / row['predicted_s']:15.2f}" if real else ""
+        print(
+            f"{name:24} {row['images_per_s']:10,.0f} {_time(row['predicted_s']):>12} "
+            f"{_time(real) if real else '':>12} {ratio}"
+        )
+    both = [row for row in rows.values() if row["real_s"]]
+    if both:
+        ratio = sum(row["real_s"] for row in both) / sum(row["predicted_s"] for row in both)
+        print(f"the {len(both)} trainings that have ended took {ratio:.2f} times what is predicted")
+    cost = f", {price * makespan / 3600:,.2f} at your price" if price else ""
+    print(
+        f"all trainings on {place}, {slots} worker{'s' if slots > 1 else ''} at once: "
+        f"{_time(makespan)}{cost} (the search, evaluation and report come on top)"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "never: too few places"
+    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.0f} s"
+
+
+if __name__ == "__main__":
+    stage.main(main)

@@ -1,0 +1,128 @@
+"""The files for real clusters are valid by Ray's and KubeRay's own schemas, and say nothing unsafe."""
+
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ruamel.yaml import YAML
+
+from tests.conftest import REPO
+
+SCHEMAS = REPO.parent / "shared/kuberay"
+KINDS = {"RayCluster": "ray.io_rayclusters.yaml", "RayJob": "ray.io_rayjobs.yaml"}
+KUBERAY = sorted((REPO / "infra/kuberay").glob("*.yaml"))
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(YAML(typ="safe", pure=True).load_all(path.read_text()))
+
+
+def closed(schema: Any) -> Any:
+    """Returns the schema with unknown keys refused: Kubernetes would drop a misspelt one silently."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: closed(part) for name, part in schema.items()}
+    kept = schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        found["additionalProperties"] = bool(kept)
+    return found
+
+
+def nested(document: Any, key: str) -> Iterator[Any]:
+    """Yields every value of a key, at any depth."""
+    if isinstance(document, dict):
+        for name, part in document.items():
+            if name == key:
+                yield part
+            yield from nested(part, key)
+    elif isinstance(document, list):
+        for part in document:
+            yield from nested(part, key)
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason="KubeRay's schemas are not beside the study")
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.name)
+def test_kuberay_manifests_are_valid(path: Path):
+    for document in documents(path):
+        if document["kind"] not in KINDS:
+            continue
+        crd = documents(SCHEMAS / KINDS[document["kind"]])[0]
+        schema = next(
+            version["schema"]["openAPIV3Schema"]
+            for version in crd["spec"]["versions"]
+            if f"ray.io/{version['name']}" == document["apiVersion"]
+        )
+        schema["properties"]["metadata"] = {"type": "object"}
+        faults = list(Draft202012Validator(closed(schema)).iter_errors(document))
+        assert [f"{fault.json_path}: {fault.message}" for fault in faults] == []
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason="KubeRay's schemas are not beside the study")
+def test_a_misspelt_key_would_be_noticed():
+    crd = documents(SCHEMAS / KINDS["RayCluster"])[0]
+    schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    wrong = {"spec": {"headGroupSpec": {"templat": {}}}}
+    messages = [fault.message for fault in Draft202012Validator(schema).iter_errors(wrong)]
+    assert any("'templat' was unexpected" in message for message in messages)
+
+
+def clusters() -> Iterator[dict[str, Any]]:
+    for path in KUBERAY:
+        for document in documents(path):
+            if document["kind"] in KINDS:
+                yield document["spec"].get("rayClusterSpec", document["spec"])
+
+
+def test_kuberay_clusters_are_guarded():
+    found = list(clusters())
+    assert len(found) == 2
+    for spec in found:
+        assert spec["rayVersion"] == importlib.metadata.version("ray")
+        assert spec["authOptions"] == {"mode": "token"}
+        head = spec["headGroupSpec"]
+        assert (head["serviceType"], head["enableIngress"]) == ("ClusterIP", False)
+        groups = [head, *spec["workerGroupSpecs"]]
+        for group in groups:
+            pod = group["template"]["spec"]
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["serviceAccountName"] == "resnet-study"
+            for container in pod["containers"]:
+                assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                names = [variable["name"] for variable in container.get("env", ())]
+                assert not [name for name in names if "SECRET" in name or "TOKEN" in name]
+
+
+def test_no_manifest_holds_a_key():
+    for path in [*KUBERAY, REPO / "infra/ray/cluster-aws.yaml"]:
+        for document in documents(path):
+            for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
+                assert list(nested(document, name)) == []
+
+
+def test_the_aws_cluster_is_valid_by_rays_schema():
+    config = documents(REPO / "infra/ray/cluster-aws.yaml")[0]
+    prepared = prepare_config(config)  # what `ray up` does first: the defaults
+    validate_config(prepared)
+    assert prepared["available_node_types"]["gpu-spot"]["resources"]["GPU"] == 1
+    start = " ".join(config["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+def test_a_wrong_aws_cluster_would_be_noticed():
+    config = documents(REPO / "infra/ray/cluster-aws.yaml")[0]
+    config["available_node_types"]["gpu-spot"]["min_worker"] = 1
+    with pytest.raises(Exception, match="min_worker"):
+        validate_config(prepare_config(config))
+
+
+def test_the_image_installs_by_the_lock_and_not_as_root():
+    text = (REPO / "infra/docker/Dockerfile").read_text()
+    assert "--require-hashes" in text
+    assert text.index("USER ray") > text.index("RUN pip")
+    assert "COPY . " not in text
