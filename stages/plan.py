@@ -17,6 +17,7 @@ import torch
 from infra.local import s3
 from pipeline import params
 from pipeline.cluster import plan, session
+from pipeline.cluster.speed import Speed, measure, what_costs
 from pipeline.data import arrays
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
@@ -29,7 +30,6 @@ from pipeline.tracking.publish import tolerant
 from pipeline.training import hardware, result
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
-from pipeline.training.speed import Speed, measure, what_costs
 from stages import stage, tracked, where
 
 WANTED = ("nodes", "cpus", "gpus", "price", "speeds")

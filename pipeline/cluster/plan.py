@@ -4,9 +4,9 @@ import heapq
 from collections.abc import Mapping, Sequence
 from math import ceil
 
+from pipeline.cluster.speed import Speed
 from pipeline.params import Row
 from pipeline.training.schedule import Schedule
-from pipeline.training.speed import Speed
 
 # From the start of a training's process on a node to its first update: imports, data, the network.
 # Measured at 4 s on two quiet cores; it matters for short trainings only.

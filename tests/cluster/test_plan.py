@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.cluster import plan
+from pipeline.cluster.speed import Speed, what_costs
 from pipeline.params import Row, validate
 from pipeline.training.schedule import Schedule
-from pipeline.training.speed import Speed, what_costs
 
 
 def test_a_training_is_its_start_its_updates_and_its_reports(row: Callable[..., Row]):
