@@ -1,4 +1,4 @@
-"""`make jobs`, `make stop RUN=...`: the study's jobs on the cluster that RAY_ADDRESS names."""
+"""`make jobs`, `make stop RUN=...`: this study's jobs on the cluster that RAY_ADDRESS names."""
 
 import json
 import time
@@ -22,36 +22,37 @@ def main(command: str = "list", run: str = "") -> None:
     there = where.cluster()
     if there is None:
         raise ResourceError("RAY_ADDRESS is not set: there is no cluster whose jobs could be shown")
-    found = [job for job in there.jobs() if job.facts.get("kind")]
+    study = params.load()
+    found = [job for job in there.jobs() if job.facts.get("study") == study.study]
     if command == "stop":
-        _stop(there, found, run)
+        _stop(there, study, found, run)
     else:
-        _show(there, found)
+        _show(there, study, found)
 
 
-def _current_keys(study: Study) -> set[str]:
-    """Returns the run keys of the rows as they are now."""
+def _stale(study: Study, found: list[Job]) -> set[str]:
+    """Returns the names of living trainings of this study whose key no row has any more.
+
+    The key of a row whose schedule is being searched is not known, so its jobs are not stale.
+    """
     digest = json.loads(Path("data/digest.json").read_text())["digest"]
-    keys = set()
+    current, unknown = set(), set()
     for name in study.models:
         row, path = params.row_of(study, name), Path(study.models[name].schedule)
         if path.exists():
-            keys.add(run_key(name, row, load_schedule(path), digest)[0])
-    return keys
-
-
-def _stale(found: list[Job]) -> set[str]:
-    """Returns the names of living trainings whose key no row has any more."""
-    current = _current_keys(params.load())
+            current.add(run_key(name, row, load_schedule(path), digest)[0])
+        else:
+            unknown.add(name)
     return {
         job.name
         for job in found
-        if job.is_alive and job.facts["kind"] == "training" and job.key not in current
-    }
+        if job.is_alive and job.facts["kind"] == "training"
+        and job.key not in current and job.facts["row"] not in unknown
+    }  # fmt: skip
 
 
-def _show(there: Cluster, found: list[Job]) -> None:
-    stale, storage = _stale(found), s3.connect()
+def _show(there: Cluster, study: Study, found: list[Job]) -> None:
+    stale, storage = _stale(study, found), s3.connect()
     print(f"{len(found)} jobs at {there.address}")
     for job in sorted(found, key=lambda job: job.started):
         facts = CheckpointStore(storage, job.key).facts()
@@ -64,11 +65,11 @@ def _show(there: Cluster, found: list[Job]) -> None:
         print(f"`make stop RUN={STALE}` stops the {len(stale)} stale")
 
 
-def _stop(there: Cluster, found: list[Job], run: str) -> None:
+def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:
     if not run:
         raise ParamsError(f"RUN is empty, wanted a row, a job's name or {STALE}: see `make jobs`")
     alive = [job for job in found if job.is_alive]
-    stale = _stale(found)
+    stale = _stale(study, found)
     if run == STALE:
         chosen = [job for job in alive if job.name in stale]
     else:

@@ -50,7 +50,8 @@ def main(*arguments: str) -> None:
         row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
         seconds = plan.training_s(row, schedule, speeds[name], start_s)
         key, _ = run_key(name, row, schedule, data.digest)
-        workers = row.worker_bounds[1]
+        low, high = row.worker_bounds
+        workers = max(low, min(high, slots))
         trainings.append((1 if shapes is None else workers, seconds))
         rows[name] = {
             "run_key": key,
@@ -103,6 +104,11 @@ def _nodes(
         )
     if there := where.cluster():
         shapes = [shape for shape in there.shapes() if shape.get("CPU", 0) > 0]
+        if not shapes:
+            raise ParamsError(
+                f"plan: {there.address} has no worker now (an autoscaler may add some): say which "
+                "by NODES, CPUS and GPUS"
+            )
         return shapes, len(shapes), f"{len(shapes)} nodes at {there.address}"
     return None, 1, f"this machine ({hardware.hardware()})"
 

@@ -32,6 +32,7 @@ def main() -> None:
             print("the search is done: `dvc repro` writes its schedule")
         else:
             there.require_versions()
+            there.require_room("tune", 1, study.execution.share)
             where.upload(data, storage)
             job = there.ensure(where.search_of(study, search.key, data.digest))
             print(f"the search: job {job.name}: {job.status}", flush=True)

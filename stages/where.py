@@ -137,8 +137,10 @@ def hand_over(
     known, submitted = there.jobs(), 0
     for name in rows:
         row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
-        key, _ = run_key(name, row, schedule, data.digest)
+        key, overridden = run_key(name, row, schedule, data.digest)
         checkpoints = CheckpointStore(storage, key)
+        if overridden and checkpoints.facts() is None:
+            continue  # `train` says what is wrong
         if stage.is_forced() and may_begin_afresh(key, name):
             checkpoints.clear()
         elif result.is_collected(Path("runs") / name, key) or result.is_finished(

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
+from ray.util.state.exception import RayStateApiException
 
 from pipeline.cluster import alone, session
 from pipeline.cluster.jobs import SAID_WHY, SPEC
@@ -55,8 +56,11 @@ def give_back_once_running(held: FileLock) -> None:
     """Gives the place to the next run as soon as this one has its workers."""
 
     def watch() -> None:
-        while held.is_locked and not session.has_workers():
+        running = False
+        while held.is_locked and not running:
             time.sleep(LOOK_EVERY_S)
+            with suppress(RayStateApiException):  # a busy head answers the next time
+                running = session.has_workers()
         held.release()
 
     threading.Thread(target=watch, daemon=True).start()

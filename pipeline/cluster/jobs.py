@@ -16,8 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 import pipeline
 from pipeline.cluster import probe
-from pipeline.errors import BusyError, ResourceError, TrainingError
+from pipeline.errors import BusyError, ResourceError, TrainingError, without_password
 
 ADDRESS = "RAY_ADDRESS"
 SPEC = "STUDY_JOB"
@@ -37,8 +38,10 @@ REQUEST_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 120.0
 POLL_S = 1.0
 UNREACHABLE_FOR_S = 300.0
+MOST_NODES = 10_000  # Ray's own default is 100
 LARGEST_CODE_BYTES = 10_000_000
 LOST_ATTEMPTS = 3
+EPSILON = 1e-9  # five times 0.2 are one
 RAYS_OWN = (
     re.compile(  # what it and torch say in a job's log, stack traces of its processes included
         r"\(raylet|core_worker\.cc|job_manager\.py|^Running entrypoint|\[c10d\]|^(/|\*\*\*|$)"
@@ -113,7 +116,8 @@ class Cluster:
     """The jobs of one cluster; `by` says on whose behalf they are submitted (one `dvc repro`)."""
 
     def __init__(self, address: str, by: str) -> None:
-        self.address, self._by = address, by
+        self._full_address, self._by = address, by
+        self.address = without_password(address)
         with self._named():
             self._client = _Client(address)
 
@@ -134,7 +138,9 @@ class Cluster:
                 f"it up (`make cluster-up` starts a local one)? Otherwise check {ADDRESS} and the "
                 "network, or unset it to train on this machine"
             ) from error
-        except RuntimeError as error:
+        except ServerUnavailable as error:
+            raise Unreachable(f"the Ray cluster at {self.address}: {error}") from error
+        except (RuntimeError, RayStateApiException) as error:
             raise ResourceError(f"the Ray cluster at {self.address}: {error}") from error
 
     # --- looking --------------------------------------------------------------------------------
@@ -164,8 +170,14 @@ class Cluster:
     def shapes(self) -> list[dict[str, float]]:
         """Returns the resources of every living node: CPU, GPU, memory (bytes) and others."""
         with self._named():
-            nodes = list_nodes(self.address, detail=True, timeout=int(REQUEST_TIMEOUT_S))
-        return [dict(node.resources_total) for node in nodes if node.state == "ALIVE"]
+            nodes = list_nodes(
+                self._full_address,
+                filters=[("state", "=", "ALIVE")],
+                limit=MOST_NODES,
+                detail=True,
+                timeout=int(REQUEST_TIMEOUT_S),
+            )
+        return [dict(node.resources_total) for node in nodes]
 
     # --- checking -------------------------------------------------------------------------------
 
@@ -175,14 +187,14 @@ class Cluster:
         Ray itself would wait for ever. Where there is room for too few workers now, a line says so.
         """
         shapes, ever = self.shapes(), self._probed.get("shapes", [])
-        if not any(_holds(shape, share) for shape in (*shapes, *ever)):
+        if not any(holds(shape, share) for shape in (*shapes, *ever)):
             largest = "; ".join(sorted({_text(shape) for shape in (*shapes, *ever)}))
             raise ResourceError(
                 f"{where}: a worker takes {_text(share)} (execution of params.yaml), and no node of "
                 f"{self.address} has that (found {largest}): lower execution.worker_cpus or "
                 "worker_gpus, or add larger nodes"
             )
-        room = sum(_holds(shape, share) for shape in shapes)
+        room = sum(holds(shape, share) for shape in shapes)
         if room < workers:
             print(
                 f"{where}: {workers} workers of {_text(share)}, and the cluster has room for {room} "
@@ -213,11 +225,13 @@ class Cluster:
         """What a small job says of the cluster's nodes; one for each start of the cluster."""
         with self._named():
             session = self._client._do_request("GET", "/api/version").json()["session_name"]
-        name = f"probe-{session}-1"
-        with self._named():
-            known = {details.submission_id for details in self._client.list_jobs()}
-        if name not in known:
-            self._submit(name, PROBE, {}, {})
+        last = self.latest(f"probe-{session}")
+        if last is None or not (last.is_alive or last.status == JobStatus.SUCCEEDED):
+            name = f"probe-{session}-{1 + (last.attempt if last else 0)}"
+            with suppress(BusyError):  # somebody asks at the same time
+                self._submit(name, PROBE, {"key": f"probe-{session}"}, {})
+        else:
+            name = last.name
         deadline = time.monotonic() + PROBE_TIMEOUT_S
         while (job := self._look(name)).is_alive:
             if time.monotonic() > deadline:
@@ -292,7 +306,10 @@ class Cluster:
         be reached for five minutes (the job goes on), KeyboardInterrupt with what to do then.
         """
         job = self.ensure(work)
-        for _ in range(LOST_ATTEMPTS):
+        for lost in range(LOST_ATTEMPTS + 1):
+            if lost:
+                print(f"{self._why(work, job)}: the next attempt", flush=True)
+                job = self._attempt(work, job.attempt + 1)
             print(f"{work.title}: job {job.name} at {self.address}: {job.status}", flush=True)
             try:
                 job = self._follow(work, job)
@@ -303,8 +320,6 @@ class Cluster:
                 ) from None
             if not job.is_lost:
                 break
-            print(f"{work.title}: {self._why(work, job)}: the next attempt", flush=True)
-            job = self._attempt(work, job.attempt + 1)
         if job.status != JobStatus.SUCCEEDED:
             raise TrainingError(self._why(work, job))
 
@@ -313,7 +328,9 @@ class Cluster:
         while True:
             try:
                 job, text = self._look(job.name), self.logs(job.name)
-            except Unreachable as error:
+            except ResourceError as error:
+                if "does not exist" in str(error):  # the cluster was started anew
+                    return replace(job, status=JobStatus.FAILED, exit_status=None, message="gone")
                 now = time.monotonic()
                 if silent_since is None:
                     silent_since = now
@@ -343,7 +360,10 @@ class Cluster:
             return (
                 f"{work.title}: the job {job.name} was stopped: `dvc repro` makes the next attempt"
             )
-        said = _end_of(self.logs(job.name)) or job.message
+        try:
+            said = _end_of(self.logs(job.name)) or job.message
+        except ResourceError:
+            said = job.message or "nothing is known of its end"
         return (
             f"{work.title}: the job {job.name} failed: {said} (whole log: `ray job logs {job.name} "
             f"--address {self.address}`); `dvc repro` makes the next attempt"
@@ -367,9 +387,7 @@ def _job(details: JobDetails) -> Job | None:
     """Returns a job of ours, or None for a stranger's."""
     key, _, attempt = (details.submission_id or "").rpartition("-")
     facts = details.metadata or {}
-    if key.startswith("probe-session"):
-        attempt = "1"
-    elif not attempt.isdecimal() or facts.get("key") != key:
+    if not attempt.isdecimal() or facts.get("key") != key:
         return None
     return Job(
         name=details.submission_id,
@@ -399,10 +417,10 @@ def _copy_code(folder: Path) -> None:
         )
 
 
-def _holds(shape: dict[str, float], share: dict[str, float]) -> int:
+def holds(shape: dict[str, float], share: dict[str, float]) -> int:
     """Returns how many workers of a share a node can hold."""
     wanted = {name: amount for name, amount in share.items() if amount > 0}
-    return int(min(shape.get(name, 0.0) // amount for name, amount in wanted.items()))
+    return int(min(shape.get(name, 0.0) / amount + EPSILON for name, amount in wanted.items()))
 
 
 def _text(resources: dict[str, float]) -> str:

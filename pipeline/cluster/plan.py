@@ -1,9 +1,10 @@
 """How long a study will take: each training from its speed, and all of them on given nodes."""
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 
+from pipeline.cluster.jobs import holds
 from pipeline.cluster.speed import Speed
 from pipeline.params import Row
 from pipeline.training.schedule import Schedule
@@ -38,10 +39,6 @@ def makespan_s(trainings: Sequence[tuple[int, float]], places: int) -> float:
     return max((end for end, _ in running), default=0.0)
 
 
-def places(shapes: Sequence[Mapping[str, float]], share: Mapping[str, float]) -> int:
+def places(shapes: Sequence[dict[str, float]], share: dict[str, float]) -> int:
     """Returns how many workers of a share nodes hold at once."""
-    wanted = {name: amount for name, amount in share.items() if amount > 0}
-    return sum(
-        int(min(shape.get(name, 0.0) // amount for name, amount in wanted.items()))
-        for shape in shapes
-    )
+    return sum(holds(shape, share) for shape in shapes)

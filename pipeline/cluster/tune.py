@@ -21,12 +21,12 @@ import optuna
 import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ray import tune as ray_tune
-from ray.tune import Callback
+from ray.tune import Callback, FailureConfig
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.cluster import session
-from pipeline.cluster.again import PATIENCE_S
+from pipeline.cluster.again import MAX_FAILURES, PATIENCE_S
 from pipeline.errors import DivergedError, StudyError, TrainingError
 from pipeline.models.predict import device
 from pipeline.params import Execution, Row, Tune, canonical_sha256, validate
@@ -296,6 +296,7 @@ class Search:
                     name=f"{self.key}-{time.time_ns()}",
                     storage_path=scratch,
                     verbose=0,
+                    failure_config=FailureConfig(max_failures=MAX_FAILURES),  # from checkpoints
                     callbacks=[Recorder(self, len(finished), progress)],
                 ),
             ).fit()

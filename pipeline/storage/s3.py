@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import boto3
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -105,8 +106,12 @@ class Storage:
                 ) from error
             if code == "NoSuchBucket":
                 raise StorageError(f"{where}: no such bucket: create it or set {BUCKET}") from error
-            raise StorageError(f"{where}: {error}") from error
-        except BotoCoreError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            kind = UnreachableError if status >= 500 else StorageError
+            raise kind(f"{where}: {error}") from error
+        except S3UploadFailedError as error:
+            raise StorageError(f"{where}: {error}: check the keys and the bucket") from error
+        except (BotoCoreError, RetriesExceededError) as error:
             raise UnreachableError(
                 f"{where}: cannot be reached ({type(error).__name__}): is the server up? `make up` "
                 "starts the embedded one; otherwise check AWS_ENDPOINT_URL and the network"
