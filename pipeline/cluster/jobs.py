@@ -172,12 +172,12 @@ class Cluster:
         with self._named():
             nodes = list_nodes(
                 self._full_address,
-                filters=[("state", "=", "ALIVE")],
                 limit=MOST_NODES,
                 detail=True,
                 timeout=int(REQUEST_TIMEOUT_S),
             )
-        return [dict(node.resources_total) for node in nodes]
+        # chosen here: with a filter Ray takes the nodes that it leaves out for truncated ones
+        return [dict(node.resources_total) for node in nodes if node.state == "ALIVE"]
 
     # --- checking -------------------------------------------------------------------------------
 
