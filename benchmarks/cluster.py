@@ -21,6 +21,7 @@ from pipeline.cluster.jobs import Cluster, Job, Work
 from pipeline.data import arrays
 from pipeline.params import validate
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
 from pipeline.training.identity import run_key
 from pipeline.training.run import TrainJob
@@ -41,7 +42,7 @@ def works(first_seed: int, count: int) -> list[Work]:
     document = {"shape": "cosine", "base_lr": 0.05, "total_updates": UPDATES, "warmup": None}
     schedule: Schedule = validate(Schedule, document, "benchmark")
     data = arrays.load(where.ARRAYS)
-    where.upload(data, s3.connect())
+    DataSets(s3.connect()).upload(data.digest, where.ARRAYS)
     found = []
     for seed in range(first_seed, first_seed + count):
         row = params.row_of(study, ROW).model_copy(
@@ -87,11 +88,7 @@ def waiting_ones(cluster: Cluster, storage: Storage) -> dict[str, float]:
     running = time.monotonic() - began
     time.sleep(25)  # two train, two wait with everything loaded
     taken = before - psutil.virtual_memory().available
-    for job in jobs:
-        cluster.stop(job)
-    wait_stopped = {job.name for job in jobs}
-    while any(job.is_alive for job in cluster.jobs() if job.name in wait_stopped):
-        time.sleep(1)
+    cluster.stop(*jobs)
     for work in submitted:
         CheckpointStore(storage, work.key).clear()
     return {"jobs": WAITING, "all_running_after_s": running, "memory_gb": taken / 1e9}

@@ -161,11 +161,13 @@ Data = Annotated[DigitsData | Cifar10Data | ImageFolderData, Field(discriminator
 
 
 class _Interval(Section):
+    low: float
+    high: float
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        low, high = (getattr(self, name) for name in ("low", "high"))
-        if low > high:
-            raise ValueError(f"low {low} is above high {high}: exchange them")
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
         return self
 
 
@@ -320,9 +322,10 @@ class Row(Section):
 
     The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
     `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
-    over a worker's share, in as many pieces; workers may be elastic. `averaged_batch_norm_batches` is how many batches the
-    final statistics are averaged over after training, as in the authors' release; 0 keeps the
-    running ones. `activation_checkpointing` trades a second forward pass for memory.
+    over a worker's share, in as many pieces; workers may be elastic. `averaged_batch_norm_batches`
+    is how many batches the final statistics are averaged over after training, as in the authors'
+    release; 0 keeps the running ones. `activation_checkpointing` trades a second forward pass for
+    memory.
     """
 
     network: Network

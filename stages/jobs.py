@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster.jobs import Cluster, Job, wait_until_stopped
+from pipeline.cluster.jobs import Cluster, Job
 from pipeline.errors import ParamsError, ResourceError
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -51,16 +51,20 @@ def _stale(study: Study, found: list[Job]) -> set[str]:
     }  # fmt: skip
 
 
+def _called(job: Job) -> str:
+    """Returns what a user calls a job: its row, or the search."""
+    return job.facts["row"] if job.facts["kind"] == "training" else "search"
+
+
 def _show(there: Cluster, study: Study, found: list[Job]) -> None:
     stale, storage = _stale(study, found), s3.connect()
     print(f"{len(found)} jobs at {there.address}")
     for job in sorted(found, key=lambda job: job.started):
         facts = CheckpointStore(storage, job.key).facts()
         done = f"{facts['update']:,}/{facts['total_updates']:,} updates" if facts else ""
-        what = job.facts["row"] if job.facts["kind"] == "training" else "search"
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
         note = f"  {STALE}: no row has this key" if job.name in stale else ""
-        print(f"{job.name:30} {what:24} {job.status:10} {since}  {done}{note}")
+        print(f"{job.name:30} {_called(job):24} {job.status:10} {since}  {done}{note}")
     if stale:
         print(f"`make stop RUN={STALE}` stops the {len(stale)} stale")
 
@@ -74,18 +78,13 @@ def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:
         chosen = [job for job in alive if job.name in stale]
     else:
         chosen = [job for job in alive if run == job.name] or [
-            job
-            for job in alive
-            if job.name not in stale
-            and run == (job.facts["row"] if job.facts["kind"] == "training" else "search")
+            job for job in alive if job.name not in stale and run == _called(job)
         ]
     if not chosen:
         known = ", ".join(f"{job.name} ({job.facts['row']})" for job in alive) or "none"
         raise ParamsError(f"RUN={run}: no living job is of that name; living: {known}")
+    there.stop(*chosen)
     for job in chosen:
-        there.stop(job)
-    for job in chosen:
-        wait_until_stopped(there, job)
         print(f"stopped {job.name} ({job.facts['row']}); what it has committed stays on S3")
 
 

@@ -16,13 +16,13 @@ import torch
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import plan, session
-from pipeline.cluster.speed import Speed, measure, what_costs
+from pipeline.cluster import jobs, plan, session
+from pipeline.cluster.speed import Speed, measure, what_costs, worker_batch
 from pipeline.data import arrays
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.models.predict import device
-from pipeline.params import Row, Study
+from pipeline.params import Study
 from pipeline.progress import Progress
 from pipeline.report.study import PLAN
 from pipeline.storage.checkpoints import CheckpointStore
@@ -41,7 +41,7 @@ def main(*arguments: str) -> None:
     data = arrays.load(where.ARRAYS)
     shapes, count, place = _nodes(options, study)
     start_s = _start_s(study) if shapes is None else plan.START_S
-    slots = 1 if shapes is None else plan.places(shapes, study.execution.share)
+    slots = 1 if shapes is None else jobs.places(shapes, study.execution.share)
     threads = session.cores() if shapes is None else study.execution.worker_cpus
     torch.set_num_threads(min(threads, session.cores()))
     speeds = _speeds(study, options)
@@ -120,7 +120,7 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
         if missing:
             raise ParamsError(f"{options['speeds']}: no images a second for {', '.join(missing)}")
         return {
-            name: Speed(_share(params.row_of(study, name)) / float(table[name]), 0.0)
+            name: Speed(worker_batch(params.row_of(study, name)) / float(table[name]), 0.0)
             for name in study.models
         }
     store, found = CheckpointStore(s3.connect(), "speed"), {}
@@ -146,10 +146,6 @@ class _Fresh:
     def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
         """Commits a checkpoint."""
         self._store.save(tensors, facts)
-
-
-def _share(row: Row) -> float:
-    return row.global_batch_size / row.worker_bounds[1]
 
 
 def _real_s(name: str, key: str) -> float | None:

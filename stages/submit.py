@@ -31,9 +31,8 @@ def main() -> None:
         if search.is_done:
             print("the search is done: `dvc repro` writes its schedule")
         else:
-            there.require_versions()
+            where.make_ready(there, data, storage)
             there.require_room("tune", 1, study.execution.share)
-            where.upload(data, storage)
             job = there.ensure(where.search_of(study, search.key, data.digest))
             print(f"the search: job {job.name}: {job.status}", flush=True)
     ready = [name for name in rows if name not in waiting]

@@ -44,8 +44,9 @@ def alone(key: str, what: str) -> Iterator[None]:
             yield
 
 
-def upload(data: Arrays, storage: Storage) -> None:
-    """Puts the data set where the nodes of a cluster find it."""
+def make_ready(there: Cluster, data: Arrays, storage: Storage) -> None:
+    """Compares versions, and puts the data set where the cluster's nodes find it."""
+    there.require_versions()
     DataSets(storage).upload(data.digest, ARRAYS)
 
 
@@ -107,9 +108,8 @@ def train_row(study: Study, job: TrainJob, data: Arrays, storage: Storage) -> No
 
         train(job)
         return
-    there.require_versions()
+    make_ready(there, data, storage)
     there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
-    upload(data, storage)
     there.finish(training_of(study, job, data.digest))
 
 
@@ -121,9 +121,8 @@ def run_search(study: Study, search: "Search", data: Arrays, storage: Storage) -
 
         search_here(search, study.execution)
         return
-    there.require_versions()
+    make_ready(there, data, storage)
     there.require_room("tune", 1, study.execution.share)
-    upload(data, storage)
     with search.followed():
         there.finish(search_of(study, search.key, data.digest))
 
@@ -132,8 +131,7 @@ def hand_over(
     there: Cluster, study: Study, data: Arrays, storage: Storage, rows: list[str]
 ) -> None:
     """Submits those of the rows that have neither a result nor a living job."""
-    there.require_versions()
-    upload(data, storage)
+    make_ready(there, data, storage)
     known, submitted = there.jobs(), 0
     for name in rows:
         row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -76,9 +75,8 @@ def ui() -> None:
         return
     s3.connect()
     port = s3.port_from("STUDY_UI_PORT") or 5000
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")
+    if s3.answers(port):
+        raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")
     print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     environment = {
         **os.environ,

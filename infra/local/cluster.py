@@ -9,7 +9,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -67,15 +66,8 @@ def running() -> str | None:
 
 def nodes() -> list[psutil.Process]:
     """Returns the leaders of the nodes' process groups that live: the head's first."""
-    found = []
-    for pid, started in _facts()["nodes"]:
-        try:
-            process = psutil.Process(pid)
-            if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    found = (s3.process_of(pid, started) for pid, started in _facts()["nodes"])
+    return [process for process in found if process is not None]
 
 
 def _file() -> Path:
@@ -112,20 +104,12 @@ def _end_all() -> bool:
     return bool(leaders)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _start() -> str:
     jobs = s3.port_from(PORT) or DEFAULT_PORT
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", jobs)) == 0:
-            raise ResourceError(f"port {jobs} is in use: set {PORT} to a free one")
+    if s3.answers(jobs):
+        raise ResourceError(f"port {jobs} is in use: set {PORT} to a free one")
     s3.connect()  # the nodes inherit its address and keys
-    address, gcs = f"http://127.0.0.1:{jobs}", _free_port()
+    address, gcs = f"http://127.0.0.1:{jobs}", s3.free_port()
     folder = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets need a short path
     environment = _environment()
     ray = str(Path(sys.executable).parent / "ray")

@@ -5,6 +5,7 @@ State lies in a per-user folder outside every clone (`STUDY_STATE_DIR`, else XDG
 """
 
 import configparser
+import contextlib
 import json
 import os
 import secrets
@@ -70,15 +71,21 @@ def connect() -> Storage:
     return storage
 
 
+def process_of(pid: int, started: float) -> psutil.Process | None:
+    """Returns the process that had this id and began then (seconds since 1970), if it lives."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
 def running() -> Server | None:
     """Returns the machine's server if it is up."""
-    try:
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         facts = json.loads((state_dir() / "server.json").read_text())
-        process = psutil.Process(facts["pid"])
-        if process.create_time() == facts["started"] and process.status() != "zombie":
+        if process_of(facts["pid"], facts["started"]):
             return Server(facts["endpoint"], facts["pid"])
-    except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
-        pass
     return None
 
 
@@ -137,6 +144,20 @@ def port_from(variable: str) -> int | None:
     return int(text)
 
 
+def free_port() -> int:
+    """Returns a port on loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Tells whether a program listens on a port on loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _port() -> int:
     """Returns the wanted port, else last time's (DVC's settings name it), else a free one."""
     remembered = state_dir() / "port"
@@ -145,9 +166,7 @@ def _port() -> int:
     elif remembered.exists():
         port = int(remembered.read_text())
     else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -182,9 +201,8 @@ def _start() -> Server:
         )  # fmt: skip
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
+        if answers(port):
+            break
         time.sleep(0.05)
     else:
         process.kill()

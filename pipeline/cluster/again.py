@@ -24,7 +24,7 @@ def until_done(
     Raises an error of ours that a worker raised, and TrainingError after four `failures` without a
     checkpoint between them; its text says what happened last, and on which node.
     """
-    count, before = 0, _update(key, patience_s)
+    count = before = 0
     while True:
         try:
             attempt()

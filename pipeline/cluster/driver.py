@@ -33,23 +33,23 @@ def place() -> Iterator[FileLock]:
         FileLock(private_folder() / f"{session.cluster_id()}-{number}.lock", thread_local=False)
         for number in range(PLACES)
     ]
-    told = False
-    while True:
-        for lock in locks:
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
-                break
-        else:
-            if not told:
-                print(f"waiting: {PLACES} runs before this one wait for resources", flush=True)
-                told = True
+    if (held := _first_free(locks)) is None:
+        print(f"waiting: {PLACES} runs before this one wait for resources", flush=True)
+        while (held := _first_free(locks)) is None:
             time.sleep(LOOK_EVERY_S)
-            continue
-        break
     try:
-        yield lock
+        yield held
     finally:
-        lock.release()
+        held.release()
+
+
+def _first_free(locks: list[FileLock]) -> FileLock | None:
+    """Takes the first lock that nobody holds; returns None where there is none."""
+    for lock in locks:
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return lock
+    return None
 
 
 def give_back_once_running(held: FileLock) -> None:

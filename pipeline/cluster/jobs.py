@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,14 +38,14 @@ REQUEST_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 120.0
 POLL_S = 1.0
 UNREACHABLE_FOR_S = 300.0
+STOPPED_WITHIN_S = 30.0
 MOST_NODES = 10_000  # Ray's own default is 100
 LARGEST_CODE_BYTES = 10_000_000
 LOST_ATTEMPTS = 3
 EPSILON = 1e-9  # five times 0.2 are one
-RAYS_OWN = (
-    re.compile(  # what it and torch say in a job's log, stack traces of its processes included
-        r"\(raylet|core_worker\.cc|job_manager\.py|^Running entrypoint|\[c10d\]|^(/|\*\*\*|$)"
-    )
+# what Ray and torch say in a job's log, stack traces of its processes included
+RAYS_OWN = re.compile(
+    r"\(raylet|core_worker\.cc|job_manager\.py|^Running entrypoint|\[c10d\]|^(/|\*\*\*|$)"
 )
 SAID_WHY = 3  # the exit status of a driver that ends with an error of ours
 KILLED = 128  # a shell's status of a command that a signal ended, and above
@@ -187,14 +187,14 @@ class Cluster:
         Ray itself would wait for ever. Where there is room for too few workers now, a line says so.
         """
         shapes, ever = self.shapes(), self._probed.get("shapes", [])
-        if not any(holds(shape, share) for shape in (*shapes, *ever)):
+        if not places([*shapes, *ever], share):
             largest = "; ".join(sorted({_text(shape) for shape in (*shapes, *ever)}))
             raise ResourceError(
                 f"{where}: a worker takes {_text(share)} (execution of params.yaml), and no node of "
                 f"{self.address} has that (found {largest}): lower execution.worker_cpus or "
                 "worker_gpus, or add larger nodes"
             )
-        room = sum(holds(shape, share) for shape in shapes)
+        room = places(shapes, share)
         if room < workers:
             print(
                 f"{where}: {workers} workers of {_text(share)}, and the cluster has room for {room} "
@@ -283,21 +283,26 @@ class Cluster:
         self, name: str, entrypoint: str, facts: dict[str, str], environment: dict[str, str]
     ) -> None:
         logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
-        with tempfile.TemporaryDirectory(prefix="study-code-") as folder:
-            _copy_code(Path(folder))
-            try:
-                with self._named():
-                    self._client.submit_job(
-                        submission_id=name,
-                        entrypoint=entrypoint,
-                        metadata=facts,
-                        runtime_env={"working_dir": folder, "env_vars": environment},
-                        entrypoint_num_cpus=0,
-                    )
-            except ResourceError as error:
-                if "already exists" in str(error):
-                    raise BusyError(f"{name} is there already") from error
-                raise
+        try:
+            with self._named():
+                self._client.submit_job(
+                    submission_id=name,
+                    entrypoint=entrypoint,
+                    metadata=facts,
+                    runtime_env={"working_dir": self._code.name, "env_vars": environment},
+                    entrypoint_num_cpus=0,
+                )
+        except ResourceError as error:
+            if "already exists" in str(error):
+                raise BusyError(f"{name} is there already") from error
+            raise
+
+    @cached_property
+    def _code(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder with the library and nothing else, which travels with every job."""
+        folder = tempfile.TemporaryDirectory(prefix="study-code-")
+        _copy_code(Path(folder.name))
+        return folder
 
     def finish(self, work: Work) -> None:
         """Brings the work to its end on the cluster, printing what its job prints.
@@ -350,10 +355,19 @@ class Cluster:
                     return job
             time.sleep(POLL_S)
 
-    def stop(self, job: Job) -> None:
-        """Asks a job to end."""
+    def stop(self, *jobs: Job) -> None:
+        """Ends jobs; raises ResourceError where one has not ended within half a minute."""
         with self._named():
-            self._client.stop_job(job.name)
+            for job in jobs:
+                self._client.stop_job(job.name)
+        deadline = time.monotonic() + STOPPED_WITHIN_S
+        for job in jobs:
+            while self._look(job.name).is_alive:
+                if time.monotonic() > deadline:
+                    raise ResourceError(
+                        f"{job.name} did not end within {STOPPED_WITHIN_S:.0f} s: ask again"
+                    )
+                time.sleep(POLL_S)
 
     def _why(self, work: Work, job: Job) -> str:
         if job.status == JobStatus.STOPPED:
@@ -372,15 +386,6 @@ class Cluster:
 
 class Unreachable(ResourceError):
     """The cluster does not answer."""
-
-
-def wait_until_stopped(cluster: Cluster, job: Job, timeout_s: float = 30.0) -> None:
-    """Waits until a job that was asked to end has ended."""
-    deadline = time.monotonic() + timeout_s
-    while (last := cluster.latest(job.key)) is not None and last.is_alive:
-        if time.monotonic() > deadline:
-            raise ResourceError(f"{job.name} did not end within {timeout_s:.0f} s: ask again")
-        time.sleep(POLL_S)
 
 
 def _job(details: JobDetails) -> Job | None:
@@ -402,7 +407,7 @@ def _job(details: JobDetails) -> Job | None:
 
 
 def _copy_code(folder: Path) -> None:
-    """Copies the library, and nothing else, into the folder that travels with a job."""
+    """Copies the library; raises ResourceError where it is too large to travel."""
     source = Path(pipeline.__file__).parent
     shutil.copytree(
         source, folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -417,10 +422,13 @@ def _copy_code(folder: Path) -> None:
         )
 
 
-def holds(shape: dict[str, float], share: dict[str, float]) -> int:
-    """Returns how many workers of a share a node can hold."""
+def places(shapes: Sequence[dict[str, float]], share: dict[str, float]) -> int:
+    """Returns how many workers of a share nodes of these shapes hold at once."""
     wanted = {name: amount for name, amount in share.items() if amount > 0}
-    return int(min(shape.get(name, 0.0) / amount + EPSILON for name, amount in wanted.items()))
+    return sum(
+        int(min(shape.get(name, 0.0) / amount + EPSILON for name, amount in wanted.items()))
+        for shape in shapes
+    )
 
 
 def _text(resources: dict[str, float]) -> str:

@@ -4,7 +4,6 @@ import heapq
 from collections.abc import Sequence
 from math import ceil
 
-from pipeline.cluster.jobs import holds
 from pipeline.cluster.speed import Speed
 from pipeline.params import Row
 from pipeline.training.schedule import Schedule
@@ -37,8 +36,3 @@ def makespan_s(trainings: Sequence[tuple[int, float]], places: int) -> float:
         heapq.heappush(running, (now + seconds, workers))
         free -= workers
     return max((end for end, _ in running), default=0.0)
-
-
-def places(shapes: Sequence[dict[str, float]], share: dict[str, float]) -> int:
-    """Returns how many workers of a share nodes hold at once."""
-    return sum(holds(shape, share) for shape in shapes)

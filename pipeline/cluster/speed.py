@@ -31,6 +31,11 @@ def what_costs(row: Row) -> str:
     return row.model_dump_json(exclude=left_out)
 
 
+def worker_batch(row: Row) -> int:
+    """Returns how many images of a batch one worker takes, where there are as many as may be."""
+    return row.global_batch_size // row.worker_bounds[1]
+
+
 def measure(row: Row, arrays: Path, store: Checkpoints, device: torch.device) -> Speed:
     """Returns the speed of one worker's share of a row, in some seconds of training.
 
@@ -38,7 +43,7 @@ def measure(row: Row, arrays: Path, store: Checkpoints, device: torch.device) ->
     """
     share = row.model_copy(  # a worker's
         update={
-            "global_batch_size": row.global_batch_size // row.worker_bounds[1],
+            "global_batch_size": worker_batch(row),
             "workers": 1,
             "averaged_batch_norm_batches": 0,
         }

@@ -80,7 +80,7 @@ def train_group(spec: dict[str, Any]) -> None:
     group = ScalingConfig(
         num_workers=high if low == high else (low, high),
         use_gpu=share["GPU"] > 0,
-        resources_per_worker={name: amount for name, amount in share.items() if amount > 0},
+        resources_per_worker=share,
         placement_strategy="SPREAD",
         elastic_resize_monitor_interval_s=ELASTIC_LOOK_EVERY_S,
     )

@@ -257,7 +257,7 @@ class Search:
         at_once: int,
         share: dict[str, float],
     ) -> None:
-        tune, taken = self.tune, {name: amount for name, amount in share.items() if amount > 0}
+        tune = self.tune
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         searcher = OptunaSearch(
             space=_distributions(tune),
@@ -276,7 +276,7 @@ class Search:
             _keys_kept_here(),
         ):
             results = ray_tune.Tuner(
-                ray_tune.with_resources(_trainable(self), ray_tune.PlacementGroupFactory([taken])),
+                ray_tune.with_resources(_trainable(self), ray_tune.PlacementGroupFactory([share])),
                 tune_config=ray_tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=ASHAScheduler(
@@ -375,6 +375,7 @@ def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
     def trial(point: dict[str, Any]) -> None:
         resources = ray_tune.get_context().get_trial_resources().required_resources
         torch.set_num_threads(int(resources["CPU"]))
+        require(search.row.precision, f"models.{search.tune.model}.precision")  # of this node
         job = search.job(search.trial(point))
 
         def report(history: list[Record]) -> None:

@@ -33,11 +33,13 @@ class DataSets:
     def _key(self, digest: str) -> str:
         return f"data/{digest}.safetensors"
 
+    def _is_there(self, digest: str) -> bool:
+        return self._key(digest) in self._storage.keys(self._key(digest))
+
     def upload(self, digest: str, path: Path) -> None:
         """Stores a data set that is not there yet."""
-        key = self._key(digest)
-        if key not in self._storage.keys(key):
-            self._storage.upload(key, path)
+        if not self._is_there(digest):
+            self._storage.upload(self._key(digest), path)
 
     def cached(self, digest: str) -> Path:
         """Returns the data set's file on this node, fetched and checked if it is not there yet.
@@ -53,7 +55,7 @@ class DataSets:
 
     def _fetch(self, digest: str, path: Path) -> None:
         where = f"s3://{self._storage.bucket}/{self._key(digest)}"
-        if self._key(digest) not in self._storage.keys(self._key(digest)):
+        if not self._is_there(digest):
             raise StorageError(
                 f"{where}: not there, as this node sees S3 at "
                 f"{os.environ.get('AWS_ENDPOINT_URL', 'AWS')}: the nodes and the machine that runs "

@@ -11,8 +11,9 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import boto3
 from boto3.exceptions import RetriesExceededError, S3UploadFailedError
@@ -39,11 +40,36 @@ COMPATIBLE = {  # other stores than AWS's do not know its newer checksums
 
 
 RETRY_EVERY_S = 3.0
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class UnreachableError(StorageError):
     """S3 does not answer; it may do so later."""
+
+
+def _patient(
+    request: Callable[Concatenate["Storage", P], T],
+) -> Callable[Concatenate["Storage", P], T]:
+    """Repeats a storage's request while S3 does not answer, as long as its patience lasts."""
+
+    @wraps(request)
+    def repeated(storage: "Storage", /, *arguments: P.args, **options: P.kwargs) -> T:
+        deadline = time.monotonic() + storage.patience_s
+        told = False
+        while True:
+            try:
+                return request(storage, *arguments, **options)
+            except UnreachableError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    told = True
+                    print(f"warning: {error}; trying for {storage.patience_s:.0f} s",
+                          file=sys.stderr, flush=True)  # fmt: skip
+                time.sleep(RETRY_EVERY_S)
+
+    return repeated
 
 
 class Storage:
@@ -56,7 +82,7 @@ class Storage:
         for name, value in COMPATIBLE.items():
             os.environ.setdefault(name, value)
         self.bucket = bucket or os.environ.get(BUCKET, DEFAULT_BUCKET)
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         retries = Config(
             connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 4}
         )
@@ -68,23 +94,7 @@ class Storage:
             )
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
-        return Storage, (self.bucket, self._patience_s)  # another process makes its own client
-
-    def _patiently(self, request: Callable[[], T]) -> T:
-        """Returns what a request returns, repeating it while S3 does not answer."""
-        deadline = time.monotonic() + self._patience_s
-        told = False
-        while True:
-            try:
-                return request()
-            except UnreachableError as error:
-                if time.monotonic() > deadline:
-                    raise
-                if not told:
-                    told = True
-                    print(f"warning: {error}; trying for {self._patience_s:.0f} s",
-                          file=sys.stderr, flush=True)  # fmt: skip
-                time.sleep(RETRY_EVERY_S)
+        return Storage, (self.bucket, self.patience_s)  # another process makes its own client
 
     @contextmanager
     def _named(self, key: str = "") -> Iterator[None]:
@@ -127,64 +137,50 @@ class Storage:
                     raise
                 self._client.create_bucket(Bucket=self.bucket)
 
+    @_patient
     def put(self, key: str, content: bytes) -> None:
         """Stores an object; it is there whole or not at all."""
+        with self._named(key):
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
-        def request() -> None:
-            with self._named(key):
-                self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
-
-        self._patiently(request)
-
+    @_patient
     def get(self, key: str) -> bytes | None:
         """Returns an object's bytes, or None where there is none."""
+        with self._named(key):
+            try:
+                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in ABSENT:
+                    return None
+                raise
 
-        def request() -> bytes | None:
-            with self._named(key):
-                try:
-                    return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-                except ClientError as error:
-                    if error.response.get("Error", {}).get("Code") in ABSENT:
-                        return None
-                    raise
-
-        return self._patiently(request)
-
+    @_patient
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys under a prefix, sorted."""
+        with self._named(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            )
+            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
 
-        def request() -> list[str]:
-            with self._named(prefix):
-                pages = self._client.get_paginator("list_objects_v2").paginate(
-                    Bucket=self.bucket, Prefix=prefix
-                )
-                return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
-
-        return self._patiently(request)
-
+    @_patient
     def delete(self, *keys: str) -> None:
         """Deletes objects; those that are not there count as deleted."""
+        for key in keys:
+            with self._named(key):
+                self._client.delete_object(Bucket=self.bucket, Key=key)
 
-        def request() -> None:
-            for key in keys:
-                with self._named(key):
-                    self._client.delete_object(Bucket=self.bucket, Key=key)
-
-        self._patiently(request)
-
+    @_patient
     def upload(self, key: str, path: Path) -> None:
         """Stores a file; it is there whole or not at all."""
         with self._named(key):
             self._client.upload_file(str(path), self.bucket, key)
 
+    @_patient
     def download(self, key: str, path: Path) -> None:
         """Writes an object to `path`."""
-
-        def request() -> None:
-            with self._named(key):
-                self._client.download_file(self.bucket, key, str(path))
-
-        self._patiently(request)
+        with self._named(key):
+            self._client.download_file(self.bucket, key, str(path))
 
 
 def fetch_address(address: str, path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.cluster import plan
+from pipeline.cluster import jobs, plan
 from pipeline.cluster.speed import Speed, what_costs
 from pipeline.params import Row, validate
 from pipeline.training.schedule import Schedule
@@ -34,8 +34,8 @@ def test_makespan(trainings: list[tuple[int, float]], places: int, seconds: floa
 
 def test_places_are_counted_node_by_node():
     shapes = [{"CPU": 3.0, "GPU": 1.0}, {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}]
-    assert plan.places(shapes, {"CPU": 2, "GPU": 0}) == 1 + 4 + 4
-    assert plan.places(shapes, {"CPU": 2, "GPU": 0.25}) == 1 + 0 + 4
+    assert jobs.places(shapes, {"CPU": 2, "GPU": 0}) == 1 + 4 + 4
+    assert jobs.places(shapes, {"CPU": 2, "GPU": 0.25}) == 1 + 0 + 4
 
 
 def test_rows_that_differ_in_their_seed_cost_alike(row: Callable[..., Row]):

@@ -1,6 +1,5 @@
 """A real Ray cluster on loopback: submit, leave, come back, lose processes."""
 
-import hashlib
 import json
 import os
 import random
@@ -9,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,14 +17,10 @@ import pytest
 from infra.local import cluster as local_cluster
 from infra.local import s3
 from pipeline.cluster.jobs import Cluster, Job
-from pipeline.data import arrays
-from pipeline.params import load, row_of
-from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
-from pipeline.training.identity import run_key
-from pipeline.training.schedule import load_schedule
-from pipeline.training.state import history_digest, parse_history_csv
-from tests.conftest import changed_params, copy_study, outside, run_in
+from pipeline.training.state import parse_history_csv
+from tests.conftest import changed_params, copy_study, run_in
+from tests.integration.trainings import key_of, result_of, start, store_of, update_of, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 UPDATES = 3000
@@ -70,43 +65,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
     return folder
 
 
-def store_of(study: Path, name: str) -> CheckpointStore:
-    document = load(study / "params.yaml")
-    row = row_of(document, name)
-    data = arrays.load(study / "data/arrays.safetensors")
-    key, _ = run_key(name, row, load_schedule(study / row.schedule), data.digest)
-    return CheckpointStore(s3.connect(), key)
-
-
-def update_of(store: CheckpointStore) -> int:
-    facts = store.facts()
-    return facts["update"] if facts else 0
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.1)
-
-
-def start(study: Path, address: str, *command: str) -> subprocess.Popen[str]:
-    path = f"{study / '.venv/bin'}:{os.environ['PATH']}"
-    return subprocess.Popen(
-        command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**outside(), "PATH": path, "RAY_ADDRESS": address, "DVC_NO_ANALYTICS": "1"},
-    )  # fmt: skip
-
-
 def trainings(address: str) -> list[Job]:
     return [job for job in Cluster(address, "").jobs() if job.facts.get("kind") == "training"]
-
-
-def result_of(study: Path, name: str) -> tuple[str, str]:
-    folder = study / "runs" / name
-    history = parse_history_csv((folder / "history.csv").read_text())
-    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return weights, history_digest(history)
 
 
 def test_dvc_shows_handover_before_the_trainings_and_not_for_one(study: Path):
@@ -119,7 +79,7 @@ def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
     study: Path, address: str, storage: Storage
 ):
     stores = {name: store_of(study, name) for name in ("one", "two", "three", "four")}
-    process = start(study, address, "dvc", "repro")
+    process = start(study, "dvc", "repro", RAY_ADDRESS=address)
     wait_for(lambda: any(update_of(store) > 0 for store in stores.values()), 240)
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -163,7 +123,7 @@ def workers() -> list[psutil.Process]:
 
 def train_afresh(study: Path, address: str, name: str) -> subprocess.Popen[str]:
     store_of(study, name).clear()
-    return start(study, address, "python", "-m", "stages.train", name)
+    return start(study, "python", "-m", "stages.train", name, RAY_ADDRESS=address)
 
 
 def test_a_worker_killed_at_ten_random_moments_ends_with_the_same_bits(
@@ -209,7 +169,7 @@ def test_a_killed_driver_is_started_again(study: Path, address: str, storage: St
 def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, storage: Storage):
     with changed_params(study, lambda document: document["models"]["three"].update(seed=33)):
         store = store_of(study, "three")
-        process = start(study, address, "python", "-m", "stages.train", "three")
+        process = start(study, "python", "-m", "stages.train", "three", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=60)
@@ -254,12 +214,6 @@ def test_a_cluster_that_cannot_be_used_is_told(study: Path, address: str, tmp_pa
     assert "four" not in [
         job.facts["row"] for job in trainings(address) if job.key == key_of(study, "four", seed=44)
     ]
-
-
-def key_of(study: Path, name: str, **changes: object) -> str:
-    row = row_of(load(study / "params.yaml"), name).model_copy(update=changes)
-    data = arrays.load(study / "data/arrays.safetensors")
-    return run_key(name, row, load_schedule(study / row.schedule), data.digest)[0]
 
 
 def test_what_no_node_can_ever_give_is_refused_before_submitting(study: Path, address: str):
@@ -329,7 +283,9 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
             row["seed"] += 100
 
     with changed_params(study, others):
-        both = [start(study, address, "python", "-m", "stages.submit") for _ in range(2)]
+        both = [
+            start(study, "python", "-m", "stages.submit", RAY_ADDRESS=address) for _ in range(2)
+        ]
         said = [process.communicate(timeout=60)[0] for process in both]
         assert [process.returncode for process in both] == [0, 0], said
         keys = {key_of(study, name) for name in ("one", "two", "three", "four")}
@@ -347,7 +303,7 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
 
 def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: str):
     with changed_params(study, lambda document: document["models"]["four"].update(seed=49)):
-        process = start(study, address, "python", "-m", "stages.train", "four")
+        process = start(study, "python", "-m", "stages.train", "four", RAY_ADDRESS=address)
         known: set[int] = set()
         while process.poll() is None:
             for worker in workers():
@@ -383,7 +339,7 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
 
     with changed_params(study, elastic):
         store = store_of(study, "four")
-        process = start(study, address, "python", "-m", "stages.train", "four")
+        process = start(study, "python", "-m", "stages.train", "four", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
         facts = store.facts()
         assert facts is not None and facts["workers"] == 2

@@ -1,26 +1,20 @@
 """Kills and outages: what was committed stays, and the end is the same."""
 
-import hashlib
 import json
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from infra.local import s3
-from pipeline.data import arrays
-from pipeline.params import load, read_yaml, row_of
-from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.params import read_yaml
 from pipeline.storage.s3 import Storage
-from pipeline.training.identity import run_key
-from pipeline.training.schedule import load_schedule
-from pipeline.training.state import history_digest, parse_history_csv
 from tests.conftest import changed_params, copy_study, outside, run_in
+from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
 
 pytestmark = pytest.mark.integration
 LONG = 3000  # updates
@@ -51,41 +45,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     return folder
 
 
-def start(study: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [".venv/bin/python", "-m", *arguments], cwd=study, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=outside(),
-    )  # fmt: skip
-
-
-def store_of(study: Path, name: str) -> CheckpointStore:
-    document = load(study / "params.yaml")
-    row = row_of(document, name)
-    digest = arrays.load(study / "data/arrays.safetensors").digest
-    key, _ = run_key(name, row, load_schedule(study / row.schedule), digest)
-    return CheckpointStore(Storage(), key)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def update_of(store: CheckpointStore) -> int:
-    facts = store.facts()
-    return facts["update"] if facts else 0
-
-
-def result_of(study: Path, name: str) -> tuple[str, str]:
-    folder = study / "runs" / name
-    history = parse_history_csv((folder / "history.csv").read_text())
-    assert [r.update for r in history] == sorted({r.update for r in history})
-    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    return sha256, history_digest(history)
-
-
 KILLS = 10
 
 
@@ -97,7 +56,7 @@ def test_a_training_killed_at_ten_random_moments_ends_with_the_same_bits(
     store = store_of(study, "again")
     for kill in range(KILLS):
         before = update_of(store)
-        process = start(study, "stages.train", "again")
+        process = start(study, "python", "-m", "stages.train", "again")
         if kill % 3:  # in its updates or while it writes; else anywhere, its start included
             wait_for(lambda seen=before: update_of(store) > seen)
             time.sleep(moments.uniform(0, 0.15))
@@ -107,7 +66,7 @@ def test_a_training_killed_at_ten_random_moments_ends_with_the_same_bits(
         process.wait(10)
     assert 0 < update_of(store) < LONG
     assert not (study / "runs/again/model.json").exists()
-    resumed = start(study, "stages.train", "again")
+    resumed = start(study, "python", "-m", "stages.train", "again")
     output, _ = resumed.communicate(timeout=200)
     assert resumed.returncode == 0, output
     assert "again: resumed at update" in output
@@ -143,7 +102,7 @@ def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storag
 def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
     store = store_of(study, "again")
     store.clear()
-    first = start(study, "stages.train", "again")
+    first = start(study, "python", "-m", "stages.train", "again")
     try:
         wait_for(lambda: update_of(store) > 0)
         second = run_in(study, "python", "-m", "stages.train", "again")
@@ -163,7 +122,7 @@ def test_two_workers_train_and_outlive_the_kill_of_one(study: Path, storage: Sto
     assert undisturbed.returncode == 0, undisturbed.stderr
     wanted = result_of(study, "two-workers")
     store.clear()
-    process = start(study, "stages.train", "two-workers")
+    process = start(study, "python", "-m", "stages.train", "two-workers")
     wait_for(lambda: update_of(store) > 0)
     workers = [
         child
@@ -188,7 +147,7 @@ def test_a_search_that_was_killed_goes_on(study: Path, storage: Storage):
         found = [json.loads(storage.get(key) or b"{}") for key in keys]
         return sorted(trial["status"] for trial in found)
 
-    process = start(study, "stages.tune")
+    process = start(study, "python", "-m", "stages.tune")
     wait_for(lambda: "complete" in trials() and "running" in trials(), 200)
     process.kill()
     process.wait(10)
@@ -210,7 +169,7 @@ def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
         (study / "tuned" / name).unlink(missing_ok=True)
     with changed_params(study, lambda document: document["tune"].update(seed=9)):
         known = len(storage.keys("searches/"))
-        process = start(study, "stages.tune")
+        process = start(study, "python", "-m", "stages.tune")
         wait_for(lambda: len(storage.keys("searches/")) > known)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=90)
@@ -222,7 +181,7 @@ def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
 def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
     store = store_of(study, "again")
     store.clear()
-    process = start(study, "stages.train", "again")
+    process = start(study, "python", "-m", "stages.train", "again")
     wait_for(lambda: update_of(store) > 0)
     before = update_of(store)
     psutil.Process(s3.ensure_running().pid).kill()

@@ -1,0 +1,64 @@
+"""What the tests of kills, clusters and hosts look at: a study's trainings, begun, watched, compared."""
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.data import arrays
+from pipeline.params import load, row_of
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.training.identity import run_key
+from pipeline.training.schedule import load_schedule
+from pipeline.training.state import history_digest, parse_history_csv
+from tests.conftest import outside
+
+
+def start(study: Path, *command: str, **environment: str) -> subprocess.Popen[str]:
+    """Starts a command of the virtual environment in a study's folder; its output is one stream."""
+    path = f"{study / '.venv/bin'}:{os.environ['PATH']}"
+    return subprocess.Popen(
+        command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**outside(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment},
+    )  # fmt: skip
+
+
+def key_of(study: Path, name: str, **changes: object) -> str:
+    """Returns the run key of a row, changed as wanted."""
+    row = row_of(load(study / "params.yaml"), name).model_copy(update=changes)
+    digest = arrays.load(study / "data/arrays.safetensors").digest
+    return run_key(name, row, load_schedule(study / row.schedule), digest)[0]
+
+
+def store_of(study: Path, name: str) -> CheckpointStore:
+    """Returns the checkpoints of a row on the S3 that the environment names."""
+    return CheckpointStore(Storage(), key_of(study, name))
+
+
+def update_of(store: CheckpointStore) -> int:
+    """Returns the update of the last checkpoint."""
+    facts = store.facts()
+    return facts["update"] if facts else 0
+
+
+def wait_for(
+    condition: Callable[[], bool], seconds: float = 120, what: str = "waited in vain"
+) -> float:
+    """Waits until a condition holds; returns the seconds that it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def result_of(study: Path, name: str) -> tuple[str, str]:
+    """Returns the sha256 of a row's weights and the digest of its history, each line there once."""
+    folder = study / "runs" / name
+    history = parse_history_csv((folder / "history.csv").read_text())
+    assert [r.update for r in history] == sorted({r.update for r in history})
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return sha256, history_digest(history)
