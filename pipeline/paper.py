@@ -11,6 +11,29 @@ RESNET_110_FIVE_RUNS_PCT = (6.61, 0.16)
 MULTIPLY_ADDS_G = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
 VGG_19_MULTIPLY_ADDS_G = 19.6
 
+# ImageNet validation errors (top-1, top-5) in percent by block, depth and option; top-5 of table 2 is
+# not given. Tables 2 and 3: ten crops. Table 4: fully convolutional, five scales.
+IMAGENET_TEN_CROPS_PCT: dict[tuple[str, int, str], tuple[float, float | None]] = {
+    ("plain", 18, "none"): (27.94, None),
+    ("basic", 18, "A"): (27.88, None),
+    ("plain", 34, "none"): (28.54, 10.02),
+    ("basic", 34, "A"): (25.03, 7.76),
+    ("basic", 34, "B"): (24.52, 7.46),
+    ("basic", 34, "C"): (24.19, 7.40),
+    ("bottleneck", 50, "B"): (22.85, 6.71),
+    ("bottleneck", 101, "B"): (21.75, 6.05),
+    ("bottleneck", 152, "B"): (21.43, 5.71),
+}
+IMAGENET_SCALES_PCT: dict[tuple[str, int, str], tuple[float, float | None]] = {
+    ("basic", 34, "B"): (21.84, 5.71),
+    ("basic", 34, "C"): (21.53, 5.60),
+    ("bottleneck", 50, "B"): (20.74, 5.25),
+    ("bottleneck", 101, "B"): (19.87, 4.60),
+    ("bottleneck", 152, "B"): (19.38, 4.49),
+}
+SCALES_PX = (224, 256, 384, 480, 640)  # section 3.4, shorter sides
+ENSEMBLE_TOP5_PCT = 3.57  # Table 5, six networks, on the test server
+
 
 def cifar10_test_error_pct(depth: int, shortcut: str) -> float | None:
     """Returns Table 6's error of a network, or None: plain networks stand in figure 6 alone."""

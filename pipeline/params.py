@@ -34,7 +34,7 @@ from pipeline.errors import ParamsError
 PARAMS = Path("params.yaml")
 CIFAR10_SIZE_PX = 32
 UNION_TAGS = {  # pydantic puts them into a fault's place; they are not keys
-    "digits", "cifar10", "imagefolder", "cifar", "imagenet", "pad_crop", "scale_crop",
+    "digits", "cifar10", "imagefolder", "photos", "cifar", "imagenet", "pad_crop", "scale_crop",
     "random_resized_crop", "step", "cosine", "plateau", "linear", "constant", "until_error",
 }  # fmt: skip
 TUNED_SCHEDULE = "tuned/schedule.yaml"
@@ -118,6 +118,22 @@ class Cifar10Data(Section):
     split_seed: NonNegativeInt
 
 
+def _refuse_equal_splits(data: "ImageFolderData | PhotosData") -> None:
+    if data.train_split == data.test_split:
+        raise ValueError(
+            f"train_split and test_split are both {data.train_split}: the test images must be "
+            "others; name two folders"
+        )
+
+
+def _require_checksum(data: "ImageFolderData | PhotosData", prefix: bool, what: str) -> None:
+    if prefix != (data.sha256 is None):
+        raise ValueError(
+            f"archive {data.archive}: an archive needs its sha256 (`sha256sum FILE`), "
+            f"and {what} ending in / has `sha256: null`"
+        )
+
+
 class ImageFolderData(Section):
     """Images in `<split>/<class>/`, in an archive or under an s3:// prefix.
 
@@ -136,25 +152,82 @@ class ImageFolderData(Section):
 
     @model_validator(mode="after")
     def _test_is_not_train(self) -> Self:
-        if self.train_split == self.test_split:
-            raise ValueError(
-                f"train_split and test_split are both {self.train_split}: the test images must be "
-                "others; name two folders"
-            )
+        _refuse_equal_splits(self)
         return self
 
     @model_validator(mode="after")
     def _archive_has_checksum(self) -> Self:
         prefix = self.archive.startswith("s3://") and self.archive.endswith("/")
-        if prefix != (self.sha256 is None):
+        _require_checksum(self, prefix, "an s3:// prefix")
+        return self
+
+
+class _Sharded(Section):
+    """Photographs of any size, packed into shards on S3 and read from there while training.
+
+    `shorter_side_px` limits the shorter side (a longer one is resized and written as JPEG of
+    `jpeg_quality`); null for both keeps every file as it is. A shard holds files of about
+    `shard_mb` million bytes, counted before they are made smaller. Training shuffles the shards, and then the images of `shuffle_shards` shards at a time.
+    `undecodable_images` is how many may be left out.
+    """
+
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    shorter_side_px: PositiveInt | None
+    jpeg_quality: Annotated[int, Field(ge=1, le=95)] | None
+    shard_mb: Annotated[float, Field(gt=0, le=1000)]
+    shuffle_shards: PositiveInt
+    undecodable_images: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _quality_belongs_to_size(self) -> Self:
+        if (self.shorter_side_px is None) != (self.jpeg_quality is None):
             raise ValueError(
-                f"archive {self.archive}: an archive needs its sha256 (`sha256sum FILE`), "
-                "and an s3:// prefix ending in / has `sha256: null`"
+                f"shorter_side_px is {self.shorter_side_px} and jpeg_quality {self.jpeg_quality}: "
+                "give both, or null for both to keep the files as they are"
             )
         return self
 
 
-Data = Annotated[DigitsData | Cifar10Data | ImageFolderData, Field(discriminator="kind")]
+class ImageNetData(_Sharded):
+    """ImageNet (ILSVRC2012) from its three official archives, which the mirrors must have.
+
+    Its validation part is the test set here; val is cut from its training part.
+    """
+
+    kind: Literal["imagenet"]
+
+
+class PhotosData(_Sharded):
+    """Photographs in ImageNet's layout, `<split>/<class>/<image>`.
+
+    `archive` is a tar or zip that the mirrors know, or an http(s):// or s3:// address of one, with
+    its sha256; or, ending in `/`, a folder that a mirror has or an s3:// prefix, with `sha256: null`.
+    """
+
+    kind: Literal["photos"]
+    archive: str
+    sha256: Sha256 | None
+    train_split: str
+    test_split: str
+
+    @model_validator(mode="after")
+    def _test_is_not_train(self) -> Self:
+        _refuse_equal_splits(self)
+        return self
+
+    @model_validator(mode="after")
+    def _archive_has_checksum(self) -> Self:
+        _require_checksum(self, self.archive.endswith("/"), "a folder or prefix")
+        return self
+
+
+Small = DigitsData | Cifar10Data | ImageFolderData
+Sharded = ImageNetData | PhotosData
+Data = Annotated[
+    DigitsData | Cifar10Data | ImageFolderData | ImageNetData | PhotosData,
+    Field(discriminator="kind"),
+]
 
 
 # --- a row --------------------------------------------------------------------------------------
@@ -344,6 +417,11 @@ class Row(Section):
     report_every_updates: PositiveInt
 
     @property
+    def crop_px(self) -> int | None:
+        """The side of training crops; None where images keep their size."""
+        return None if isinstance(self.augmentation, PadCrop) else self.augmentation.crop_px
+
+    @property
     def worker_bounds(self) -> tuple[int, int]:
         """The least and the largest number of workers."""
         if isinstance(self.workers, Elastic):
@@ -427,8 +505,13 @@ class Ensemble(Section):
 
 
 class Evaluation(Section):
-    """How scores are computed."""
+    """How scores are computed.
 
+    `scales_px` are the shorter sides of section 3.4's fully convolutional test; photographs have
+    them, and small images, which are tested as they are, have null.
+    """
+
+    scales_px: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None
     bootstrap_resamples: Annotated[int, Field(ge=100)]
     bootstrap_seed: NonNegativeInt
     calibration_bins: PositiveInt
@@ -473,15 +556,31 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _pad_is_less_than_an_image(self) -> Self:
-        size = CIFAR10_SIZE_PX if isinstance(self.data, Cifar10Data) else self.data.image_size_px
+    def _data_fit(self) -> Self:
+        if (self.evaluation.scales_px is not None) != isinstance(self.data, Sharded):
+            raise ValueError(
+                f"evaluation.scales_px is {self.evaluation.scales_px} with data of kind "
+                f"{self.data.kind}: photographs are tested at several scales (the paper: 224, 256, "
+                "384, 480, 640), small images are not (null)"
+            )
         for name, row in self.models.items():
-            if isinstance(row.augmentation, PadCrop) and size <= 2 * row.augmentation.pad_px:
-                raise ValueError(
-                    f"models.{name}.augmentation.pad_px {row.augmentation.pad_px}: twice of it must be "
-                    f"less than the image's {size} pixels"
-                )
+            _augmentation_fits(f"models.{name}.augmentation", row.augmentation, self.data)
         return self
+
+
+def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
+    if not isinstance(recipe, PadCrop):
+        return
+    if isinstance(data, Sharded):
+        raise ValueError(
+            f"{place}.kind pad_crop with data of kind {data.kind}, whose images differ in size: take "
+            "scale_crop (section 3.4) or random_resized_crop"
+        )
+    size = CIFAR10_SIZE_PX if isinstance(data, Cifar10Data) else data.image_size_px
+    if size <= 2 * recipe.pad_px:
+        raise ValueError(
+            f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {size} pixels"
+        )
 
 
 # --- reading ------------------------------------------------------------------------------------

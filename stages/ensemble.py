@@ -8,7 +8,8 @@ import numpy as np
 from pipeline import params
 from pipeline.evaluation import predictions
 from pipeline.evaluation.ensemble import average, greedy, quality
-from pipeline.evaluation.scores import gain_pct, scores
+from pipeline.evaluation.scores import gain_pct, outcomes_of, scores
+from pipeline.evaluation.views import SCALES, TEN_CROPS
 from pipeline.files import write, write_json
 from stages import stage
 
@@ -16,10 +17,10 @@ from stages import stage
 def main() -> None:
     """Scores the ensembles."""
     study = params.load()
-    rows = {
-        name: predictions.load(Path("scores") / name / "predictions.npz") for name in study.models
-    }
+    files = {name: Path("scores") / name / "predictions.npz" for name in study.models}
+    rows = {name: predictions.load(file) for name, file in files.items()}
     val = {name: row["val"] for name, row in rows.items()}
+    classes = next(iter(val.values())).probabilities.shape[1]
     choices = {"declared": list(study.ensemble.members), "greedy": greedy(val)}
     found, tables = {}, {}
     for kind, members in choices.items():
@@ -29,10 +30,14 @@ def main() -> None:
         for split in predictions.SPLITS:
             together = average([rows[name][split] for name in members])
             gain, interval = gain_pct(together, rows[best][split], study.evaluation)
-            found[kind] |= scores(together, split, study.evaluation)
+            found[kind] |= scores(outcomes_of(together), classes, split, study.evaluation)
             found[kind] |= {f"{split}_gain_pct": gain, f"{split}_gain_pct_ci95": interval}
             tables[f"{kind}_{split}_probabilities"] = together.probabilities.astype(np.float32)
             tables[f"{split}_labels"], tables[f"{split}_ids"] = together.labels, together.ids
+        for view in (TEN_CROPS, SCALES) if study.evaluation.scales_px else ():
+            said = [predictions.load(files[name], view)["test"] for name in members]
+            shown = outcomes_of(average(said))
+            found[kind] |= scores(shown, classes, f"test_{view}", study.evaluation)
         print(f"{kind} ({', '.join(members)}): test error {found[kind]['test_error_pct']:.2f} %")
     out = io.BytesIO()
     np.savez_compressed(out, **tables)

@@ -1,34 +1,81 @@
-"""Stage `evaluate`: a trained network -> predictions on val and test, and scores."""
+"""Stage `evaluate`: a trained network -> predictions on val and test, and scores.
 
+Photographs are tested in three views (section 3.4), by the cluster where there is one; val, on which
+members are chosen, in the single view.
+"""
+
+from itertools import groupby
 from pathlib import Path
 
+from infra.local import s3
 from pipeline import params
 from pipeline.data import arrays
+from pipeline.data.arrays import Arrays
 from pipeline.evaluation import predictions
-from pipeline.evaluation.scores import Predictions, scores, softmax
+from pipeline.evaluation.parts import (
+    Table,
+    assembled,
+    evaluated,
+    outcomes_in,
+    parts_of,
+    times_shown,
+)
+from pipeline.evaluation.scores import scores
+from pipeline.evaluation.views import SINGLE
 from pipeline.files import write_json
 from pipeline.models import weights
-from pipeline.models.predict import device
+from pipeline.models.predict import device, keep_freed_memory
+from pipeline.params import Evaluation, Row
+from pipeline.progress import Progress
+from pipeline.storage.shards import ShardCache
 from stages import stage
 
+PREPARED = Path("data/arrays.safetensors")
+Tables = dict[tuple[str, str], Table]
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
+
+
+def tables_here(name: str, row: Row, recipe: Evaluation) -> Tables:
+    """Returns what this machine finds of a row, by split and view."""
+    keep_freed_memory()
+    trained, sides = weights.load(Path("runs") / name), recipe.scales_px
+    trained.model.to(device())
+    data = arrays.load(PREPARED, ShardCache(s3.connect()) if sides else None)
+    tables = {}
+    for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
+        label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
+        total = times_shown(view, sides) * len(getattr(data, split))
+        with Progress(label, total, "images") as progress:
+            for part in some:
+                tables[part] = evaluated(
+                    trained, data, part, row.crop_px, sides, row.precision, device(),
+                    progress.advance,
+                )  # fmt: skip
+    return assembled(tables)
+
+
+def tables_of(name: str, row: Row, recipe: Evaluation, data: Arrays) -> Tables:
+    """Returns what this machine or the cluster finds of a row, by split and view."""
+    if recipe.scales_px:
+        from stages import evaluate_there  # Ray: not needed for small sets
+
+        if there := evaluate_there.cluster():
+            return evaluate_there.tables(there, name, row, recipe.scales_px, data)
+    return tables_here(name, row, recipe)
 
 
 def main(name: str) -> None:
     """Evaluates the row `name`."""
     study = params.load()
-    row, recipe = params.row_of(study, name), study.evaluation
-    data, trained = arrays.load(Path("data/arrays.safetensors")), weights.load(Path("runs") / name)
-    logits, found = {}, {}
-    for split in arrays.SPLITS:
-        part = getattr(data, split)
-        logits[split] = predictions.predictions_of(
-            trained.model, part, data, row.precision, device(), f"{name} on {split}"
-        )
-        said = Predictions(softmax(logits[split]), part.labels.numpy(), part.ids.numpy())
-        found.update(scores(said, split, recipe))
-    found.update({timing: trained.facts[timing] for timing in TIMINGS})
-    predictions.save(Path("scores") / name / "predictions.npz", logits, data)
+    row, recipe, data = params.row_of(study, name), study.evaluation, arrays.load(PREPARED)
+    tables, found = tables_of(name, row, recipe, data), {}
+    for (split, view), table in tables.items():
+        outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
+        prefix = split if view == SINGLE else f"{split}_{view}"
+        found |= scores(outcomes, len(data.classes), prefix, recipe)
+    facts = weights.load(Path("runs") / name).facts
+    found |= {timing: facts[timing] for timing in TIMINGS}
+    predictions.save(Path("scores") / name / "predictions.npz", tables, data)
     write_json(Path("scores") / name / "metrics.json", found)
     low, high = found["test_error_pct_ci95"]
     print(f"{name}: test error {found['test_error_pct']:.2f} % (95 %: {low:.2f} to {high:.2f})")

@@ -6,7 +6,10 @@ from pathlib import Path
 from infra.local import s3
 from pipeline import params
 from pipeline.data import sources
+from pipeline.params import canonical_sha256
 from stages import stage
+
+DOWNLOADS = Path(".downloads")
 
 
 def fetch_s3(address: str, path: Path) -> None:
@@ -17,6 +20,14 @@ def fetch_s3(address: str, path: Path) -> None:
     fetch_address(address, path)
 
 
+def digest_of_prefix(address: str) -> str:
+    """Returns the sha256 of names, sizes and ETags of the objects under an s3:// prefix."""
+    from pipeline.storage.s3 import in_prefix
+
+    s3.connect()
+    return canonical_sha256(in_prefix(address)[2])
+
+
 def main() -> None:
     """Fetches the archive."""
     study = params.load()
@@ -24,8 +35,9 @@ def main() -> None:
         study.data,
         Path("data/archive"),
         mirrors=os.environ.get("STUDY_MIRRORS", "").split(),
-        partial=Path(".downloads"),
+        partial=DOWNLOADS,
         s3=fetch_s3,
+        prefix=digest_of_prefix,
     )
 
 

@@ -35,7 +35,10 @@ def _stale(study: Study, found: list[Job]) -> set[str]:
 
     The key of a row whose schedule is being searched is not known, so its jobs are not stale.
     """
-    digest = json.loads(Path("data/digest.json").read_text())["digest"]
+    file = Path("data/digest.json")
+    if not file.exists():  # `prepare` is at it
+        return set()
+    digest = json.loads(file.read_text())["digest"]
     current, unknown = set(), set()
     for name in study.models:
         row, path = params.row_of(study, name), Path(study.models[name].schedule)
@@ -53,7 +56,7 @@ def _stale(study: Study, found: list[Job]) -> set[str]:
 
 def _called(job: Job) -> str:
     """Returns what a user calls a job: its row, or the search."""
-    return job.facts["row"] if job.facts["kind"] == "training" else "search"
+    return "search" if job.facts["kind"] == "search" else job.facts["row"]
 
 
 def _show(there: Cluster, study: Study, found: list[Job]) -> None:

@@ -26,6 +26,7 @@ from pipeline.params import Study
 from pipeline.progress import Progress
 from pipeline.report.study import PLAN
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.shards import ShardCache
 from pipeline.tracking.publish import tolerant
 from pipeline.training import hardware, result
 from pipeline.training.identity import run_key
@@ -123,12 +124,15 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
             name: Speed(worker_batch(params.row_of(study, name)) / float(table[name]), 0.0)
             for name in study.models
         }
-    store, found = CheckpointStore(s3.connect(), "speed"), {}
+    storage, found = s3.connect(), {}
+    store, files = CheckpointStore(storage, "speed"), ShardCache(storage)
     kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
     with Progress("measuring speeds", len(kinds), "networks") as progress:
         for kind, name in kinds.items():
             store.clear()
-            found[kind] = measure(params.row_of(study, name), where.ARRAYS, _Fresh(store), device())
+            found[kind] = measure(
+                params.row_of(study, name), where.ARRAYS, files, _Fresh(store), device()
+            )
             progress.advance(1)
     store.clear()
     return {name: found[what_costs(params.row_of(study, name))] for name in study.models}

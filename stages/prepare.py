@@ -1,19 +1,28 @@
-"""Stage `prepare`: data/archive -> arrays, split and mean; their digest."""
+"""Stage `prepare`: data/archive -> arrays, split and mean; of photographs shards on S3 and their index."""
 
 from pathlib import Path
 
 from pipeline import params
 from pipeline.data import arrays
+from pipeline.params import ImageNetData, PhotosData
 from stages import stage
 
 
 def main() -> None:
-    """Prepares the arrays."""
+    """Prepares the data set."""
     study = params.load()
-    prepared = arrays.prepare(study.data, Path("data/archive"))
-    arrays.save(prepared, Path("data/arrays.safetensors"), Path("data/digest.json"))
-    counts = ", ".join(f"{len(prepared[f'{split}_labels']):,} {split}" for split in arrays.SPLITS)
-    print(f"{study.data.kind}: {counts} images of {'x'.join(map(str, prepared['mean'].shape))}")
+    if isinstance(study.data, ImageNetData | PhotosData):
+        from stages.pack import pack  # Ray: not needed for small sets
+
+        text = pack(study.data)
+    else:
+        prepared = arrays.prepare(study.data, Path("data/archive"))
+        arrays.save(prepared, Path("data/arrays.safetensors"), Path("data/digest.json"))
+        counts = ", ".join(
+            f"{len(prepared[f'{split}_labels']):,} {split}" for split in arrays.SPLITS
+        )
+        text = f"{counts} images of {'x'.join(map(str, prepared['mean'].shape))}"
+    print(f"{study.data.kind}: {text}")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ def everything(study: Study, results: dict[str, Any]) -> None:
         for row in results["rows"]:
             folder = Path(scratch) / row["name"]
             folder.mkdir()
-            matrix = figures.confusion(row["scores"]["test_confusion"], classes, row["name"])
             pictures = [
                 figures.png(figures.curve(row), folder / "curve.png"),
-                figures.png(matrix, folder / "confusion.png"),
                 Path("scores") / row["name"] / "metrics.json",
             ]
+            if (matrix := row["scores"]["test_confusion"]) is not None:
+                figure = figures.confusion(matrix, classes, row["name"])
+                pictures.append(figures.png(figure, folder / "confusion.png"))
             tracked.row_result(
                 tracker, row["name"], study.models[row["name"]], row["scores"], pictures
             )

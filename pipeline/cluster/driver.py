@@ -72,6 +72,12 @@ def main(spec: dict[str, Any]) -> None:
         if spec["kind"] == "training" and spec["row"]["workers"] == 1:
             alone.train(spec)
             return
+        if spec["kind"] in ("packing", "evaluation"):  # Ray Data's, which wait for no group
+            from pipeline.cluster.evaluate import evaluate_there
+            from pipeline.cluster.pack import pack_there
+
+            {"packing": pack_there, "evaluation": evaluate_there}[spec["kind"]](spec)
+            return
         with place() as held:
             # imported here and not above: they bring torch
             from pipeline.cluster.train import train_group

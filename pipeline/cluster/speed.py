@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipeline.data.shards import ShardFiles
 from pipeline.params import Row, validate
 from pipeline.training.run import Checkpoints, TrainJob, run
 from pipeline.training.schedule import Schedule
@@ -36,7 +37,9 @@ def worker_batch(row: Row) -> int:
     return row.global_batch_size // row.worker_bounds[1]
 
 
-def measure(row: Row, arrays: Path, store: Checkpoints, device: torch.device) -> Speed:
+def measure(
+    row: Row, arrays: Path, files: ShardFiles, store: Checkpoints, device: torch.device
+) -> Speed:
     """Returns the speed of one worker's share of a row, in some seconds of training.
 
     The first updates choose how many are measured; several workers' exchange is not in it.
@@ -48,12 +51,19 @@ def measure(row: Row, arrays: Path, store: Checkpoints, device: torch.device) ->
             "averaged_batch_norm_batches": 0,
         }
     )
-    rough = _train(share, 2, arrays, store, device)
+    rough = _train(share, 2, arrays, files, store, device)
     updates = min(round(SECONDS / rough.update_s), MOST_UPDATES)
-    return _train(share, updates, arrays, store, device) if updates > INTERVALS else rough
+    return _train(share, updates, arrays, files, store, device) if updates > INTERVALS else rough
 
 
-def _train(row: Row, updates: int, arrays: Path, store: Checkpoints, device: torch.device) -> Speed:
+def _train(
+    row: Row,
+    updates: int,
+    arrays: Path,
+    files: ShardFiles,
+    store: Checkpoints,
+    device: torch.device,
+) -> Speed:
     """Trains in some intervals; what is measured is the median of all but the first."""
     document: dict[str, Any] = {
         "shape": "cosine", "base_lr": 1e-3, "total_updates": updates, "warmup": None,
@@ -63,7 +73,11 @@ def _train(row: Row, updates: int, arrays: Path, store: Checkpoints, device: tor
     job = TrainJob("speed", "speed", measured, validate(Schedule, document, "speed"), arrays, 0.0)
     times: list[float] = []
     state = run(
-        job, store, device=device, on_report=lambda history: times.append(time.perf_counter())
+        job,
+        store,
+        device=device,
+        files=files,
+        on_report=lambda history: times.append(time.perf_counter()),
     )
     lines = state.history
     update_s = [row.global_batch_size / line.train_images_per_s for line in lines]

@@ -29,6 +29,7 @@ from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
+from pipeline.storage.shards import ShardCache
 from pipeline.tracking.publish import commit
 from pipeline.training.hardware import require
 from pipeline.training.run import TrainJob, run
@@ -158,6 +159,7 @@ def _worker(config: dict[str, Any]) -> None:
         job,
         CheckpointStore(storage, job.key, {"commit": config["commit"]}),
         device=get_device(),
+        files=ShardCache(storage),
         rank=context.get_world_rank(),
         workers=context.get_world_size(),
         # Ray Train is told nothing: its report waits for the controller's next look, half a second

@@ -34,6 +34,7 @@ from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
+from pipeline.storage.shards import ShardCache
 from pipeline.storage.trials import TrialStore
 from pipeline.training.hardware import require
 from pipeline.training.identity import KEY_LENGTH, run_key
@@ -385,7 +386,13 @@ def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
 
         checkpoints = CheckpointStore(search.storage, job.key)
         try:
-            state = run(job, checkpoints, device=device(), on_report=report)
+            state = run(
+                job,
+                checkpoints,
+                device=device(),
+                files=ShardCache(search.storage),
+                on_report=report,
+            )
         except DivergedError:
             ray_tune.report({**WORST, "update": search.tune.total_updates, "history": []})
         else:

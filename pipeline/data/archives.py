@@ -40,14 +40,10 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path, "r:*") as tar:
         for member in tar:
-            _refuse_unsafe(path, member.name)
+            refuse_unsafe(path, member.name)
+            refuse_link(path, member)
             if member.isdir():
                 continue
-            if not member.isfile():
-                raise DataError(
-                    f"{path}: member {member.name!r} is a link or a device, wanted regular files "
-                    "only: do not use this archive, or pack it again without links"
-                )
             _refuse_huge(path, member.name, member.size)
             file = tar.extractfile(member)
             assert file is not None  # a regular file always has content
@@ -57,19 +53,29 @@ def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            _refuse_unsafe(path, member.filename)
+            refuse_unsafe(path, member.filename)
             if member.is_dir():
                 continue
             _refuse_huge(path, member.filename, member.file_size)
             yield member.filename, archive.read(member)
 
 
-def _refuse_unsafe(path: Path, name: str) -> None:
+def refuse_unsafe(path: Path, name: str) -> None:
+    """Raises DataError for a member that could only be meant to escape."""
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or "\0" in name:
         raise DataError(
             f"{path}: member {name!r} points outside the archive, wanted relative names: "
             "do not use this archive"
+        )
+
+
+def refuse_link(path: Path, member: tarfile.TarInfo) -> None:
+    """Raises DataError for a member of a tar that is neither a file nor a folder."""
+    if not (member.isfile() or member.isdir()):
+        raise DataError(
+            f"{path}: member {member.name!r} is a link or a device, wanted regular files only: do not "
+            "use this archive, or pack it again without links"
         )
 
 

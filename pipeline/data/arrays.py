@@ -1,8 +1,11 @@
-"""Small data sets as uint8 arrays in one safetensors file: split, mean, classes, digest."""
+"""A prepared data set in one safetensors file: split, mean, classes, digest.
+
+A small one is there whole, as uint8 arrays; of a large one it is the index of the shards.
+"""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +18,48 @@ from torch import Tensor
 
 from pipeline.data import cifar, digits, imagefolder
 from pipeline.data.images import Images, Labelled
+from pipeline.data.shards import Photos, ShardFiles, shards_of
 from pipeline.errors import DataError
 from pipeline.files import write, write_json
-from pipeline.params import Cifar10Data, Data, DigitsData
+from pipeline.params import Cifar10Data, DigitsData, Small
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` uint8 (N, H, W, C), `labels` int64 (N,), `ids` int64 (N,): place in the source."""
+    """`images` uint8 (N, H, W, C), or in shards; `labels`, `ids` int64 (N,): place in the source."""
 
-    images: Tensor
+    images: Tensor | Photos
     labels: Tensor
     ids: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def of_shards(self, numbers: range) -> "Split":
+        """Returns the photographs of some neighbouring shards."""
+        assert isinstance(self.images, Photos)
+        places = self.images.places_in(numbers)
+        photos = replace(
+            self.images,
+            sizes=self.images.sizes[places],
+            shards=self.images.shards[numbers.start : numbers.stop],
+        )
+        return Split(photos, self.labels[places], self.ids[places])
+
     def to(self, device: torch.device) -> "Split":
-        """Returns the split with its tensors on `device`."""
-        return Split(self.images.to(device), self.labels.to(device), self.ids.to(device))
+        """Returns the split with its tensors on `device`; photographs stay where they are."""
+        images = self.images if isinstance(self.images, Photos) else self.images.to(device)
+        return Split(images, self.labels.to(device), self.ids.to(device))
 
 
 @dataclass(frozen=True)
 class Arrays:
     """A data set ready for training.
 
-    `mean` float32 (H, W, C) is the training images' per pixel. `colour` float32 (C, C): each column
+    `mean` float32 (H, W, C) is the training images' per pixel (of photographs, their thumbnails').
+    `colour` float32 (C, C): each column
     is a principal component of their pixels' colours, as long as the standard deviation along it.
     """
 
@@ -60,8 +77,8 @@ class Arrays:
         return self.mean.shape[-1]
 
 
-def prepare(data: Data, archive: Path) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of `archive`, split as `data` says: `<split>_<what>` and `mean`.
+def prepare(data: Small, archive: Path) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of a small set's `archive`, split as `data` says: `<split>_<what>` and `mean`.
 
     The split depends on the seed alone. CIFAR-10's is the paper's 45k/5k when 5,000 are asked for.
     """
@@ -85,24 +102,31 @@ def prepare(data: Data, archive: Path) -> dict[str, NDArray[Any]]:
     # summed as integers, so that the mean is the same on every machine
     total = arrays["train_images"].sum(axis=0, dtype=np.int64)
     arrays["mean"] = (total / len(train_ids)).astype(np.float32)
-    arrays["colour"] = _principal_colours(arrays["train_images"])
+    arrays["colour"] = _colours(arrays["train_images"])
     arrays["classes"] = np.frombuffer(json.dumps(images.classes).encode(), dtype=np.uint8)
     return arrays
 
 
-def _principal_colours(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns the principal components of the pixels' colours times their standard deviations.
-
-    Krizhevsky et al. 2012, section 4.1, write eigenvalues where public implementations take their
-    roots: on pixels of 0 to 255 only the roots are colours (docs/adr/0006).
-    """
+def _colours(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     channels = images.shape[-1]
     total, products = np.zeros(channels, np.int64), np.zeros((channels, channels), np.int64)
     for part in np.array_split(images, max(1, len(images) // 1000)):  # integers: exact anywhere
         pixels = part.reshape(-1, channels).astype(np.int64)
         total += pixels.sum(axis=0)
         products += pixels.T @ pixels
-    count = images.size // channels
+    return principal_colours(total, products, images.size // channels)
+
+
+def principal_colours(
+    total: NDArray[np.int64], products: NDArray[np.int64], count: int
+) -> NDArray[np.float32]:
+    """Returns the principal components of the pixels' colours times their standard deviations.
+
+    `total` (C,) and `products` (C, C) are sums over `count` pixels of their values and of their
+    outer products. Krizhevsky et al. 2012, section 4.1, write eigenvalues where public
+    implementations take their roots: on pixels of 0 to 255 only the roots are colours
+    (docs/adr/0006).
+    """
     covariance = products / count - np.outer(total / count, total / count)
     values, vectors = np.linalg.eigh(covariance)
     vectors *= np.where(vectors.sum(axis=0) < 0, -1, 1)  # a component's sign is a convention
@@ -110,7 +134,7 @@ def _principal_colours(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return colours
 
 
-def _read(data: Data, archive: Path) -> Images:
+def _read(data: Small, archive: Path) -> Images:
     if isinstance(data, DigitsData):
         return digits.read(archive, data.image_size_px)
     if isinstance(data, Cifar10Data):
@@ -133,21 +157,27 @@ def content_digest(arrays: dict[str, NDArray[Any]]) -> str:
     return sha.hexdigest()
 
 
-def save(arrays: dict[str, NDArray[Any]], path: Path, digest_path: Path) -> None:
-    """Writes the arrays and, beside them, their digest, counts and classes as JSON."""
+def save(
+    arrays: dict[str, NDArray[Any]], path: Path, digest_path: Path, **more: dict[str, int]
+) -> None:
+    """Writes the arrays and, beside them, their digest, counts, classes and `more` as JSON."""
     digest = content_digest(arrays)
     write(path, save_tensors(arrays, metadata={"digest": digest}))
     summary = {
         "digest": digest,
         "images": {split: len(arrays[f"{split}_labels"]) for split in SPLITS},
-        "image_shape": list(arrays["mean"].shape),
+        "image_shape": list(arrays["mean"].shape) if "train_images" in arrays else None,
         "classes": json.loads(arrays["classes"].tobytes()),
+        **more,
     }
     write_json(digest_path, summary)
 
 
-def load(path: Path) -> Arrays:
-    """Returns the prepared arrays, mapped into memory; raises DataError where there are none."""
+def load(path: Path, files: ShardFiles | None = None) -> Arrays:
+    """Returns the prepared arrays, mapped into memory; raises DataError where there are none.
+
+    Photographs are read from their shards by `files`; without it they can only be counted.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -155,10 +185,20 @@ def load(path: Path) -> Arrays:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path}: no prepared data ({error}): run `dvc repro prepare`") from error
     splits = {
-        split: Split(*(tensors[f"{split}_{what}"] for what in ("images", "labels", "ids")))
+        split: Split(
+            _images(tensors, split, files), tensors[f"{split}_labels"], tensors[f"{split}_ids"]
+        )
         for split in SPLITS
     }
     classes = tuple(json.loads(tensors["classes"].numpy().tobytes()))
     return Arrays(
         **splits, mean=tensors["mean"], colour=tensors["colour"], classes=classes, digest=digest
     )
+
+
+def _images(tensors: dict[str, Tensor], split: str, files: ShardFiles | None) -> Tensor | Photos:
+    if (images := tensors.get(f"{split}_images")) is not None:
+        return images
+    table = shards_of(tensors[f"{split}_shards"])
+    sizes = tensors[f"{split}_sizes"].long()
+    return Photos(sizes, table, int(tensors["together"].item()), files)

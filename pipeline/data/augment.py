@@ -20,8 +20,11 @@ ATTEMPTS = 10  # to draw a box that fits, as the Inception paper's implementatio
 class Augmenter(Protocol):
     """Two steps, so that a worker can draw for the whole batch and then do its share."""
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Returns what happens to each of `count` images, float64 or int64 (count, ...)."""
+    def draw(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns what happens to each of N images, float64 or int64 (N, ...).
+
+        `sizes` int64 (N, 2): their height and width in pixels.
+        """
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Returns uint8 images (N, H, W, C) as float32 (N, C, H', W'), channels last in memory.
@@ -47,8 +50,9 @@ class PadCropper:
         self._height, self._width, self._channels = mean.shape
         self._count = -1
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Returns row, column and mirror of each image, int64 (count, 3)."""
+    def draw(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns row, column and mirror of each image, int64 (N, 3)."""
+        count = len(sizes)
         offsets = 2 * self._recipe.pad_px + 1
         places = torch.randint(offsets, (count, 2), generator=generator)
         mirrors = torch.randint(2 if self._recipe.mirror else 1, (count, 1), generator=generator)
@@ -93,53 +97,62 @@ class BoxCropper:
 
     def __init__(self, recipe: ScaleCrop | RandomResizedCrop, mean: Tensor, colour: Tensor) -> None:
         self._recipe = recipe
-        self._height, self._width, _ = mean.shape
-        whole = torch.tensor([[0.0, 0.0, self._height, self._width]], dtype=torch.float64)
+        self.size = recipe.crop_px, recipe.crop_px
+        height, width, _ = mean.shape
+        whole = torch.tensor([[0.0, 0.0, height, width]], dtype=torch.float64)
         straight = torch.zeros(1, dtype=torch.bool, device=mean.device)
         self._mean = resample(mean[None], whole.to(mean.device), straight, recipe.crop_px)[0]
         self._colour = colour
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Returns top, left, height, width (pixels), mirror, and colour, float64 (count, 5 + C)."""
+    def draw(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns top, left, height, width (pixels), mirror, and colour, float64 (N, 5 + C)."""
+        count, sizes = len(sizes), sizes.double()
         if isinstance(self._recipe, ScaleCrop):
-            sizes = self._scales(self._recipe, count, generator)
+            boxes = self._scales(self._recipe, sizes, generator)
             colour_sd = self._recipe.colour_sd
         else:
-            sizes = self._areas(self._recipe, count, generator)
+            boxes = self._areas(self._recipe, sizes, generator)
             colour_sd = 0.0
-        room = torch.tensor([self._height, self._width], dtype=torch.float64) - sizes
-        corners = room * torch.rand((count, 2), generator=generator, dtype=torch.float64)
+        corners = (sizes - boxes) * torch.rand((count, 2), generator=generator, dtype=torch.float64)
         mirrors = torch.randint(2 if self._recipe.mirror else 1, (count, 1), generator=generator)
         channels = len(self._colour)
         shifts = torch.randn((count, channels), generator=generator, dtype=torch.float64)
-        return torch.cat([corners, sizes, mirrors, shifts * colour_sd], dim=1)
+        return torch.cat([corners, boxes, mirrors, shifts * colour_sd], dim=1)
 
-    def _scales(self, recipe: ScaleCrop, count: int, generator: torch.Generator) -> Tensor:
-        """Returns the crop's size in pixels of an image whose shorter side is drawn."""
+    def _scales(self, recipe: ScaleCrop, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns the crop's size in pixels of images whose shorter side is drawn."""
         span = recipe.shorter_side_px
-        sides = torch.randint(span.low, span.high + 1, (count, 1), generator=generator)
-        side = recipe.crop_px * min(self._height, self._width) / sides.double()
-        return side.expand(count, 2)
+        sides = torch.randint(span.low, span.high + 1, (len(sizes), 1), generator=generator)
+        side = recipe.crop_px * sizes.min(dim=1, keepdim=True).values / sides.double()
+        return side.expand(-1, 2)
 
-    def _areas(self, recipe: RandomResizedCrop, count: int, generator: torch.Generator) -> Tensor:
+    def _areas(
+        self, recipe: RandomResizedCrop, sizes: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Returns height and width of the first of ten boxes that fits, or of the whole image."""
-        shape = (count, ATTEMPTS)
+        shape = (len(sizes), ATTEMPTS)
         low, high = recipe.area_fraction.low, recipe.area_fraction.high
         share = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
         low, high = math.log(recipe.aspect_ratio.low), math.log(recipe.aspect_ratio.high)
         ratio = torch.rand(shape, generator=generator, dtype=torch.float64)
         ratio = (low + (high - low) * ratio).exp()
-        area = share * self._height * self._width
+        area = share * sizes.prod(dim=1, keepdim=True)
         heights, widths = (area / ratio).sqrt(), (area * ratio).sqrt()
-        fits = (heights <= self._height) & (widths <= self._width)
+        fits = (heights <= sizes[:, :1]) & (widths <= sizes[:, 1:])
         first = fits.int().argmax(dim=1, keepdim=True)
         boxes = torch.cat([heights.gather(1, first), widths.gather(1, first)], dim=1)
-        whole = torch.tensor([self._height, self._width], dtype=torch.float64)
-        return torch.where(fits.any(dim=1, keepdim=True), boxes, whole)
+        return torch.where(fits.any(dim=1, keepdim=True), boxes, sizes)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Returns the crops."""
         drawn = drawn.to(images.device)
-        cropped = resample(images, drawn[:, :4], drawn[:, 4] == 1, self._recipe.crop_px)
-        shift = drawn[:, 5:].float() @ self._colour.T  # along the principal components, per image
-        return (cropped - self._mean + shift[:, None, None]).permute(0, 3, 1, 2)
+        crops = resample(images, drawn[:, :4], drawn[:, 4] == 1, self._recipe.crop_px)
+        return self.colour(crops, drawn)
+
+    def colour(self, crops: Tensor, drawn: Tensor) -> Tensor:
+        """Returns crops (N, H', W', C) of any type as `apply` returns them.
+
+        They are less the mean, and moved along the principal components, each by its own amount.
+        """
+        shift = drawn[:, 5:].to(crops.device).float() @ self._colour.T
+        return torch.sub(crops, self._mean).add_(shift[:, None, None]).permute(0, 3, 1, 2)

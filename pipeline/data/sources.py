@@ -5,6 +5,7 @@ A download that breaks off is resumed from its `.part` file; nothing is opened b
 """
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from pathlib import Path
 import requests
 
 from pipeline.errors import ChecksumError, DataError, StudyError
-from pipeline.params import Cifar10Data, Data, DigitsData
+from pipeline.files import write_json
+from pipeline.params import Data, DigitsData, ImageNetData, PhotosData, Sharded
 from pipeline.progress import Progress
 
 CHUNK_BYTES = 1 << 20
@@ -27,6 +29,12 @@ CIFAR10_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the address
 # not published there; Keras's loader and others hold it beside that md5
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+# published to those who may download them; torchvision has them too
+IMAGENET_MD5 = {
+    "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
+    "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
+    "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf",
+}
 
 BROKEN_OFF = (
     requests.ConnectionError,
@@ -37,54 +45,123 @@ S3Fetch = Callable[[str, Path], None]
 """Writes the object (or, packed as a tar, the prefix) at an s3:// address to a path."""
 
 
+PrefixDigest = Callable[[str], str]
+"""Returns what identifies the objects under an s3:// prefix."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """An archive by name, with where else it may be and what its bytes must be."""
 
     name: str
     address: str | None
-    sha256: str
+    sha256: str | None
     md5: str | None = None
 
 
-def fetch(data: Data, target: Path, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> None:
-    """Leaves the archive of `data` at `target`, checked.
+def fetch(
+    data: Data,
+    target: Path,
+    mirrors: Sequence[str],
+    partial: Path,
+    s3: S3Fetch,
+    prefix: PrefixDigest,
+) -> None:
+    """Leaves the archive of `data` at `target`, checked; of a large set, what its bytes are.
 
     `partial` is a folder that outlives the call, for downloads, whole or broken off. Raises DataError
     where no place has the archive and ChecksumError where the only ones found are different.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(data, DigitsData):
+    if isinstance(data, ImageNetData | PhotosData):
+        for wanted in archives_of(data):
+            keep(wanted, mirrors, partial, s3)
+        facts = [{"name": w.name, "sha256": w.sha256, "md5": w.md5} for w in archives_of(data)]
+        folder = folder_of(data)
+        content = None if folder is None else _digest_of(folder, mirrors, prefix)
+        write_json(target, {"archives": facts, "folder": folder, "content": content})
+    elif isinstance(data, DigitsData):
         with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as digits:
             _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
             _place(digits, target)
-        return
-    if data.sha256 is None:  # a prefix: its objects are packed, their content is digested later
+    elif data.sha256 is None:  # a prefix: its objects are packed, their content is digested later
         part = partial / "prefix.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         s3(data.archive, part)
         part.replace(target)
-        return
-    _fetch_archive(_wanted(data.archive, data.sha256, data), target, mirrors, partial, s3)
+    else:
+        _place(find(_wanted(data.archive, data.sha256), mirrors, partial, s3), target)
 
 
-def _wanted(archive: str, sha256: str, data: Data) -> Wanted:
-    address = archive if "://" in archive else None
-    official = isinstance(data, Cifar10Data) and sha256 == CIFAR10_SHA256
-    if official and address is None:
-        address = CIFAR10_ADDRESS
+def archives_of(data: Sharded) -> list[Wanted]:
+    """Returns the archives of a large set; ImageNet's are training, validation and development kit."""
+    if isinstance(data, ImageNetData):
+        return [Wanted(name, None, None, md5) for name, md5 in IMAGENET_MD5.items()]
+    return [] if data.sha256 is None else [_wanted(data.archive, data.sha256)]
+
+
+def folder_of(data: Sharded) -> str | None:
+    """Returns the folder or s3:// prefix of a large set that is in no archive."""
+    return data.archive if isinstance(data, PhotosData) and data.sha256 is None else None
+
+
+def _digest_of(folder: str, mirrors: Sequence[str], prefix: PrefixDigest) -> str:
+    """Returns what identifies the content of a folder, read whole, or of a prefix."""
+    if folder.startswith("s3://"):
+        return prefix(folder)
+    root, sha = folder_in(mirrors, folder), hashlib.sha256()
+    paths = sorted(
+        Path(place) / name for place, _, names in os.walk(root, followlinks=True) for name in names
+    )
+    with Progress(f"checksum of {folder}", len(paths), "files") as progress:
+        for path in paths:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            sha.update(f"{content}  {path.relative_to(root).as_posix()}\n".encode())
+            progress.advance(1)
+    return sha.hexdigest()
+
+
+def folder_in(mirrors: Sequence[str], name: str) -> Path:
+    """Returns the folder of this name in the first mirror that has it; raises DataError."""
+    for mirror in mirrors:
+        if "://" not in mirror and (folder := Path(mirror).expanduser() / name).is_dir():
+            return folder
+    raise DataError(
+        f"{name}: no folder of STUDY_MIRRORS has it ({' '.join(mirrors) or 'none is set'}): put it in "
+        "one, or correct data.archive in params.yaml"
+    )
+
+
+def kept(wanted: Wanted, partial: Path) -> Path:
+    """Returns where an archive is kept between the stages: downloaded, or a link to it."""
+    return partial / f"{(wanted.sha256 or wanted.md5 or '')[:16]}-{wanted.name}"
+
+
+def keep(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> Path:
+    """Sees to it that an archive is kept, and returns where: one in a folder of the user's stays there."""
+    place = kept(wanted, partial)
+    found = find(wanted, mirrors, partial, s3)
+    if found != place:
+        place.unlink(missing_ok=True)
+        place.symlink_to(found.resolve())
+    return place
+
+
+def _wanted(archive: str, sha256: str) -> Wanted:
+    official = sha256 == CIFAR10_SHA256
+    address = archive if "://" in archive else CIFAR10_ADDRESS if official else None
     return Wanted(archive.rsplit("/", 1)[-1], address, sha256, CIFAR10_MD5 if official else None)
 
 
-def _fetch_archive(
-    wanted: Wanted, target: Path, mirrors: Sequence[str], partial: Path, s3: S3Fetch
-) -> None:
-    kept = partial / f"{wanted.sha256[:16]}-{wanted.name}"  # of an earlier download
-    places = [str(kept)] if kept.is_file() else []
+def find(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> Path:
+    """Returns a file with the wanted bytes: where a mirror has it, or downloaded to `partial`."""
+    target = kept(wanted, partial)
+    places = [str(target)] if target.is_file() else []
     places += [f"{mirror.rstrip('/')}/{wanted.name}" for mirror in mirrors]
     places += [wanted.address] if wanted.address else []
     partial.mkdir(parents=True, exist_ok=True)
-    part = kept.with_name(kept.name + ".part")
+    part = target.with_name(target.name + ".part")
     tried: list[str] = []
     wrong = False
     for place in places:
@@ -98,8 +175,7 @@ def _fetch_archive(
                 s3(place, part)
             elif (source := Path(place).expanduser()).is_file():
                 _check(source, wanted, place)
-                _place(source, target)
-                return
+                return source
             else:
                 raise DataError("no such file")
             _check(part, wanted, place)
@@ -110,14 +186,14 @@ def _fetch_archive(
         except (StudyError, requests.RequestException) as error:
             tried.append(f"  {place}: {error}")
         else:
-            part.replace(kept)
-            _place(kept, target)
-            return
+            part.replace(target)
+            return target
     where = "\n".join(tried) or "  (no mirror is set)"
+    checksum = f"sha256 {wanted.sha256}" if wanted.sha256 else f"md5 {wanted.md5}"
     raise (ChecksumError if wrong else DataError)(
-        f"{wanted.name}: no place has it with sha256 {wanted.sha256}:\n{where}\n"
+        f"{wanted.name}: no place has it with {checksum}:\n{where}\n"
         "Put the file in a folder and name that folder in STUDY_MIRRORS (folders, http(s):// or "
-        "s3:// addresses, separated by spaces), or correct data.sha256 in params.yaml."
+        "s3:// addresses, separated by spaces), or correct `data` in params.yaml."
     )
 
 

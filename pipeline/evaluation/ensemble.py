@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.evaluation.scores import Predictions, log_likelihood, wrong
+from pipeline.evaluation.scores import Predictions, outcomes_of
 
 
 def average(members: Sequence[Predictions]) -> Predictions:
@@ -25,8 +25,8 @@ def average(members: Sequence[Predictions]) -> Predictions:
 
 def quality(predictions: Predictions) -> tuple[float, float]:
     """Returns (error, negative log-likelihood): smaller is better, the error first."""
-    error = float(wrong(predictions.probabilities, predictions.labels).mean())
-    return error, float(-log_likelihood(predictions.probabilities, predictions.labels).mean())
+    found = outcomes_of(predictions)
+    return float(found.wrong().mean()), float(-found.log_likelihood.mean())
 
 
 def greedy(val: Mapping[str, Predictions]) -> list[str]:

@@ -10,6 +10,7 @@ from pipeline.params import Evaluation
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
+CONFUSION_CLASSES = 100  # more are no picture, and no small file
 
 
 def softmax(logits: NDArray[Any]) -> Array:
@@ -17,13 +18,6 @@ def softmax(logits: NDArray[Any]) -> Array:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     result: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
-
-
-def wrong(probabilities: Array, labels: NDArray[np.int64], k: int = 1) -> NDArray[np.bool_]:
-    """Tells for each image whether its label is not among the k most probable; ties go by class."""
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    result: NDArray[np.bool_] = ~(best == labels[:, None]).any(axis=1)
     return result
 
 
@@ -46,31 +40,6 @@ def pct(interval: Interval) -> list[float]:
     return [100 * interval[0], 100 * interval[1]]
 
 
-def calibration_error(probabilities: Array, labels: NDArray[np.int64], bins: int) -> float:
-    """Returns the expected calibration error, a fraction (Guo et al. 2017, equation 3)."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    places = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.zeros(bins)
-    np.add.at(gap, places, right - confidence)
-    return float(np.abs(gap).sum() / len(labels))
-
-
-def log_likelihood(probabilities: Array, labels: NDArray[np.int64]) -> Array:
-    """Returns the natural logarithm of each label's probability, float64 (N,)."""
-    chosen = probabilities[np.arange(len(labels)), labels]
-    result: Array = np.log(np.maximum(chosen, np.finfo(np.float64).tiny))
-    return result
-
-
-def confusion(probabilities: Array, labels: NDArray[np.int64]) -> list[list[int]]:
-    """Returns counts by true class (rows) and predicted class (columns)."""
-    classes = probabilities.shape[1]
-    matrix = np.zeros((classes, classes), dtype=int)
-    np.add.at(matrix, (labels, probabilities.argmax(axis=1)), 1)
-    return [[int(count) for count in row] for row in matrix]
-
-
 @dataclass(frozen=True)
 class Predictions:
     """What a network or an ensemble says of a split, in the split's order."""
@@ -80,24 +49,79 @@ class Predictions:
     ids: NDArray[np.int64]
 
 
-def scores(predictions: Predictions, split: str, recipe: Evaluation) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Outcomes:
+    """All that scores need of each image: far less than its probabilities of a thousand classes.
+
+    `rank` int64 (N,): how many classes are more probable than its label, ties by class; its label's
+    `log_likelihood` and its `confidence`, float64 (N,); the `predicted` class and `labels`, int64 (N,).
+    """
+
+    rank: NDArray[np.int64]
+    log_likelihood: Array
+    confidence: Array
+    predicted: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def wrong(self, k: int = 1) -> NDArray[np.bool_]:
+        """Tells for each image whether its label is not among the k most probable."""
+        result: NDArray[np.bool_] = self.rank >= k
+        return result
+
+
+def outcomes(probabilities: Array, labels: NDArray[np.int64]) -> Outcomes:
+    """Returns what scores need of probabilities (N, classes)."""
+    own = probabilities[np.arange(len(labels)), labels]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    ahead = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & before)
+    return Outcomes(
+        rank=ahead.sum(axis=1),
+        log_likelihood=np.log(np.maximum(own, np.finfo(np.float64).tiny)),
+        confidence=probabilities.max(axis=1),
+        predicted=probabilities.argmax(axis=1),
+        labels=labels,
+    )
+
+
+def outcomes_of(predictions: Predictions) -> Outcomes:
+    """Returns what scores need of predictions."""
+    return outcomes(predictions.probabilities, predictions.labels)
+
+
+def calibration_error(found: Outcomes, bins: int) -> float:
+    """Returns the expected calibration error, a fraction (Guo et al. 2017, equation 3)."""
+    places = np.minimum((found.confidence * bins).astype(int), bins - 1)
+    gap = np.zeros(bins)
+    np.add.at(gap, places, (found.predicted == found.labels) - found.confidence)
+    return float(np.abs(gap).sum() / len(found.labels))
+
+
+def confusion(found: Outcomes, classes: int) -> list[list[int]] | None:
+    """Returns counts by true class (rows) and predicted class (columns); None for very many."""
+    if classes > CONFUSION_CLASSES:
+        return None
+    matrix = np.zeros((classes, classes), dtype=int)
+    np.add.at(matrix, (found.labels, found.predicted), 1)
+    return [[int(count) for count in row] for row in matrix]
+
+
+def scores(found: Outcomes, classes: int, split: str, recipe: Evaluation) -> dict[str, Any]:
     """Returns the scores of a split as JSON-like values, named `<split>_<score>`.
 
     Errors are in percent; `_ci95` is a 95 % interval over images (not over seeds). The top-5 error
-    is null where there are five classes or fewer.
+    is null where there are five classes or fewer, the confusion matrix where there are over 100.
     """
-    probabilities, labels = predictions.probabilities, predictions.labels
-    found: dict[str, Any] = {"images": len(labels)}
-    top = [("error_pct", 1)] + ([("top5_error_pct", 5)] if probabilities.shape[1] > 5 else [])
+    said: dict[str, Any] = {"images": len(found.labels)}
+    top = [("error_pct", 1)] + ([("top5_error_pct", 5)] if classes > 5 else [])
     for name, k in top:
-        failures = wrong(probabilities, labels, k)
-        found[name] = float(100 * failures.mean())
-        found[f"{name}_ci95"] = pct(bootstrap_ci95(failures, recipe))
-    found.setdefault("top5_error_pct", None)
-    found["nll"] = float(-log_likelihood(probabilities, labels).mean())
-    found["ece"] = calibration_error(probabilities, labels, recipe.calibration_bins)
-    found["confusion"] = confusion(probabilities, labels)
-    return {f"{split}_{name}": value for name, value in found.items()}
+        failures = found.wrong(k)
+        said[name] = float(100 * failures.mean())
+        said[f"{name}_ci95"] = pct(bootstrap_ci95(failures, recipe))
+    said.setdefault("top5_error_pct", None)
+    said["nll"] = float(-found.log_likelihood.mean())
+    said["ece"] = calibration_error(found, recipe.calibration_bins)
+    said["confusion"] = confusion(found, classes)
+    return {f"{split}_{name}": value for name, value in said.items()}
 
 
 def gain_pct(
@@ -105,7 +129,5 @@ def gain_pct(
 ) -> tuple[float, list[float]]:
     """Returns by how many points `better` errs less than `other` on the same images, and its CI."""
     assert np.array_equal(better.ids, other.ids)
-    difference = wrong(other.probabilities, other.labels).astype(int) - wrong(
-        better.probabilities, better.labels
-    )
+    difference = outcomes_of(other).wrong().astype(int) - outcomes_of(better).wrong()
     return float(100 * difference.mean()), pct(bootstrap_ci95(difference, recipe))

@@ -1,6 +1,8 @@
-"""Forward passes in a named precision; logits of images as they are."""
+"""Forward passes in a named precision, on which device, and how their memory is kept."""
 
-from collections.abc import Iterator
+import ctypes
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -8,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 Precision = Literal["float32", "bfloat16"]
-EVALUATION_BATCH = 500
+# mallopt's parameters (malloc.h): the size from which memory is mapped afresh, and how much free
+# memory at the top of the heap goes back to the system
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES = 2**30
 
 
 def device() -> torch.device:
@@ -24,17 +29,26 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, images: Tensor, mean: Tensor, precision: Precision
-) -> Iterator[Tensor]:
-    """Yields float32 logits (n, classes), batch by batch, in order and in evaluation mode.
+def predict(model: nn.Module, inputs: Iterable[Tensor], precision: Precision) -> Iterator[Tensor]:
+    """Yields float32 logits (n, classes) of each batch, in evaluation mode.
 
-    `images` uint8 (N, H, W, C) are used as they are (section 4.2: the single view of the original
-    32x32 image), less `mean` float32 (H, W, C).
+    `inputs` are float32 (n, C, H, W), less the mean.
     """
     training = model.training
     model.eval()
-    for batch in torch.split(images, EVALUATION_BATCH):
+    for batch in inputs:
         with autocast(precision, batch.device):
-            yield model((batch - mean).permute(0, 3, 1, 2)).float()
+            yield model(batch).float()
     model.train(training)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep up to 1 GiB of freed memory for the next batch.
+
+    Activations are freed and taken again for every batch; glibc gives such sizes back to the system,
+    and its pages are then cleared and mapped anew: 2 to 10 % of an update of a small network
+    (docs/adr/0008), a third of the evaluation of photographs.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -46,6 +46,19 @@ class ResNet(nn.Module):
             stages.append(Recomputed(*blocks) if recompute else nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.fc = nn.Linear(width_in, classes)
+        self.stride = (4 if arch.stem == "7x7" else 1) * 2 ** (len(arch.layers) - 1)
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Returns what each stage gives, for detection and segmentation: C2 to C5 of Table 1.
+
+        Strides are 4, 8, 16 and 32 with the 7x7 stem; 1, 2 and 4 (C2 to C4) with the 3x3 stem.
+        """
+        x = self.pool(torch.relu_(self.bn1(self.conv1(images))))
+        found = {}
+        for number, stage in enumerate(self.stages, start=2):
+            x = stage(x)
+            found[f"C{number}"] = x
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (N, classes) of float images (N, channels, H, W), mean subtracted."""

@@ -158,6 +158,29 @@ def test_errors(groups: Sequence[Row], rows: Sequence[Row], ensemble: dict[str, 
     return figure
 
 
+def views(rows: Sequence[Row], ensemble: dict[str, Any]) -> Figure:
+    """Test error of photographs' networks and ensembles by view: one crop, ten crops, scales."""
+    entries = [(row["name"], row["scores"]) for row in rows]
+    entries += [(f"ensemble ({kind})", ensemble[kind]) for kind in ("declared", "greedy")]
+    entries.reverse()
+    figure = Figure(figsize=(7.2, 0.42 * len(entries) + 0.9), layout="constrained")
+    axis = figure.subplots()
+    kinds = {"one crop": "test_", "ten crops": "test_ten_crops_", "scales": "test_scales_"}
+    for number, (colour, (label, prefix)) in enumerate(zip(PALETTE, kinds.items(), strict=False)):
+        for place, (_, scores) in enumerate(entries):
+            height = place + 0.22 * (1 - number)
+            low, high = scores[f"{prefix}error_pct_ci95"]
+            axis.plot([low, high], [height, height], color=colour, linewidth=1.4)
+        errors = [scores[f"{prefix}error_pct"] for _, scores in entries]
+        heights = [place + 0.22 * (1 - number) for place in range(len(entries))]
+        axis.scatter(errors, heights, s=26, color=colour, zorder=3, label=label)
+    axis.set_yticks(range(len(entries)), [entry[0] for entry in entries])
+    axis.set(xlabel="test error (%), line: 95 % interval")
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def search(trials: Sequence[dict[str, str]]) -> Figure:
     """The trials of the search: validation error by base learning rate."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")

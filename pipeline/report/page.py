@@ -17,18 +17,18 @@ def render(results: dict[str, Any]) -> str:
     template = environment.from_string(
         (files("pipeline.report") / "page.html").read_text(encoding="utf-8")
     )
-    declared = results["ensemble"]["declared"]
+    matrix = results["ensemble"]["declared"]["test_confusion"]
     pictures = {
         "curves": figures.svg(figures.curves(results["rows"], results["groups"])),
         "errors": figures.svg(
             figures.test_errors(results["groups"], results["rows"], results["ensemble"])
         ),
         "search": figures.svg(figures.search(results["search"]["trials"])),
-        "confusion": figures.svg(
-            figures.confusion(
-                declared["test_confusion"], results["data"]["classes"], "declared ensemble, test"
-            )
-        ),
     }
+    if matrix is not None:
+        figure = figures.confusion(matrix, results["data"]["classes"], "declared ensemble, test")
+        pictures["confusion"] = figures.svg(figure)
+    if results["scales_px"]:
+        pictures["views"] = figures.svg(figures.views(results["rows"], results["ensemble"]))
     several = [group for group in results["groups"] if len(group["seeds"]) > 1]
     return template.render(**results, several=several, pictures=pictures)

@@ -8,6 +8,7 @@ from typing import Any
 Row = dict[str, Any]
 
 SCORES = ("train_error_pct", "val_error_pct", "test_error_pct")
+VIEWS = ("test_ten_crops_error_pct", "test_scales_error_pct")  # of photographs
 NORMAL_95 = 1.96
 
 
@@ -26,13 +27,22 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def _group(rows: list[Row]) -> dict[str, Any]:
     first = rows[0]
-    shared = ("name", "kind", "depth", "option", "recipe", "paper_test_error_pct")
+    shared = (
+        "name",
+        "family",
+        "kind",
+        "depth",
+        "option",
+        "recipe",
+        "paper_test_error_pct",
+        "paper_ten_crops",
+    )
     return {
         **{name: first[name] for name in shared},
         "rows": [row["name"] for row in rows],
         "seeds": [row["seed"] for row in rows],
         "updates": first["scores"]["updates"],
-        **{score: _summary(rows, score) for score in SCORES},
+        **{score: _summary(rows, score) for score in (*SCORES, *VIEWS) if score in first["scores"]},
     }
 
 

@@ -12,7 +12,7 @@ from pipeline.models import weights
 from pipeline.models.archs import arch_of
 from pipeline.models.complexity import complexity
 from pipeline.models.resnet import ResNet
-from pipeline.params import Cifar10Data, Study, canonical_sha256
+from pipeline.params import Cifar10Data, ImageNetData, Study, canonical_sha256
 from pipeline.report.seeds import groups
 from pipeline.report.verdicts import verdicts
 from pipeline.training.result import HISTORY
@@ -23,6 +23,8 @@ DATA_NAMES = {
     "digits": "handwritten digits (UCI, scikit-learn)",
     "cifar10": "CIFAR-10",
     "imagefolder": "images in folders",
+    "imagenet": "ImageNet (ILSVRC2012, its validation images as test)",
+    "photos": "photographs in folders",
 }
 
 
@@ -52,6 +54,8 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "verdicts": verdicts(grouped, chance),
         "search": {"model": study.tune.model, "trials": trials},
         "ensemble": ensemble,
+        "scales_px": study.evaluation.scales_px,
+        "paper_ensemble_top5_pct": paper.ENSEMBLE_TOP5_PCT,
         "plan": _plan(rows, root / PLAN),
     }
 
@@ -77,8 +81,12 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
 
 
 def _is_official(study: Study) -> bool:
-    """Tells whether the data are the paper's CIFAR-10, bit for bit."""
-    return isinstance(study.data, Cifar10Data) and study.data.sha256 == CIFAR10_SHA256
+    """Tells whether the data are the paper's CIFAR-10 or ImageNet, bit for bit."""
+    if isinstance(study.data, Cifar10Data):
+        return study.data.sha256 == CIFAR10_SHA256
+    return isinstance(study.data, ImageNetData) and (
+        study.data.shorter_side_px is None and study.data.undecodable_images == 0
+    )
 
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
@@ -89,12 +97,16 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     arch, network = arch_of(row.network), row.network
     model = ResNet(arch, facts["channels"], len(facts["classes"]))
     costs = complexity(model, (facts["channels"], *facts["image_size_px"]))
+    official, which = _is_official(study), (network.block, network.depth, network.shortcut)
+    on_imagenet = official and isinstance(study.data, ImageNetData) and row.crop_px == 224
+    scales = on_imagenet and study.evaluation.scales_px == paper.SCALES_PX
     without_seed = row.model_dump(mode="json", exclude={"seed"})
     return {
         "name": name,
         "group": canonical_sha256(without_seed)[:16],
         "recipe": canonical_sha256({**without_seed, "network": None})[:16],
         "arch": arch.name,
+        "family": network.family,
         "kind": "plain" if network.block == "plain" else "residual",
         "depth": network.depth,
         "option": network.shortcut,
@@ -112,9 +124,11 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "weights_sha256": facts["sha256"],
         "paper_test_error_pct": (
             paper.cifar10_test_error_pct(network.depth, network.shortcut)
-            if _is_official(study)
+            if official and not isinstance(study.data, ImageNetData) and network.family == "cifar"
             else None
         ),
+        "paper_ten_crops": paper.IMAGENET_TEN_CROPS_PCT.get(which) if on_imagenet else None,
+        "paper_scales": paper.IMAGENET_SCALES_PCT.get(which) if scales else None,
         "scores": scores,
         "history": [vars(record) for record in history],
     }

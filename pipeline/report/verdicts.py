@@ -13,7 +13,19 @@ from pipeline import paper
 
 NEAR_CHANCE = 0.8  # a training error above this share of chance's is "failed to train"
 
-PAPER_UPDATES = 64_000  # section 4.2
+PAPER_UPDATES = {"cifar": 64_000, "imagenet": 600_000}  # sections 4.2 and 3.4
+SOURCES = {
+    "cifar": {
+        "degradation": "section 4.2, figure 6 left",
+        "deeper": "section 4.2, table 6",
+        "residual": "section 4.2, figure 6",
+    },
+    "imagenet": {
+        "degradation": "section 4.1, figure 4 left",
+        "deeper": "section 4.1, tables 2 and 3",
+        "residual": "section 4.1, table 2",
+    },
+}
 DEEPEST, DEEPEST_TRAIN_ERROR_PCT = 1202, 0.1  # section 4.2, "Exploring Over 1000 layers"
 
 Group = dict[str, Any]
@@ -24,8 +36,18 @@ def verdicts(groups: Sequence[Group], chance_error_pct: float) -> list[Verdict]:
     """Returns claim, source, verdict ("agrees", "disagrees", "undecided") and evidence.
 
     `groups` are those of `pipeline.report.seeds`; of several at a depth the first one speaks: the
-    order of params.yaml decides, not the scores.
+    order of params.yaml decides, not the scores. The two families of networks never mix.
     """
+    return [
+        verdict
+        for family in SOURCES
+        for verdict in _of_family(
+            [group for group in groups if group["family"] == family], chance_error_pct
+        )
+    ]
+
+
+def _of_family(groups: Sequence[Group], chance_error_pct: float) -> list[Verdict]:
     plain, residual = _by_depth(groups, "plain"), _by_depth(groups, "residual")
     found = []
     if len(plain) > 1:
@@ -38,11 +60,9 @@ def verdicts(groups: Sequence[Group], chance_error_pct: float) -> list[Verdict]:
     found += _options(groups, plain)
     if DEEPEST in residual:
         found += _deepest(residual)
-    found += [
-        _published(group)
-        for group in groups
-        if group["paper_test_error_pct"] is not None and group["updates"] == PAPER_UPDATES
-    ]
+    whole = [group for group in groups if group["updates"] == PAPER_UPDATES[group["family"]]]
+    found += [_published(group) for group in whole if group["paper_test_error_pct"] is not None]
+    found += [_published_ten_crops(group) for group in whole if group["paper_ten_crops"]]
     return found
 
 
@@ -69,9 +89,10 @@ def _compare(group: Group, other: Group, score: str) -> tuple[int, str]:
 
 
 def _budget(*groups: Group) -> str:
+    paper_updates = PAPER_UPDATES[groups[0]["family"]]
     seeds = sorted({len(group["seeds"]) for group in groups})
     counts = "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
-    return f"{counts} of each, {groups[-1]['updates']:,} updates (the paper: {PAPER_UPDATES:,})"
+    return f"{counts} of each, {groups[-1]['updates']:,} updates (the paper: {paper_updates:,})"
 
 
 def _verdict(claim: str, source: str, agrees: bool, disagrees: bool, evidence: str) -> Verdict:
@@ -89,7 +110,7 @@ def _degradation(shallow: Group, deep: Group, chance_error_pct: float) -> Verdic
             f"{chance_error_pct:.0f} %), which is less than the claim: it is about networks that converge"
         )
     return _verdict(
-        "A deeper plain network has a higher training error", "section 4.2, figure 6 left",
+        "A deeper plain network has a higher training error", SOURCES[deep["family"]]["degradation"],
         sign > 0 and not failed, sign < 0, evidence,
     )  # fmt: skip
 
@@ -97,7 +118,7 @@ def _degradation(shallow: Group, deep: Group, chance_error_pct: float) -> Verdic
 def _no_degradation(shallow: Group, deep: Group) -> Verdict:
     sign, figures = _compare(deep, shallow, "test_error_pct")
     return _verdict(
-        "A deeper residual network has a lower test error", "section 4.2, table 6",
+        "A deeper residual network has a lower test error", SOURCES[deep["family"]]["deeper"],
         sign < 0, sign > 0, f"test error: {figures}; {_budget(shallow, deep)}",
     )  # fmt: skip
 
@@ -106,7 +127,7 @@ def _residual_is_better(plain: Group, residual: Group) -> Verdict:
     sign, figures = _compare(residual, plain, "test_error_pct")
     return _verdict(
         f"At {plain['depth']} layers the residual network has a lower test error than the plain one",
-        "section 4.2, figure 6", sign < 0, sign > 0,
+        SOURCES[plain["family"]]["residual"], sign < 0, sign > 0,
         f"test error: {figures}; {_budget(plain, residual)}",
     )  # fmt: skip
 
@@ -163,4 +184,13 @@ def _published(group: Group) -> Verdict:
         f"{group['name']} has the paper's test error of {published:.2f} % or less", "table 6",
         low <= published, low > published,
         f"test error: {_figure(group, 'test_error_pct')}; {_budget(group)}",
+    )  # fmt: skip
+
+
+def _published_ten_crops(group: Group) -> Verdict:
+    published, low = group["paper_ten_crops"][0], group["test_ten_crops_error_pct"]["ci95"][0]
+    return _verdict(
+        f"{group['name']} has the paper's ten-crop error of {published:.2f} % or less",
+        "tables 2 and 3", low <= published, low > published,
+        f"test error, ten crops: {_figure(group, 'test_ten_crops_error_pct')}; {_budget(group)}",
     )  # fmt: skip

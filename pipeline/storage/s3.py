@@ -154,14 +154,22 @@ class Storage:
                     return None
                 raise
 
-    @_patient
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys under a prefix, sorted."""
+        return list(self.listing(prefix))
+
+    @_patient
+    def listing(self, prefix: str) -> dict[str, tuple[int, str]]:
+        """Returns size in bytes and ETag of the objects under a prefix by their keys, sorted."""
         with self._named(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             )
-            return sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+            entries = [entry for page in pages for entry in page.get("Contents", ())]
+            return {
+                entry["Key"]: (entry["Size"], entry.get("ETag", ""))
+                for entry in sorted(entries, key=lambda entry: entry["Key"])
+            }
 
     @_patient
     def delete(self, *keys: str) -> None:
@@ -181,6 +189,18 @@ class Storage:
         """Writes an object to `path`."""
         with self._named(key):
             self._client.download_file(self.bucket, key, str(path))
+
+
+def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str, tuple[int, str]]]:
+    """Returns bucket, prefix, and size and ETag of each object under an s3:// prefix by its name there.
+
+    Raises StorageError where there is none.
+    """
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    found = Storage(bucket, patience_s=patience_s).listing(prefix)
+    if not found:
+        raise StorageError(f"{address}: no object lies under this prefix: check data.archive")
+    return bucket, prefix, {key[len(prefix) :]: facts for key, facts in found.items()}
 
 
 def fetch_address(address: str, path: Path) -> None:

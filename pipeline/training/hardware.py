@@ -1,19 +1,12 @@
-"""The device that trains: its name, what it can do, how its memory is kept."""
+"""The device that trains: its name and what it can do."""
 
-import ctypes
 import platform
-import sys
 from pathlib import Path
 
 import torch
 
 from pipeline.errors import ResourceError
 from pipeline.models.predict import Precision
-
-# mallopt's parameters (malloc.h): the size from which memory is mapped afresh, and how much free
-# memory at the top of the heap goes back to the system
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 2**30
 
 
 def hardware() -> str:
@@ -39,14 +32,3 @@ def require(precision: Precision, key: str) -> None:
             f"params.yaml: {key} is {precision}, but {hardware()} has no {precision} arithmetic: set "
             "it to float32, or train on another machine"
         )
-
-
-def keep_freed_memory() -> None:
-    """Lets the C library keep up to 1 GiB of freed memory for the next update.
-
-    Activations are freed and taken again in every update; glibc gives such sizes back to the system,
-    and its pages are then cleared and mapped anew: 2 to 10 % of an update (docs/adr/0008).
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

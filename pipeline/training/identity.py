@@ -10,16 +10,16 @@ from pipeline.errors import ParamsError
 from pipeline.params import Row, canonical_sha256
 from pipeline.training.schedule import Schedule
 
-SOURCES = ("models", "data", "training")
+SOURCES = ("models", "data", "training")  # what a training computes is determined by these
 CONTINUE = "STUDY_CONTINUE"
 KEY_LENGTH = 24
 
 
-def source_digest() -> str:
-    """Returns the sha256 of the source that determines what a training computes."""
+def source_digest(*folders: str) -> str:
+    """Returns the sha256 of the source in folders of the library."""
     root = Path(pipeline.__file__).parent
     sha = hashlib.sha256()
-    for folder in SOURCES:
+    for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
             sha.update(f"{path.relative_to(root).as_posix()}\n".encode())
             sha.update(path.read_bytes())
@@ -45,7 +45,7 @@ def run_key(name: str, row: Row, schedule: Schedule, data_digest: str) -> tuple[
     """
     if override := dict(_overrides()).get(name):
         return override, True
-    identity = {**what_is_trained(row, schedule, data_digest), "source": source_digest()}
+    identity = {**what_is_trained(row, schedule, data_digest), "source": source_digest(*SOURCES)}
     return canonical_sha256(identity)[:KEY_LENGTH], False
 
 

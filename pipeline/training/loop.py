@@ -6,14 +6,13 @@ It knows nothing of Ray, MLflow, S3 or rank: data parallelism is applied to the 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pipeline.data.arrays import Split
 from pipeline.data.batches import Batches
 from pipeline.errors import DivergedError
 from pipeline.models.predict import Precision, autocast, predict
@@ -179,10 +178,10 @@ def _last_good(state: TrainingState) -> str:
 
 
 def loss_and_error(
-    model: torch.nn.Module, split: Split, mean: Tensor, precision: Precision
+    model: torch.nn.Module, inputs: Iterable[Tensor], labels: Tensor, precision: Precision
 ) -> tuple[float, float]:
-    """Returns the mean cross-entropy and the error in percent over a whole split."""
-    logits = torch.cat(list(predict(model, split.images, mean, precision)))
-    loss = float(cross_entropy(logits, split.labels))
-    wrong = (logits.argmax(1) != split.labels).double().mean()
+    """Returns the mean cross-entropy and the error in percent over a whole split's batches."""
+    logits = torch.cat(list(predict(model, inputs, precision)))
+    loss = float(cross_entropy(logits, labels))
+    wrong = (logits.argmax(1) != labels).double().mean()
     return loss, float(100 * wrong)

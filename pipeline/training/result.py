@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 
+from pipeline.data import views
 from pipeline.data.arrays import Arrays
 from pipeline.files import write
 from pipeline.models import weights
@@ -61,7 +62,7 @@ def write_result(
             "arch": arch_of(job.row.network).name,
             "network": job.row.network.model_dump(),
             "channels": arrays.channels,
-            "image_size_px": list(arrays.mean.shape[:2]),
+            "image_size_px": list(views.input_size(arrays, job.row.crop_px)),
             "classes": list(arrays.classes),
             "precision": job.row.precision,
             "seed": job.row.seed,

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.data import views
 from pipeline.data.arrays import Arrays, load
 from pipeline.data.augment import augmenter_of
-from pipeline.data.batches import Batches
+from pipeline.data.batches import Batches, batches_of
+from pipeline.data.shards import ShardFiles
 from pipeline.errors import CheckpointError
 from pipeline.models.archs import arch_of
+from pipeline.models.predict import keep_freed_memory
 from pipeline.models.resnet import build
 from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import CapturedStep
-from pipeline.training.hardware import hardware, keep_freed_memory
+from pipeline.training.hardware import hardware
 from pipeline.training.identity import what_is_trained
 from pipeline.training.loop import Reduce, Step, Update, loss_and_error, train
 from pipeline.training.schedule import Schedule
@@ -81,6 +84,7 @@ def run(
     checkpoints: Checkpoints,
     *,
     device: torch.device,
+    files: ShardFiles | None = None,
     rank: int = 0,
     workers: int = 1,
     on_report: Callable[[list[Record]], None],
@@ -88,10 +92,10 @@ def run(
     """Returns the finished state; resumes from the last checkpoint and commits one at each report.
 
     Every worker reads the same checkpoint; rank 0 writes, and all wait for it before the next
-    update. Raises CheckpointError for a checkpoint of another training, DivergedError.
+    update. `files` brings the shards of photographs. Raises CheckpointError for a checkpoint of another training, DivergedError.
     """
     keep_freed_memory()
-    arrays = load(job.arrays)
+    arrays = load(job.arrays, files)
     state = _initial_state(job, arrays, device)
     wall_before = 0.0
     if (found := checkpoints.latest()) is not None:
@@ -108,7 +112,7 @@ def run(
         on_report(state.history)
 
     row, reduce = job.row, _sum_over_workers if workers > 1 else lambda value: value
-    val, mean = arrays.val.to(device), arrays.mean.to(device)
+    val = arrays.val.to(device)
     batches = _batches(row, arrays, device, rank, workers)
     train(
         state,
@@ -120,7 +124,12 @@ def run(
         device=device,
         report_every_updates=row.report_every_updates,
         finish=lambda: _finish(row, state, batches, reduce),
-        validate=lambda: loss_and_error(state.model, val, mean, row.precision),
+        validate=lambda: loss_and_error(
+            state.model,
+            views.inputs(val, arrays.mean, row.crop_px, device),
+            val.labels,
+            row.precision,
+        ),
         report=report,
         reduce=reduce,
     )
@@ -177,11 +186,12 @@ def _finish(row: Row, state: TrainingState, batches: Batches, reduce: Reduce) ->
 
 
 def _batches(row: Row, arrays: Arrays, device: torch.device, rank: int, workers: int) -> Batches:
-    return Batches(
-        arrays.train.to(device),
+    return batches_of(
+        arrays.train,
         augmenter_of(row.augmentation, arrays, device),
         global_batch_size=row.global_batch_size,
         seed=row.seed,
+        device=device,
         rank=rank,
         workers=workers,
     )

@@ -16,12 +16,16 @@ def slow(image: torch.Tensor, mean: torch.Tensor, pad: int, drawn: list[int]) ->
     return (crop.flip(1) if mirror else crop).permute(2, 0, 1)
 
 
+def sizes(count: int) -> torch.Tensor:
+    return torch.full((count, 2), 40)
+
+
 def test_whole_batches_equal_single_images():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (64, 12, 10, 3), dtype=torch.uint8, generator=generator)
     mean = images.float().mean(0)
     augmenter = PadCropper(PadCrop(kind="pad_crop", pad_px=4, mirror=True), mean)
-    drawn = augmenter.draw(64, generator)
+    drawn = augmenter.draw(sizes(64), generator)
     out = augmenter.apply(images, drawn)
     for index in range(64):
         assert torch.equal(out[index], slow(images[index], mean, 4, drawn[index].tolist()))
@@ -29,13 +33,13 @@ def test_whole_batches_equal_single_images():
 
 def test_every_offset_and_mirror_image_is_drawn():
     augmenter = PadCropper(PadCrop(kind="pad_crop", pad_px=2, mirror=True), torch.zeros(8, 8, 1))
-    drawn = augmenter.draw(2000, torch.Generator().manual_seed(0))
+    drawn = augmenter.draw(sizes(2000), torch.Generator().manual_seed(0))
     assert len({tuple(line) for line in drawn.tolist()}) == 5 * 5 * 2
 
 
 def test_without_mirror_nothing_is_mirrored():
     augmenter = PadCropper(PadCrop(kind="pad_crop", pad_px=2, mirror=False), torch.zeros(8, 8, 1))
-    assert int(augmenter.draw(500, torch.Generator().manual_seed(0))[:, 2].max()) == 0
+    assert int(augmenter.draw(sizes(500), torch.Generator().manual_seed(0))[:, 2].max()) == 0
 
 
 def test_a_batch_is_channels_last_in_memory():
@@ -66,7 +70,7 @@ def cropper(recipe: ScaleCrop | RandomResizedCrop, size_px: int = 40) -> BoxCrop
 
 
 def test_the_papers_scales_are_256_to_480_and_its_crops_lie_within_the_image():
-    drawn = cropper(scale_crop()).draw(5000, torch.Generator().manual_seed(0))
+    drawn = cropper(scale_crop()).draw(sizes(5000), torch.Generator().manual_seed(0))
     sides = (224 * 40 / drawn[:, 2]).round()
     assert (sides.min(), sides.max()) == (256, 480)
     assert len(set(sides.tolist())) == 225
@@ -93,12 +97,12 @@ def test_colour_moves_along_the_principal_components():
 
 
 def test_colour_is_drawn_with_the_papers_standard_deviation():
-    drawn = cropper(scale_crop()).draw(20_000, torch.Generator().manual_seed(0))
+    drawn = cropper(scale_crop()).draw(sizes(20_000), torch.Generator().manual_seed(0))
     assert drawn[:, 5:].std(dim=0).tolist() == pytest.approx([0.1] * 3, rel=0.03)
 
 
 def test_random_boxes_have_the_areas_and_ratios_that_were_asked_for():
-    drawn = cropper(resized_crop()).draw(5000, torch.Generator().manual_seed(0))
+    drawn = cropper(resized_crop()).draw(sizes(5000), torch.Generator().manual_seed(0))
     heights, widths = drawn[:, 2], drawn[:, 3]
     shares, ratios = heights * widths / 1600, widths / heights
     assert 0.08 <= float(shares.min()) < 0.1 and 0.9 < float(shares.max()) <= 1.0
@@ -111,13 +115,13 @@ def test_a_box_that_never_fits_is_the_whole_image():
     wide = resized_crop(
         area_fraction={"low": 1.0, "high": 1.0}, aspect_ratio={"low": 2.0, "high": 3.0}
     )
-    drawn = cropper(wide).draw(50, torch.Generator().manual_seed(0))
+    drawn = cropper(wide).draw(sizes(50), torch.Generator().manual_seed(0))
     assert drawn[:, :4].unique(dim=0).tolist() == [[0, 0, 40, 40]]
 
 
 def test_a_part_of_a_batch_is_the_same_as_in_the_whole():
     images = torch.randint(0, 256, (8, 40, 40, 3), dtype=torch.uint8)
     augmenter = cropper(resized_crop())
-    drawn = augmenter.draw(8, torch.Generator().manual_seed(0))
+    drawn = augmenter.draw(sizes(8), torch.Generator().manual_seed(0))
     whole = augmenter.apply(images, drawn)
     torch.testing.assert_close(augmenter.apply(images[4:], drawn[4:]), whole[4:], atol=1e-4, rtol=0)

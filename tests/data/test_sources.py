@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.data import sources
 from pipeline.errors import ChecksumError, DataError
-from pipeline.params import DigitsData, ImageFolderData
+from pipeline.params import Data, DigitsData, ImageFolderData, ImageNetData
+from tests.photographs import data as photos
 
 CONTENT = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -59,10 +60,14 @@ def folder_data(sha256: str = SHA256, archive: str = "a.tar") -> ImageFolderData
     )  # fmt: skip
 
 
-def fetch(tmp_path: Path, *mirrors: str, data: ImageFolderData | None = None) -> Path:
+def fetch(tmp_path: Path, *mirrors: str, data: Data | None = None) -> Path:
     target = tmp_path / "data" / "archive"
-    sources.fetch(data or folder_data(), target, mirrors, tmp_path / "partial", no_s3)
+    sources.fetch(data or folder_data(), target, mirrors, tmp_path / "partial", no_s3, no_prefix)
     return target
+
+
+def no_prefix(address: str) -> str:
+    raise DataError(f"{address}: no S3 in this test")
 
 
 def no_s3(address: str, path: Path) -> None:
@@ -152,5 +157,44 @@ def test_an_earlier_archive_survives_a_failed_fetch(tmp_path: Path):
 
 def test_digits_need_no_network(tmp_path: Path):
     data = DigitsData(kind="digits", image_size_px=8, test_images=1, val_images=1, split_seed=0)
-    sources.fetch(data, tmp_path / "archive", (), tmp_path / "partial", no_s3)
+    sources.fetch(data, tmp_path / "archive", (), tmp_path / "partial", no_s3, no_prefix)
     assert (tmp_path / "archive").stat().st_size > 10_000
+
+
+def test_the_archive_of_a_large_set_stays_where_it_is(tmp_path: Path):
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "a.tar").write_bytes(CONTENT)
+    data = photos(archive="a.tar", sha256=SHA256)
+    target = fetch(tmp_path, str(tmp_path / "mirror"), data=data)
+    (wanted,) = sources.archives_of(data)
+    kept = sources.kept(wanted, tmp_path / "partial")
+    assert kept.is_symlink() and kept.resolve() == (tmp_path / "mirror" / "a.tar").resolve()
+    assert SHA256 in target.read_text() and str(tmp_path) not in target.read_text()
+    assert sources.keep(wanted, (), tmp_path / "partial", no_s3) == kept
+
+
+def test_a_downloaded_archive_of_a_large_set_is_kept(tmp_path: Path, server: str):
+    data = photos(archive="a.tar", sha256=SHA256)
+    fetch(tmp_path, server, data=data)
+    kept = sources.kept(sources.archives_of(data)[0], tmp_path / "partial")
+    assert not kept.is_symlink() and kept.read_bytes() == CONTENT
+
+
+def test_a_folder_is_known_by_its_content_wherever_it_lies(tmp_path: Path):
+    data, found = photos(archive="pictures/", sha256=None), []
+    for place, content in (("one", b"1"), ("two", b"1"), ("three", b"2")):
+        (tmp_path / place / "pictures/train/a").mkdir(parents=True)
+        (tmp_path / place / "pictures/train/a/x.JPEG").write_bytes(content)
+        found.append(fetch(tmp_path, str(tmp_path / place), data=data).read_text())
+    assert found[0] == found[1] != found[2]
+    with pytest.raises(DataError, match=r"pictures/: no folder of STUDY_MIRRORS has it"):
+        fetch(tmp_path, str(tmp_path / "nowhere"), data=data)
+
+
+def test_imagenets_archives_are_wanted_by_their_published_checksums(tmp_path: Path):
+    data = ImageNetData(
+        kind="imagenet", **photos().model_dump(include=set(ImageNetData.model_fields) - {"kind"})
+    )
+    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(CONTENT)
+    with pytest.raises(ChecksumError, match="md5 1d675b47d978889d74fa0da5fadfb00e"):
+        fetch(tmp_path, str(tmp_path), data=data)

@@ -9,12 +9,14 @@ from pipeline.evaluation.scores import (
     bootstrap_ci95,
     calibration_error,
     gain_pct,
+    outcomes,
+    outcomes_of,
     scores,
     softmax,
 )
 from pipeline.params import Evaluation
 
-RECIPE = Evaluation(bootstrap_resamples=4000, bootstrap_seed=0, calibration_bins=10)
+RECIPE = Evaluation(scales_px=None, bootstrap_resamples=4000, bootstrap_seed=0, calibration_bins=10)
 
 
 def predictions(rng: np.random.Generator, count: int = 500, classes: int = 8) -> Predictions:
@@ -26,7 +28,7 @@ def predictions(rng: np.random.Generator, count: int = 500, classes: int = 8) ->
 
 def test_scores_are_scikit_learns(rng: np.random.Generator):
     said = predictions(rng)
-    found = scores(said, "test", RECIPE)
+    found = scores(outcomes_of(said), 8, "test", RECIPE)
     classes = range(8)
     for name, k in (("test_error_pct", 1), ("test_top5_error_pct", 5)):
         wanted = top_k_accuracy_score(said.labels, said.probabilities, k=k, labels=classes)
@@ -37,14 +39,28 @@ def test_scores_are_scikit_learns(rng: np.random.Generator):
 
 
 def test_top_5_of_five_classes_says_nothing(rng: np.random.Generator):
-    assert scores(predictions(rng, classes=5), "val", RECIPE)["val_top5_error_pct"] is None
+    said = scores(outcomes_of(predictions(rng, classes=5)), 5, "val", RECIPE)
+    assert said["val_top5_error_pct"] is None
+
+
+def test_a_thousand_classes_have_no_confusion_matrix(rng: np.random.Generator):
+    said = scores(outcomes_of(predictions(rng, classes=101)), 101, "val", RECIPE)
+    assert said["val_confusion"] is None
+
+
+def test_ties_go_by_class():
+    found = outcomes(np.array([[0.4, 0.4, 0.2], [0.4, 0.4, 0.2]]), np.array([0, 1]))
+    assert found.rank.tolist() == [0, 1]
+    assert found.predicted.tolist() == [0, 0]
 
 
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
     labels = np.array([0, 1, 0, 0])
     # bin of 0.9: right half the time; bin of 0.6: always
-    assert calibration_error(probabilities, labels, 10) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert calibration_error(outcomes(probabilities, labels), 10) == pytest.approx(
+        0.5 * 0.4 + 0.5 * 0.4
+    )
 
 
 def test_the_interval_is_the_plain_bootstraps(rng: np.random.Generator):

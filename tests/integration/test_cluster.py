@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -21,6 +22,7 @@ from pipeline.storage.s3 import Storage
 from pipeline.training.state import parse_history_csv
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import key_of, result_of, start, store_of, update_of, wait_for
+from tests.photographs import images, small_study
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 UPDATES = 3000
@@ -354,3 +356,34 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
     facts = json.loads((study / "runs/four/model.json").read_text())
     assert facts["workers"] == 1
     assert facts["updates"] == UPDATES
+
+
+def test_photographs_are_packed_and_evaluated_by_the_nodes(
+    tmp_path: Path, address: str, storage: Storage
+):
+    for name, content in images(60, 20).items():
+        storage.put(f"photographs/{name}", content)
+    archive = f"s3://{storage.bucket}/photographs/"
+    folder = copy_study(tmp_path / "study", lambda document: small_study(document, archive, None))
+    there = {"RAY_ADDRESS": address, "STUDY_CACHE_DIR": str(tmp_path)}
+    for target in ("prepare", "evaluate@plain-18"):
+        done = run_in(folder, "dvc", "repro", target, **there)
+        assert done.returncode == 0, done.stdout + done.stderr
+    kinds = [job.facts.get("kind") for job in Cluster(address, "").jobs()]
+    assert kinds.count("packing") == kinds.count("evaluation") == 1
+    facts = json.loads((folder / "data/digest.json").read_text())
+    assert facts["images"] == {"train": 90, "val": 30, "test": 40}
+
+    scores = folder / "scores/plain-18"
+    with np.load(scores / "predictions.npz") as file:
+        of_cluster = {name: file[name] for name in file}
+    assert {"test_ten_crops_logits", "test_scales_logits"} <= of_cluster.keys()
+    here = run_in(folder, "python", "-m", "stages.evaluate", "plain-18")
+    assert here.returncode == 0, here.stderr
+    with np.load(scores / "predictions.npz") as file:
+        for name, values in of_cluster.items():
+            assert values == pytest.approx(file[name], abs=1e-3), name
+    again = run_in(folder, "python", "-m", "stages.evaluate", "plain-18", **there)
+    assert again.returncode == 0, again.stderr
+    kinds = [job.facts.get("kind") for job in Cluster(address, "").jobs()]
+    assert kinds.count("evaluation") == 1  # its result was on S3

@@ -15,6 +15,7 @@ def row(
     made = {
         "name": f"{kind}-{depth}", "kind": kind, "depth": depth, "seed": 1, "recipe": "r",
         "option": "none" if kind == "plain" else "A", "paper_test_error_pct": None,
+        "family": "cifar", "paper_ten_crops": None,
         "scores": {
             "updates": 100,
             "test_error_pct": error, "test_error_pct_ci95": [error - 1, error + 1],
@@ -113,3 +114,28 @@ def test_table_6_is_a_yardstick_only_at_its_own_budget():
     assert [verdict["verdict"] for verdict in said([published])] == ["agrees"]
     published["paper_test_error_pct"] = 5.0
     assert [verdict["verdict"] for verdict in said([published])] == ["disagrees"]
+
+
+def test_families_do_not_mix_and_have_their_own_sources():
+    rows = [
+        row("plain", 20, 10),
+        row("plain", 18, 30, family="imagenet"),
+        row("plain", 34, 40, family="imagenet"),
+    ]
+    (verdict,) = said(rows)
+    assert verdict["source"] == "section 4.1, figure 4 left"
+    assert "(the paper: 600,000)" in verdict["evidence"]
+
+
+def test_tables_2_and_3_are_a_yardstick_only_at_their_own_budget():
+    short, whole = (
+        row("residual", 34, 30, family="imagenet", paper_ten_crops=(25.03, 7.76), option=option)
+        for option in "AB"
+    )
+    whole["scores"] |= {
+        "updates": 600_000, "test_ten_crops_error_pct": 24.9,
+        "test_ten_crops_error_pct_ci95": [24.6, 25.2],
+    }  # fmt: skip
+    (verdict,) = said([short, whole])
+    assert verdict["verdict"] == "agrees"
+    assert "ten-crop error of 25.03 %" in verdict["claim"]

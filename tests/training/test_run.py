@@ -12,7 +12,7 @@ import torch
 
 from pipeline.data import arrays
 from pipeline.data.augment import augmenter_of
-from pipeline.data.batches import Batches
+from pipeline.data.batches import batches_of
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.params import Row
 from pipeline.training.loop import Step
@@ -174,7 +174,7 @@ def test_averaged_statistics_are_the_means_over_batches(digits_path: Path, row: 
     state = finish(job(digits_path, wanted), Memory())
     data = arrays.load(digits_path)
     augmenter = augmenter_of(wanted.augmentation, data, CPU)
-    batches = Batches(data.train, augmenter, global_batch_size=32, seed=1)
+    batches = batches_of(data.train, augmenter, global_batch_size=32, seed=1, device=CPU)
     with torch.no_grad():  # the batches after the last one
         outs = [state.model.conv1(images) for _, (images, _) in batches.between(18, 22)]
     means = torch.stack([out.mean((0, 2, 3)) for out in outs]).mean(0)

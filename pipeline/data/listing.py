@@ -1,0 +1,216 @@
+"""What images a large source holds and where their bytes are, without reading them.
+
+Archives stay as they are: an image is a place in a tar (ImageNet's training archive is a tar of tars),
+a file of a folder, or an object under an s3:// prefix.
+"""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.io import loadmat
+
+from pipeline.data.archives import members, refuse_link, refuse_unsafe
+from pipeline.data.imagefolder import EXTENSIONS
+from pipeline.errors import DataError
+from pipeline.params import PhotosData
+
+GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """An image: its class by name, its own name, and its bytes' place.
+
+    `container` is a file, or the s3:// address of an object.
+    """
+
+    split: str
+    label: str
+    name: str
+    container: str
+    offset: int
+    length: int
+
+    def read(self) -> bytes:
+        """Returns the image's bytes from a file."""
+        with Path(self.container).open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The entries of the training and of the test part, sorted, and their classes."""
+
+    classes: tuple[str, ...]
+    train: tuple[Entry, ...]
+    test: tuple[Entry, ...]
+
+
+def of_folders(found: Iterable[tuple[str, str, int, int]], data: PhotosData, where: str) -> Listing:
+    """Returns the listing of (name, container, offset, length) in `<split>/<class>/<image>`.
+
+    Raises DataError for fewer than two classes, and for a class that one split lacks.
+    """
+    parts: dict[str, list[Entry]] = {data.train_split: [], data.test_split: []}
+    elsewhere: list[str] = []
+    for name, container, offset, length in found:
+        pure = PurePosixPath(name)
+        if pure.suffix.lower() not in EXTENSIONS or pure.name.startswith("._"):
+            continue
+        if len(pure.parts) < 3 or pure.parts[-3] not in parts:
+            elsewhere.append(name)
+            continue
+        split, label = pure.parts[-3:-1]
+        parts[split].append(Entry(split, label, pure.name, container, offset, length))
+    if elsewhere:
+        print(
+            f"{where}: {len(elsewhere):,} images lie elsewhere than <split>/<class>/ and are not "
+            f"read, such as {elsewhere[0]}"
+        )
+    return _listing(parts[data.train_split], parts[data.test_split], where)
+
+
+def _listing(train: list[Entry], test: list[Entry], where: str) -> Listing:
+    classes = tuple(sorted({entry.label for entry in (*train, *test)}))
+    if len(classes) < 2:
+        raise DataError(
+            f"{where}: found {len(classes)} class(es) {list(classes)}, wanted two or more folders "
+            "<split>/<class>/: check data.archive, data.train_split and data.test_split of params.yaml"
+        )
+    for part, entries in (("training", train), ("test", test)):
+        if lacking := sorted(set(classes) - {entry.label for entry in entries}):
+            raise DataError(
+                f"{where}: the {part} split has no image of {', '.join(lacking[:5])}, wanted every "
+                "class in each split: add images or remove the class"
+            )
+    return Listing(classes, tuple(sorted(train)), tuple(sorted(test)))
+
+
+def in_folder(root: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Yields (name, container, offset, length) of the files under a folder."""
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            path = Path(folder) / name
+            yield path.relative_to(root).as_posix(), str(path), 0, path.stat().st_size
+
+
+def in_tar(path: Path) -> Iterator[tuple[str, str, int, int]]:
+    """Yields (name, container, offset, length) of a plain tar's files; raises DataError."""
+    for name, offset, length in _in_tar(path):
+        yield name, str(path), offset, length
+
+
+def _in_tar(
+    path: Path, part: "_Part | None" = None, start: int = 0
+) -> Iterator[tuple[str, int, int]]:
+    """Yields name, offset in the file and length of a tar's files, or of a tar's that is in it."""
+    try:
+        with tarfile.open(path, "r:", fileobj=part) as tar:
+            for member in tar:
+                refuse_unsafe(path, member.name)
+                refuse_link(path, member)
+                if member.isfile():
+                    yield member.name, start + member.offset_data, member.size
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(
+            f"{path}: not a complete tar archive ({error}): fetch it again, `dvc repro -f fetch`"
+        ) from error
+
+
+def plain_tar(path: Path) -> Path:
+    """Returns a tar that can be read in its middle: the archive, or a copy of it beside it."""
+    if tarfile.is_tarfile(path):
+        with path.open("rb") as file:
+            file.seek(257)
+            if file.read(5) == b"ustar":
+                return path
+    plain = path.with_name(path.name + ".plain.tar")
+    if not plain.exists():
+        part = plain.with_name(plain.name + ".part")
+        with tarfile.open(part, "w") as tar:
+            for name, content in members(path):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        part.replace(plain)
+    return plain
+
+
+def of_imagenet(train: Path, validation: Path, devkit: Path) -> Listing:
+    """Returns the listing of ILSVRC2012's archives; classes are WordNet ids, in their order."""
+    trained = []
+    with train.open("rb") as file:
+        for name, offset, length in _in_tar(train):
+            file.seek(offset)
+            inner = _Part(file, offset, length)
+            for image, place, size in _in_tar(train, inner, offset):
+                label = PurePosixPath(name).stem
+                trained.append(
+                    Entry("train", label, PurePosixPath(image).name, str(train), place, size)
+                )
+    labels = _validation_labels(devkit)
+    tested = [
+        Entry("val", labels[PurePosixPath(name).name], PurePosixPath(name).name, container, offset, length)
+        for name, container, offset, length in in_tar(validation)
+    ]  # fmt: skip
+    return _listing(trained, tested, f"{train.name}, {validation.name}")
+
+
+class _Part(io.RawIOBase):
+    """A part of a file as a file."""
+
+    def __init__(self, file: io.BufferedReader, start: int, length: int) -> None:
+        self._file, self._start, self._length, self._place = file, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = max(0, min(len(buffer), self._length - self._place))
+        self._file.seek(self._start + self._place)
+        content = self._file.read(count)
+        buffer[: len(content)] = content
+        self._place += len(content)
+        return len(content)
+
+
+def _validation_labels(devkit: Path) -> Mapping[str, str]:
+    """Returns the WordNet id of each validation image, from the development kit."""
+    found = {PurePosixPath(name).name: content for name, content in members(devkit)}
+    try:
+        synsets = loadmat(io.BytesIO(found["meta.mat"]), squeeze_me=True)["synsets"]
+        ids = {
+            int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in np.atleast_1d(synsets)
+        }
+        numbers = [int(line) for line in found[GROUND_TRUTH].split()]
+        return {
+            f"ILSVRC2012_val_{place:08d}.JPEG": ids[number]
+            for place, number in enumerate(numbers, start=1)
+        }
+    except Exception as error:
+        # on damaged files scipy raises nearly anything
+        raise DataError(
+            f"{devkit}: wanted meta.mat and {GROUND_TRUTH} of ILSVRC2012's development kit "
+            f"({type(error).__name__}: {error}): fetch it again"
+        ) from error
+
+
+Read = Callable[[Entry], bytes]
+"""Returns an image's bytes, from a file or from S3."""

@@ -1,0 +1,119 @@
+"""Photographs of any size: how a file becomes pixels, and how a box of it becomes a network's input.
+
+Files are read as the field's loaders read ImageNet: what the content is decides, not its name (one of
+ImageNet's JPEGs is a PNG), grey and CMYK become RGB, and EXIF rotations are not applied
+(torchvision's ImageFolder does none of it otherwise). What is odd is counted in `prepare`.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from pipeline.errors import DataError
+
+THUMBNAIL_PX = 64  # the mean image's side: it is smooth
+ODDITIES = ("not_jpeg", "not_rgb", "rotated_by_exif", "undecodable")
+Image.MAX_IMAGE_PIXELS = 100_000_000
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as a shard has it.
+
+    `thumbnail` uint8 (64, 64, 3) is its middle square; `oddities` name what is unusual.
+    """
+
+    content: bytes
+    height: int
+    width: int
+    thumbnail: NDArray[np.uint8]
+    oddities: tuple[str, ...]
+
+
+def opened(content: bytes) -> Image.Image:
+    """Returns the image, not decoded yet; Pillow's errors pass."""
+    return Image.open(io.BytesIO(content))
+
+
+def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int | None) -> Photo:
+    """Returns the photograph with what must be known of it; a large one made smaller if asked for.
+
+    Every byte is decoded, so that a truncated file is found here and not in a training. Raises
+    DataError, which names the image.
+    """
+    try:
+        with opened(content) as image:
+            oddities = _oddities(image)
+            smaller = shorter_side_px is not None and min(image.size) > shorter_side_px
+            if smaller:
+                assert shorter_side_px is not None
+                pixels = image.convert("RGB")
+                pixels = pixels.resize(
+                    size_of(pixels.size, shorter_side_px), Image.Resampling.BILINEAR
+                )
+                out = io.BytesIO()
+                pixels.save(out, "JPEG", quality=quality)
+                content = out.getvalue()
+            else:
+                pixels = image
+            width, height = pixels.size
+            # a JPEG is decoded at a fraction of its size: enough for a thumbnail, and much faster
+            pixels.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
+            thumbnail = _thumbnail(pixels.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # on damaged files Pillow's decoders raise nearly anything
+        raise DataError(
+            f"{name}: the image does not decode ({error}): replace or remove it, or let "
+            "data.undecodable_images of params.yaml allow for it"
+        ) from error
+    return Photo(content, height, width, thumbnail, oddities)
+
+
+def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:
+    """Returns (width, height) of an image whose shorter side is made so long, as torchvision does."""
+    width, height = size
+    if width <= height:
+        return shorter_side_px, shorter_side_px * height // width
+    return shorter_side_px * width // height, shorter_side_px
+
+
+def _oddities(image: Image.Image) -> tuple[str, ...]:
+    rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    found = (image.format != "JPEG", image.mode != "RGB", rotated)
+    return tuple(name for name, is_so in zip(ODDITIES, found, strict=False) if is_so)
+
+
+def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+    width, height = image.size
+    side = min(image.size)
+    left, top = (width - side) / 2, (height - side) / 2
+    small = image.resize(
+        (THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR,
+        box=(left, top, left + side, top + side),
+    )  # fmt: skip
+    return np.asarray(small)
+
+
+def cut(
+    content: bytes, box: tuple[float, float, float, float], size: tuple[int, int], mirror: bool
+) -> NDArray[np.uint8]:
+    """Returns the box (top, left, height, width; pixels) resized to `size`, uint8 (height, width, 3).
+
+    Pillow's antialiased bilinear filter: the same as a crop of the whole image, resized.
+    """
+    top, left, height, width = box
+    with opened(content) as image:
+        pixels = image if image.mode == "RGB" else image.convert("RGB")  # which copies
+        pixels = pixels.resize(
+            (size[1], size[0]), Image.Resampling.BILINEAR,
+            box=(left, top, min(left + width, image.width), min(top + height, image.height)),
+        )  # fmt: skip
+    array: NDArray[np.uint8] = np.asarray(pixels)
+    return array[:, ::-1] if mirror else array

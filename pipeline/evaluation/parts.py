@@ -1,0 +1,91 @@
+"""A network's evaluation in parts, which one machine does in turn or many at once.
+
+Val and test keep their logits, which ensembles need; of training images only what scores need is kept.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.data.arrays import SPLITS, Arrays, Split
+from pipeline.data.shards import Photos
+from pipeline.evaluation import views
+from pipeline.evaluation.scores import Outcomes, outcomes, softmax
+from pipeline.evaluation.views import SCALES, SINGLE, VIEWS
+from pipeline.models.predict import Precision
+from pipeline.models.weights import Trained
+
+TRAIN, LOGITS = "train", "logits"
+Table = dict[str, NDArray[np.generic]]
+"""Logits float32 (N, classes), or the columns of `Outcomes`, by name."""
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """Neighbouring shards of a split in a view, from `first` to `end`; a set in memory is one shard."""
+
+    split: str
+    view: str
+    first: int
+    end: int
+
+    def of(self, data: Arrays) -> Split:
+        """Returns its images."""
+        split: Split = getattr(data, self.split)
+        whole = not isinstance(split.images, Photos)
+        return split if whole else split.of_shards(range(self.first, self.end))
+
+
+def parts_of(data: Arrays, sides_px: Sequence[int] | None) -> list[Part]:
+    """Returns the parts of an evaluation: every shard of every split and view."""
+    found = []
+    for split in SPLITS:
+        images = getattr(data, split).images
+        count = len(images.shards) if isinstance(images, Photos) else 1
+        for view in VIEWS if split == "test" and sides_px else (SINGLE,):
+            found += [Part(split, view, number, number + 1) for number in range(count)]
+    return found
+
+
+def times_shown(view: str, sides_px: Sequence[int] | None) -> int:
+    """Returns how often a view counts an image."""
+    return len(sides_px or ()) if view == SCALES else 1
+
+
+def evaluated(
+    trained: Trained,
+    data: Arrays,
+    part: Part,
+    crop_px: int | None,
+    sides_px: Sequence[int] | None,
+    precision: Precision,
+    device: torch.device,
+    advance: Callable[[int], object] = lambda images: None,
+) -> Table:
+    """Returns the table of a part; `advance` is told of images as they are done."""
+    split = part.of(data)
+    logits = views.logits(trained, part.view, split, crop_px, sides_px, precision, device, advance)
+    if part.split != TRAIN:
+        return {LOGITS: logits}
+    return dict(vars(outcomes(softmax(logits), split.labels.numpy())))
+
+
+def assembled(tables: Mapping[Part, Table]) -> dict[tuple[str, str], Table]:
+    """Returns the tables of whole splits by split and view."""
+    found: dict[tuple[str, str], list[Table]] = {}
+    for part in sorted(tables):
+        found.setdefault((part.split, part.view), []).append(tables[part])
+    return {
+        which: {name: np.concatenate([table[name] for table in some]) for name in some[0]}
+        for which, some in found.items()
+    }
+
+
+def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
+    """Returns what scores need of a table."""
+    if LOGITS in table:
+        return outcomes(softmax(table[LOGITS]), labels)
+    return Outcomes(**table)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Of stage `prepare`: photographs -> shards on S3 and their index."""
+
+import json
+import os
+from pathlib import Path
+
+from infra.local import s3
+from pipeline import params
+from pipeline.cluster import jobs, session
+from pipeline.cluster.jobs import Cluster, Work
+from pipeline.cluster.pack import collected, listed_in_prefix, pack_here
+from pipeline.data import arrays, listing, packing, sources
+from pipeline.data.listing import Listing
+from pipeline.params import ImageNetData, Sharded, canonical_sha256
+from pipeline.storage.shards import LIMIT, ShardStore
+from stages import stage
+from stages.fetch import DOWNLOADS, fetch_s3
+
+PREPARED, DIGEST = Path("data/arrays.safetensors"), Path("data/digest.json")
+
+
+def listed(data: Sharded) -> tuple[Listing, str]:
+    """Returns what images the source has, and what identifies its bytes."""
+    mirrors = os.environ.get("STUDY_MIRRORS", "").split()
+    archives = sources.archives_of(data)
+    kept = [
+        place
+        if (place := sources.kept(wanted, DOWNLOADS)).exists()  # else another machine fetched it
+        else sources.keep(wanted, mirrors, DOWNLOADS, fetch_s3)
+        for wanted in archives
+    ]
+    if isinstance(data, ImageNetData):
+        found = listing.of_imagenet(*(place.resolve() for place in kept))
+    elif kept:
+        tar = listing.plain_tar(kept[0])
+        found = listing.of_folders(listing.in_tar(tar.resolve()), data, kept[0].name)
+    elif data.archive.startswith("s3://"):
+        s3.connect()
+        found = listed_in_prefix(data)
+    else:
+        folder = sources.folder_in(mirrors, data.archive)
+        found = listing.of_folders(listing.in_folder(folder.resolve()), data, data.archive)
+    return found, canonical_sha256(json.loads(Path("data/archive").read_text()))
+
+
+def packed_pieces(data: Sharded, key: str, pieces: list[packing.Piece]) -> list[packing.Packed]:
+    """Returns the packed pieces of a data set, packing what is not on S3 yet.
+
+    An s3:// prefix is packed by the cluster where there is one, all else where its files are: here.
+    """
+    store, address = ShardStore(s3.connect(), key), jobs.address()
+    if stage.is_forced():
+        store.forget()
+    wanted = [piece for piece in pieces if piece.name not in store.done()]
+    if wanted and address and (sources.folder_of(data) or "").startswith("s3://"):
+        there = Cluster(address, stage.occasion())
+        there.require_versions()
+        facts = {"kind": "packing", "row": "prepare", "study": params.load().study}
+        document = {"kind": "packing", "key": key, "data": data.model_dump(mode="json")}
+        document["pieces"] = packing.digest_of(pieces)
+        there.finish(Work(key, "prepare", facts, document))
+    elif wanted:
+        pack_here(wanted, data, key)
+    return collected(pieces, key)
+
+
+def pack(data: Sharded) -> str:
+    """Packs photographs into shards and writes their index; returns what was prepared."""
+    found, source = listed(data)
+    key, pieces = packing.key_of(data, source), packing.plan(data, found)
+    with session.exclusively(s3.state_dir() / "locks" / key, "packing this data set"):
+        packed = packed_pieces(data, key, pieces)
+    odd = packing.oddities(packed)
+    index = packing.index(data, found.classes, pieces, packed)
+    shards = {"count": len(packed), "bytes": sum(part.shard.bytes for part in packed)}
+    arrays.save(index, PREPARED, DIGEST, shards=shards, oddities=odd)
+    counts = ", ".join(f"{len(index[f'{split}_labels']):,} {split}" for split in arrays.SPLITS)
+    unusual = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in odd.items())
+    window = data.shuffle_shards * max(part.shard.bytes for part in packed)
+    return (
+        f"{counts} images in {shards['count']:,} shards ({unusual}); a training uses up to "
+        f"{2 * min(window, shards['bytes']) / 1e9:.1f} GB of them at a time, of the {LIMIT} of its node"
+    )

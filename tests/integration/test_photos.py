@@ -1,0 +1,161 @@
+"""A study of photographs by `dvc repro`: shards on real S3, kills, a damaged shard, three views."""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from pipeline.models import weights
+from pipeline.storage.s3 import Storage
+from pipeline.storage.shards import PREFIX
+from tests.conftest import copy_study, run_in
+from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
+from tests.photographs import images, small_study, tar
+
+pytestmark = pytest.mark.integration
+ROWS = ("plain-18", "long")
+UPDATES = 40
+
+
+def photographs(folder: Path, document: dict) -> None:
+    content = tar(folder / "photographs.tar", images(150, 20)).read_bytes()
+    small_study(document, "photographs.tar", hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A mirror, and a cache of its own for this module."""
+    folder = tmp_path_factory.mktemp("archives")
+    values = {"STUDY_MIRRORS": str(folder), "STUDY_CACHE_DIR": str(folder / "cache")}
+    os.environ |= values
+    yield folder
+    for name in values:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: Path) -> Path:
+    folder = copy_study(
+        tmp_path_factory.mktemp("photos") / "study",
+        lambda document: photographs(archives, document),
+    )
+    (folder / "schedules/long.yaml").write_text(
+        f"shape: cosine\nbase_lr: 0.02\ntotal_updates: {UPDATES}\nwarmup: null\n"
+    )
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "fetch")):
+        done = run_in(folder, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def shards_of(storage: Storage) -> dict[str, object]:
+    """Returns when each object of the shards was written."""
+    pages = storage._client.get_paginator("list_objects_v2").paginate(
+        Bucket=storage.bucket, Prefix=PREFIX
+    )
+    return {o["Key"]: o["LastModified"] for page in pages for o in page.get("Contents", ())}
+
+
+def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, storage: Storage):
+    process = start(study, "python", "-m", "stages.prepare")
+    wait_for(lambda: len([key for key in shards_of(storage) if key.endswith(".facts")]) >= 3)
+    process.kill()
+    process.wait(10)
+    time.sleep(3)  # its tasks end with it
+    before = shards_of(storage)
+    done = run_in(study, "dvc", "repro", "prepare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = shards_of(storage)
+    assert len(whole) > len(before)
+    finished = {key for key in before if key.endswith(".facts")}
+    assert {key: whole[key] for key in finished} == {key: before[key] for key in finished}
+    digest = (study / "data/digest.json").read_bytes()
+    (study / "data/arrays.safetensors").unlink()
+    again = run_in(study, "python", "-m", "stages.prepare")
+    assert again.returncode == 0, again.stderr
+    assert shards_of(storage) == whole
+    assert (study / "data/digest.json").read_bytes() == digest
+    facts = json.loads(digest)
+    assert facts["images"] == {"train": 270, "val": 30, "test": 40}
+    assert facts["oddities"]["undecodable"] == 0
+
+
+@pytest.mark.timeout(400)
+def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, storage: Storage):
+    done = run_in(study, "dvc", "repro", timeout_s=380)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (study / "report/index.html").read_text()
+    assert "Crops and scales" in page and "2 scales" in page
+    for row in ROWS:
+        scores = json.loads((study / f"scores/{row}/metrics.json").read_text())
+        with np.load(study / f"scores/{row}/predictions.npz") as file:
+            for view in ("", "ten_crops_", "scales_"):
+                logits, labels = file[f"test_{view}logits"], file["test_labels"]
+                error = 100 * (logits.argmax(1) != labels).mean()
+                assert scores[f"test_{view}error_pct"] == pytest.approx(error)
+        assert weights.load(study / f"runs/{row}").facts["image_size_px"] == [32, 32]
+    together = json.loads((study / "ensemble/metrics.json").read_text())["declared"]
+    assert {
+        "test_error_pct",
+        "test_ten_crops_error_pct",
+        "test_scales_error_pct",
+    } <= together.keys()
+    again = run_in(study, "dvc", "repro")
+    assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["handover"]
+
+
+def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, storage: Storage):
+    undisturbed = result_of(study, "long")
+    store = store_of(study, "long")
+    store.clear()
+    process = start(study, "python", "-m", "stages.train", "long")
+    wait_for(lambda: update_of(store) >= 10)  # 320 images: the second pass's beginning
+    process.kill()
+    process.wait(10)
+    assert 10 <= update_of(store) < UPDATES
+    done = run_in(study, "python", "-m", "stages.train", "long")
+    assert done.returncode == 0, done.stderr
+    assert "resumed at update" in done.stdout
+    assert result_of(study, "long") == undisturbed
+
+
+def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, tmp_path: Path):
+    key = next(key for key in shards_of(storage) if "train-" in key and key.endswith(".arrow"))
+    content = storage.get(key)
+    storage.put(key, content[:-9] + b"\0" * 9)
+    store_of(study, "long").clear()
+    try:
+        done = run_in(study, "python", "-m", "stages.train", "long", STUDY_CACHE_DIR=str(tmp_path))
+    finally:
+        storage.put(key, content)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "error: " in done.stderr and key in done.stderr and "sha256" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_exported_network_gives_torchs_values(study: Path):
+    done = run_in(study, "python", "-m", "stages.export", "long")
+    assert done.returncode == 0, done.stderr
+    model, images = weights.load(study / "runs/long").model, torch.randn(3, 3, 80, 105)
+    with torch.no_grad():
+        wanted = {"classifier": [model(images)], "backbone": list(model.features(images).values())}
+    for name, tensors in wanted.items():
+        session = onnxruntime.InferenceSession(study / f"export/long/{name}.onnx")
+        found = session.run(None, {"images": images.numpy()})
+        assert len(found) == len(tensors) == (1 if name == "classifier" else 4)
+        program = torch.export.load(study / f"export/long/{name}.pt2").module()
+        with torch.no_grad():
+            again = program(images)
+        for values, other, tensor in zip(
+            found, again if isinstance(again, tuple) else [again], tensors, strict=True
+        ):
+            for exported in (torch.from_numpy(values), other):
+                assert float((exported - tensor).abs().max()) < 1e-4 * float(tensor.abs().max())

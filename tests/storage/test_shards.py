@@ -1,0 +1,104 @@
+"""Shards on a real S3 server, and a node's cache of them."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline.data import packing
+from pipeline.data.listing import Entry
+from pipeline.data.packing import Packed, Piece
+from pipeline.errors import ParamsError, StorageError
+from pipeline.storage.s3 import Storage
+from pipeline.storage.shards import PREFIX, ShardCache, ShardStore
+from tests.photographs import data, images, listed, tar
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STUDY_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("STUDY_CACHE_GB", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def stored(storage: Storage, tmp_path: Path) -> list[tuple[Piece, bytes, Packed]]:
+    """Shards that were packed and stored."""
+    pieces = packing.plan(data(), listed(tar(tmp_path / "photos.tar", images(20, 4))))
+    found = [(piece, *packing.pack(piece, data(), "a-packing", Entry.read)) for piece in pieces]
+    for piece, content, packed in found:
+        ShardStore(storage, "a-packing").put(piece.name, content, packed)
+    return found
+
+
+def test_shards_and_their_facts_come_back(storage: Storage, stored: list, cache_dir: Path):
+    store, cache = ShardStore(storage, "a-packing"), ShardCache(storage)
+    assert store.done() == {piece.name for piece, _, _ in stored}
+    for piece, content, packed in stored:
+        assert store.get(piece.name).tensors() == packed.tensors()
+        assert cache.path(packed.shard).read_bytes() == content
+
+
+def test_a_shard_without_its_facts_is_not_there(storage: Storage, stored: list):
+    storage.delete(f"{PREFIX}a-packing/{stored[0][0].name}.facts")
+    assert stored[0][0].name not in ShardStore(storage, "a-packing").done()
+
+
+def test_a_damaged_shard_is_named_and_not_used(storage: Storage, stored: list, cache_dir: Path):
+    _, content, packed = stored[0]
+    storage.put(PREFIX + packed.shard.key, content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StorageError, match=packed.shard.key) as caught:
+        ShardCache(storage).path(packed.shard)
+    assert packed.shard.sha256 in str(caught.value)
+    assert not list(cache_dir.rglob("*.arrow"))
+
+
+def test_a_cut_off_file_in_the_cache_is_fetched_again(
+    storage: Storage, stored: list, cache_dir: Path
+):
+    _, content, packed = stored[0]
+    path = ShardCache(storage).path(packed.shard)
+    path.write_bytes(content[:100])
+    assert ShardCache(storage).path(packed.shard).read_bytes() == content
+
+
+def test_the_cache_is_bounded_and_forgets_what_was_not_used_for_longest(
+    storage: Storage, stored: list, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shards = [packed.shard for _, _, packed in stored]
+    monkeypatch.setenv("STUDY_CACHE_GB", str(3.5 * max(shard.bytes for shard in shards) / 1e9))
+    cache = ShardCache(storage)
+    for shard in shards:
+        cache.path(shards[0])  # used again and again
+        cache.path(shard)
+        size = sum(path.stat().st_size for path in cache_dir.rglob("*.arrow"))
+        assert size <= 3.5e0 * max(shard.bytes for shard in shards)
+    names = {path.stem for path in cache_dir.rglob("*.arrow")}
+    assert {shards[0].sha256, shards[-1].sha256} <= names
+    assert shards[1].sha256 not in names
+
+
+def test_many_ask_for_one_shard_and_it_is_fetched_whole(
+    storage: Storage, stored: list, cache_dir: Path
+):
+    _, content, packed = stored[0]
+    found: list[bytes] = []
+
+    def ask() -> None:
+        found.append(ShardCache(storage).path(packed.shard).read_bytes())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [content] * 8
+
+
+@pytest.mark.parametrize("limit", ["much", "0", "-1", "nan"])
+def test_a_limit_that_is_none_is_refused(
+    storage: Storage, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+):
+    monkeypatch.setenv("STUDY_CACHE_GB", limit)
+    with pytest.raises(ParamsError, match="STUDY_CACHE_GB"):
+        ShardCache(storage)
