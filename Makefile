@@ -8,7 +8,7 @@ STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install study status up down cluster-up cluster-down jobs stop submit plan ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down jobs stop submit plan export ui publish params check test bench lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ submit: install ## hand the study to that cluster and return
 plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
 	@dvc repro --quiet prepare && python -m stages.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
 
+export: install ## a trained row as ONNX and torch.export: make export RUN=<row>
+	@python -m stages.export "$(RUN)"
+
 ui: install ## the MLflow UI on loopback (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui
 
@@ -75,8 +78,9 @@ check: install ## ruff, mypy, import rules
 test: install ## all tests, real S3, Ray, MLflow and DVC included
 	pytest
 
-bench: install ## the training loop against the conventional loop and the bare step
+bench: install ## the training loop, and the input of photographs, against the conventional ones
 	python -m benchmarks.bench
+	python -m benchmarks.photos
 
 schema: install ## write docs/schema/*.json from the types
 	python -m infra.schema
