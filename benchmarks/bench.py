@@ -32,13 +32,13 @@ from torchvision import transforms
 from pipeline.data import digits
 from pipeline.data.arrays import Split
 from pipeline.data.augment import PadCropper
-from pipeline.data.batches import Batches
+from pipeline.data.batches import batches_of
 from pipeline.models.archs import arch_of
-from pipeline.models.predict import autocast, device
+from pipeline.models.predict import autocast, device, keep_freed_memory
 from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork, PadCrop
 from pipeline.training.capture import CapturedStep
-from pipeline.training.hardware import hardware, keep_freed_memory
+from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step, train
 from pipeline.training.schedule import CosineSchedule
 from pipeline.training.state import TrainingState
@@ -129,10 +129,9 @@ def conventional(depth: int, split: Split) -> Measure:
     return measure
 
 
-def our_step(depth: int) -> tuple[TrainingState, Step | CapturedStep]:
+def our_step(model: torch.nn.Module) -> tuple[TrainingState, Step | CapturedStep]:
     """Returns a training and its update as `pipeline.training.run` makes them."""
     keep_freed_memory()
-    model = network(depth)
     state = TrainingState(model, sgd(model, fused=True))
     step = Step(model, state.optimizer, "bfloat16", label_smoothing=0.0, pieces=1)
     return state, CapturedStep(step) if DEVICE.type == "cuda" else step
@@ -140,12 +139,11 @@ def our_step(depth: int) -> tuple[TrainingState, Step | CapturedStep]:
 
 def ours(depth: int, split: Split) -> Measure:
     """`pipeline.training.loop.train`."""
-    state, step = our_step(depth)
-    split = split.to(DEVICE)
+    state, step = our_step(network(depth))
     augmenter = PadCropper(
         PadCrop(kind="pad_crop", pad_px=4, mirror=True), split.images.float().mean(0)
     )
-    batches = Batches(split, augmenter, global_batch_size=BATCH, seed=1)
+    batches = batches_of(split, augmenter, global_batch_size=BATCH, seed=1, device=DEVICE)
 
     def measure(updates: int) -> float:
         total = state.update + updates

@@ -12,9 +12,10 @@ import time
 import torch
 
 from pipeline.models.archs import arch_of
+from pipeline.models.predict import keep_freed_memory
 from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork
-from pipeline.training.hardware import hardware, keep_freed_memory
+from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step
 
 BATCH = 128
