@@ -7,6 +7,7 @@ scale away (docs/adr/0004). What is drawn for an image depends on the generator 
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class Augmenter(Protocol):
 
 def augmenter_of(recipe: Augmentation, arrays: Arrays, device: torch.device) -> Augmenter:
     """Returns the augmenter of a recipe, with the data set's mean and colours, on `device`."""
-    mean, colour = arrays.mean.to(device), arrays.colour.to(device)
+    mean, colour = arrays.mean.to(device), arrays.colour
     if isinstance(recipe, PadCrop):
         return PadCropper(recipe, mean)
     return BoxCropper(recipe, mean, colour)
@@ -145,14 +146,25 @@ class BoxCropper:
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Returns the crops."""
-        drawn = drawn.to(images.device)
-        crops = resample(images, drawn[:, :4], drawn[:, 4] == 1, self._recipe.crop_px)
-        return self.colour(crops, drawn)
+        boxes, mirror = drawn[:, :4].to(images.device), drawn[:, 4].to(images.device) == 1
+        crops = resample(images, boxes, mirror, self._recipe.crop_px)
+        return self.colour(crops, self.shift(drawn).to(images.device))
 
-    def colour(self, crops: Tensor, drawn: Tensor) -> Tensor:
+    def shift(self, drawn: Tensor) -> Tensor:
+        """Returns how far colours move along the principal components, float32 (N, C), not on a GPU.
+
+        Loader processes call it, which cannot use their parent's GPU.
+        """
+        return drawn[:, 5:].float() @ self._colour.T
+
+    def colour(self, crops: Tensor, shift: Tensor) -> Tensor:
         """Returns crops (N, H', W', C) of any type as `apply` returns them.
 
-        They are less the mean, and moved along the principal components, each by its own amount.
+        They are less the mean, and moved by `shift` float32 (N, C). On a processor one thread does
+        it: torch's other threads would wait for their next work by spinning, beside the decoders.
         """
-        shift = drawn[:, 5:].to(crops.device).float() @ self._colour.T
-        return torch.sub(crops, self._mean).add_(shift[:, None, None]).permute(0, 3, 1, 2)
+        if crops.device.type != "cpu":
+            return torch.sub(crops, self._mean).add_(shift[:, None, None]).permute(0, 3, 1, 2)
+        out = np.subtract(crops.numpy(), self._mean.numpy(), dtype=np.float32)
+        out += shift[:, None, None].numpy()
+        return torch.from_numpy(out).permute(0, 3, 1, 2)

@@ -178,22 +178,18 @@ class StreamedBatches:
 
     def between(self, first: int, end: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Yields (update, batch)."""
-        updates = range(first, end)
-        device = self._labels.device
-        for update, images in zip(
-            updates, answers(self._photos, self._request, updates, self.order, device), strict=True
-        ):
-            places, drawn = self._drawn(update)
-            yield update, (self._augmenter.colour(images, drawn), self._labels[places.to(device)])
-
-    def _drawn(self, update: int) -> tuple[Tensor, Tensor]:
-        places = self.order.indices(update)
-        drawn = drawn_at(self._augmenter, self._photos.sizes[places], self._seed, update)
-        return places[self._share], drawn[self._share]
+        updates, device = range(first, end), self._labels.device
+        answered = answers(self._photos, self._request, updates, self.order, device)
+        for update, (images, places, shift) in zip(updates, answered, strict=True):
+            labels = self._labels[places.to(device)]
+            yield update, (self._augmenter.colour(images, shift), labels)
 
     def _request(self, update: int) -> Request:
-        places, drawn = self._drawn(update)
-        return Request(places, drawn[:, :4], drawn[:, 4] == 1, self._augmenter.size)
+        places = self.order.indices(update)
+        drawn = drawn_at(self._augmenter, self._photos.sizes[places], self._seed, update)
+        places, drawn = places[self._share], drawn[self._share]
+        boxes, mirror, shift = drawn[:, :4], drawn[:, 4] == 1, self._augmenter.shift(drawn)
+        return Request(places, boxes, mirror, shift, self._augmenter.size)
 
 
 def drawn_at(augmenter: Augmenter, sizes: Tensor, seed: int, update: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Shards of photographs: Arrow files, read in the middle without reading the rest (docs/adr/0010).
 
 A shard is a table of `image` (the file's bytes), `label`, `id` and `name`, uncompressed, so that
-pyarrow, pandas or Ray Data read it too. Which bytes it must have stands in the data set's index.
+pyarrow, pandas or polars read it too. Which bytes it must have stands in the data set's index.
 """
 
 import hashlib

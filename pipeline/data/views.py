@@ -37,29 +37,44 @@ class Request:
     """Boxes of images, to be resized to one size (height, width).
 
     `places` int64 (n,) in the split; `boxes` float64 (n, 4): top, left, height, width in pixels;
-    `mirror` bool (n,).
+    `mirror` bool (n,); `shift` float32 (n, 3): how far each one's colours are to be moved.
     """
 
     places: Tensor
     boxes: Tensor
     mirror: Tensor
+    shift: Tensor
     size: tuple[int, int]
 
+    @staticmethod
+    def plain(places: Tensor, boxes: Tensor, size: tuple[int, int]) -> "Request":
+        """Returns a request for boxes as they are."""
+        count = len(places)
+        straight = torch.zeros(count, dtype=torch.bool)
+        return Request(places, boxes, straight, torch.zeros(count, 3), size)
 
-class _Answers(Dataset[Tensor | StudyError]):
-    """The tensor of each request, made in a loader's process; or what is wrong, by its own text."""
+
+Answer = tuple[Tensor, Tensor, Tensor]
+"""Images uint8 (n, height, width, 3), and their request's places and shift.
+
+What the decoding processes know already, the one that trains does not compute again.
+"""
+
+
+class _Answers(Dataset[Answer | StudyError]):
+    """The answer to each request, made in a loader's process; or what is wrong, by its own text."""
 
     def __init__(self, photos: Photos, request: Callable[[int], Request]) -> None:
         self._photos, self._request = photos, request
 
-    def __getitem__(self, number: int) -> Tensor | StudyError:
-        """Returns uint8 (n, height, width, 3)."""
+    def __getitem__(self, number: int) -> Answer | StudyError:
+        """Returns an answer."""
         try:
             return self._made(number)
         except StudyError as error:  # raised here, it would come with this process's traceback
             return error
 
-    def _made(self, number: int) -> Tensor:
+    def _made(self, number: int) -> Answer:
         request = self._request(number)
         out = np.empty((len(request.places), *request.size, 3), dtype=np.uint8)
         for line, (place, box, mirror) in enumerate(
@@ -71,7 +86,7 @@ class _Answers(Dataset[Tensor | StudyError]):
             )
         ):
             out[line] = cut(self._photos.content(place), tuple(box), request.size, mirror)
-        return torch.from_numpy(out)
+        return torch.from_numpy(out), request.places, request.shift
 
 
 class Windows(Protocol):
@@ -90,8 +105,8 @@ def answers(
     numbers: range,
     windows: Windows,
     device: torch.device,
-) -> Iterator[Tensor]:
-    """Yields uint8 (n, height, width, 3) for each number, in order, on `device`.
+) -> Iterator[Answer]:
+    """Yields the answer for each number, in order, its images and shift on `device`.
 
     As many processes decode as this one may have threads; the next window's shards are fetched while
     this one's are used.
@@ -108,15 +123,16 @@ def answers(
     )
     pool, fetched = ThreadPoolExecutor(FETCHES_AT_ONCE), -1
     try:
-        for number, images in zip(numbers, loader, strict=True):
+        for number, answer in zip(numbers, loader, strict=True):
             for window in range(windows.window_of(number), windows.window_of(number) + 2):
                 if window > fetched:
                     fetched = window
                     for shard in windows.shards_in(window):  # what goes wrong shows when it is read
                         pool.submit(_files(photos).path, photos.shards[shard])
-            if isinstance(images, StudyError):
-                raise images
-            yield images.to(device, non_blocking=True)
+            if isinstance(answer, StudyError):
+                raise answer
+            images, places, shift = answer
+            yield images.to(device, non_blocking=True), places, shift.to(device, non_blocking=True)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -205,10 +221,11 @@ def _sequential(
 ) -> Iterator[Tensor]:
     def request(number: int) -> Request:
         places = pieces[number].places
-        straight = torch.zeros(len(places), dtype=torch.bool)
-        return Request(places, boxes[places], straight, pieces[number].size)
+        return Request.plain(places, boxes[places], pieces[number].size)
 
-    yield from answers(photos, request, range(len(pieces)), _InOrder(photos, pieces), device)
+    numbers, windows = range(len(pieces)), _InOrder(photos, pieces)
+    for images, _, _ in answers(photos, request, numbers, windows, device):
+        yield images
 
 
 def inputs(

@@ -133,11 +133,14 @@ def test_a_photograph_is_cropped_as_an_image_in_memory_is(photos: arrays.Arrays)
     """Decoding, cutting and resizing of one photograph agree with BoxCropper on its pixels."""
     made = streamed(photos)
     for update, (images, _) in made.between(0, 2):
-        places, drawn = made._drawn(update)
-        for line, place in enumerate(places.tolist()):
+        request = made._request(update)
+        drawn = torch.cat([request.boxes, request.mirror[:, None].double()], dim=1)
+        for line, place in enumerate(request.places.tolist()):
             with Image.open(io.BytesIO(photos.train.images.content(place))) as image:
                 pixels = torch.from_numpy(np.array(image.convert("RGB")))[None]
-            single = made._augmenter.apply(pixels, drawn[line : line + 1])[0]
+            none = torch.zeros(1, 3, dtype=torch.float64)  # the shift is added below
+            single = made._augmenter.apply(pixels, torch.cat([drawn[line : line + 1], none], 1))[0]
+            single += request.shift[line][:, None, None]
             assert float((single - images[line]).abs().max()) < 2  # rounded to whole values, twice
 
 
