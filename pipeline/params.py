@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -118,48 +118,51 @@ class Cifar10Data(Section):
     split_seed: NonNegativeInt
 
 
-def _refuse_equal_splits(data: "ImageFolderData | PhotosData") -> None:
-    if data.train_split == data.test_split:
-        raise ValueError(
-            f"train_split and test_split are both {data.train_split}: the test images must be "
-            "others; name two folders"
-        )
+class _Folders(Section):
+    """Images in `<split>/<class>/`: an archive with its sha256, or without one a place that ends in /.
+
+    Such a place begins with `PLACE`, and errors call it `PLACE_NAME`.
+    """
+
+    PLACE: ClassVar[str]
+    PLACE_NAME: ClassVar[str]
+    archive: str
+    sha256: Sha256 | None
+    train_split: str
+    test_split: str
+
+    @model_validator(mode="after")
+    def _test_is_not_train(self) -> Self:
+        if self.train_split == self.test_split:
+            raise ValueError(
+                f"train_split and test_split are both {self.train_split}: the test images must be "
+                "others; name two folders"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _archive_has_checksum(self) -> Self:
+        place = self.archive.startswith(self.PLACE) and self.archive.endswith("/")
+        if place != (self.sha256 is None):
+            raise ValueError(
+                f"archive {self.archive}: an archive needs its sha256 (`sha256sum FILE`), "
+                f"and {self.PLACE_NAME} ending in / has `sha256: null`"
+            )
+        return self
 
 
-def _require_checksum(data: "ImageFolderData | PhotosData", prefix: bool, what: str) -> None:
-    if prefix != (data.sha256 is None):
-        raise ValueError(
-            f"archive {data.archive}: an archive needs its sha256 (`sha256sum FILE`), "
-            f"and {what} ending in / has `sha256: null`"
-        )
-
-
-class ImageFolderData(Section):
+class ImageFolderData(_Folders):
     """Images in `<split>/<class>/`, in an archive or under an s3:// prefix.
 
     `archive` is a file name that the mirrors know, or an http(s):// or s3:// address of one, with
     its sha256; or an s3:// prefix that ends in `/`, with `sha256: null`.
     """
 
+    PLACE, PLACE_NAME = "s3://", "an s3:// prefix"
     kind: Literal["imagefolder"]
-    archive: str
-    sha256: Sha256 | None
-    train_split: str
-    test_split: str
     image_size_px: PositiveInt
     val_images: PositiveInt
     split_seed: NonNegativeInt
-
-    @model_validator(mode="after")
-    def _test_is_not_train(self) -> Self:
-        _refuse_equal_splits(self)
-        return self
-
-    @model_validator(mode="after")
-    def _archive_has_checksum(self) -> Self:
-        prefix = self.archive.startswith("s3://") and self.archive.endswith("/")
-        _require_checksum(self, prefix, "an s3:// prefix")
-        return self
 
 
 class _Sharded(Section):
@@ -167,7 +170,8 @@ class _Sharded(Section):
 
     `shorter_side_px` limits the shorter side (a longer one is resized and written as JPEG of
     `jpeg_quality`); null for both keeps every file as it is. A shard holds files of about
-    `shard_mb` million bytes, counted before they are made smaller. Training shuffles the shards, and then the images of `shuffle_shards` shards at a time.
+    `shard_mb` million bytes, counted before they are made smaller. Training
+    shuffles the shards, and then the images of `shuffle_shards` shards at a time.
     `undecodable_images` is how many may be left out.
     """
 
@@ -198,28 +202,15 @@ class ImageNetData(_Sharded):
     kind: Literal["imagenet"]
 
 
-class PhotosData(_Sharded):
+class PhotosData(_Folders, _Sharded):
     """Photographs in ImageNet's layout, `<split>/<class>/<image>`.
 
     `archive` is a tar or zip that the mirrors know, or an http(s):// or s3:// address of one, with
     its sha256; or, ending in `/`, a folder that a mirror has or an s3:// prefix, with `sha256: null`.
     """
 
+    PLACE, PLACE_NAME = "", "a folder or prefix"
     kind: Literal["photos"]
-    archive: str
-    sha256: Sha256 | None
-    train_split: str
-    test_split: str
-
-    @model_validator(mode="after")
-    def _test_is_not_train(self) -> Self:
-        _refuse_equal_splits(self)
-        return self
-
-    @model_validator(mode="after")
-    def _archive_has_checksum(self) -> Self:
-        _require_checksum(self, self.archive.endswith("/"), "a folder or prefix")
-        return self
 
 
 Small = DigitsData | Cifar10Data | ImageFolderData

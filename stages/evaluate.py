@@ -25,22 +25,22 @@ from pipeline.evaluation.views import SINGLE
 from pipeline.files import write_json
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
-from pipeline.params import Evaluation, Row
+from pipeline.models.weights import Trained
+from pipeline.params import Row
 from pipeline.progress import Progress
 from pipeline.storage.shards import ShardCache
 from stages import stage
 
 PREPARED = Path("data/arrays.safetensors")
 Tables = dict[tuple[str, str], Table]
+Sides = tuple[int, ...] | None
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
 
 
-def tables_here(name: str, row: Row, recipe: Evaluation) -> Tables:
+def tables_here(name: str, row: Row, sides: Sides, data: Arrays, trained: Trained) -> Tables:
     """Returns what this machine finds of a row, by split and view."""
     keep_freed_memory()
-    trained, sides = weights.load(Path("runs") / name), recipe.scales_px
     trained.model.to(device())
-    data = arrays.load(PREPARED, ShardCache(s3.connect()) if sides else None)
     tables = {}
     for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
         label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
@@ -54,27 +54,28 @@ def tables_here(name: str, row: Row, recipe: Evaluation) -> Tables:
     return assembled(tables)
 
 
-def tables_of(name: str, row: Row, recipe: Evaluation, data: Arrays) -> Tables:
+def tables_of(name: str, row: Row, sides: Sides, data: Arrays, trained: Trained) -> Tables:
     """Returns what this machine or the cluster finds of a row, by split and view."""
-    if recipe.scales_px:
-        from stages import evaluate_there  # Ray: not needed for small sets
+    if sides:
+        from stages import evaluate_there, where  # Ray: not needed for small sets
 
-        if there := evaluate_there.cluster():
-            return evaluate_there.tables(there, name, row, recipe.scales_px, data)
-    return tables_here(name, row, recipe)
+        if there := where.cluster():
+            return evaluate_there.tables(there, name, row, trained.facts["sha256"], data)
+    return tables_here(name, row, sides, data, trained)
 
 
 def main(name: str) -> None:
     """Evaluates the row `name`."""
     study = params.load()
-    row, recipe, data = params.row_of(study, name), study.evaluation, arrays.load(PREPARED)
-    tables, found = tables_of(name, row, recipe, data), {}
+    row, recipe = params.row_of(study, name), study.evaluation
+    sides, trained = recipe.scales_px, weights.load(Path("runs") / name)
+    data = arrays.load(PREPARED, ShardCache(s3.connect()) if sides else None)
+    tables, found = tables_of(name, row, sides, data, trained), {}
     for (split, view), table in tables.items():
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
         prefix = split if view == SINGLE else f"{split}_{view}"
         found |= scores(outcomes, len(data.classes), prefix, recipe)
-    facts = weights.load(Path("runs") / name).facts
-    found |= {timing: facts[timing] for timing in TIMINGS}
+    found |= {timing: trained.facts[timing] for timing in TIMINGS}
     predictions.save(Path("scores") / name / "predictions.npz", tables, data)
     write_json(Path("scores") / name / "metrics.json", found)
     low, high = found["test_error_pct_ci95"]

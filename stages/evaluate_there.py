@@ -4,51 +4,43 @@ from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import jobs
 from pipeline.cluster.jobs import Cluster, Work
 from pipeline.data.arrays import Arrays
 from pipeline.errors import StorageError
 from pipeline.evaluation.parts import Table
-from pipeline.models import weights
 from pipeline.params import Row, canonical_sha256
-from pipeline.storage.datasets import DataSets
 from pipeline.storage.evaluations import EvaluationStore
 from pipeline.training.identity import KEY_LENGTH, source_digest
-from stages import stage
-
-
-def cluster() -> Cluster | None:
-    """Returns the cluster that RAY_ADDRESS names, or None."""
-    address = jobs.address()
-    return Cluster(address, stage.occasion()) if address else None
+from stages import stage, where
 
 
 def tables(
-    there: Cluster, name: str, row: Row, scales_px: tuple[int, ...], data: Arrays
+    there: Cluster, name: str, row: Row, network: str, data: Arrays
 ) -> dict[tuple[str, str], Table]:
-    """Returns what the cluster finds of a row, by split and view; what S3 has is not computed again."""
-    folder, storage, execution = Path("runs") / name, s3.connect(), params.load().execution
+    """Returns what the cluster finds of a row, by split and view; what S3 has is not computed again.
+
+    `network` is the sha256 of the row's weights.
+    """
+    study, storage = params.load(), s3.connect()
     what = {
         "data": data.digest,
-        "scales_px": list(scales_px),
+        "scales_px": list(study.evaluation.scales_px or ()),
         "crop_px": row.crop_px,
         "precision": row.precision,
     }
-    network = weights.load(folder).facts["sha256"]
     source = source_digest("models", "data", "evaluation")
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
     store = EvaluationStore(storage, key)
     if stage.is_forced():
         store.clear()
     if (found := store.tables()) is None:
-        there.require_versions()
-        there.require_room(f"models.{name}", 1, execution.share)
-        DataSets(storage).upload(data.digest, Path("data/arrays.safetensors"))
-        store.put_network(folder)
-        facts = {"kind": "evaluation", "row": name, "study": params.load().study}
+        where.make_ready(there, data, storage)
+        there.require_room(f"models.{name}", 1, study.execution.share)
+        store.put_network(Path("runs") / name)
+        facts = {"kind": "evaluation", "row": name, "study": study.study}
         title = f"evaluate {name}"
         document = {
-            **what, "kind": "evaluation", "name": title, "key": key, "share": execution.share,
+            **what, "kind": "evaluation", "name": title, "key": key, "share": study.execution.share,
         }  # fmt: skip
         there.finish(Work(key, title, facts, document))
         found = store.tables()

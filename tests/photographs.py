@@ -48,8 +48,8 @@ def images(train: int, test: int) -> dict[str, bytes]:
 
 
 def tar(path: Path, contents: dict[str, bytes]) -> Path:
-    """Writes files as a tar."""
-    with tarfile.open(path, "w") as archive:
+    """Writes files as a tar, compressed if its name says so."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
         for name, content in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

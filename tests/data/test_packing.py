@@ -145,12 +145,7 @@ def test_a_folder_and_its_tar_list_the_same(tmp_path: Path, contents: dict, arch
 
 
 def test_a_compressed_archive_is_rewritten_once(tmp_path: Path, contents: dict):
-    with tarfile.open(tmp_path / "photos.tar.gz", "w:gz") as packed:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            packed.addfile(member, io.BytesIO(content))
-    plain = listing.plain_tar(tmp_path / "photos.tar.gz")
+    plain = listing.plain_tar(tar(tmp_path / "photos.tar.gz", contents))
     assert plain == listing.plain_tar(tmp_path / "photos.tar.gz") != tmp_path / "photos.tar.gz"
     assert listing.plain_tar(plain) == plain
     assert {e.read() for e in listed(plain).test} <= set(contents.values())
