@@ -6,9 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export DVC_NO_ANALYTICS := 1
 
-.PHONY: help install study status up down cluster-up cluster-down jobs stop submit plan export ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-memory jobs stop submit plan export ui publish params check test bench lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,12 +19,11 @@ $(VENV)/.installed: requirements.lock
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@$(BIN)/python -m infra.local.hook
 	@touch $@
 
 study: install params up ## rerun the study in params.yaml; STUDY=name puts studies/name.yaml there first
-	dvc repro
-	@echo "report:    $(CURDIR)/report/index.html"
-	@echo "MLflow UI: make ui"
+	@python -m infra.local study
 
 params:
 ifneq ($(STUDY),)
@@ -62,7 +60,10 @@ plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=ro
 export: install ## a trained row as ONNX and torch.export: make export RUN=<row>
 	@python -m stages.export "$(RUN)"
 
-ui: install ## the MLflow UI on loopback (STUDY_UI_PORT, default 5000)
+doctor: install ## look at all that the study needs, and say what to do about what is amiss
+	@python -m infra.local doctor
+
+ui: install ## the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui
 
 publish: install ## send to MLflow whatever it lacks
@@ -75,8 +76,21 @@ check: install ## ruff, mypy, import rules
 	lint-imports
 	python -m infra.schema --check
 
+quick: install ## units and static checks, no services, in a minute
+	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
+	pytest -q -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
+
 test: install ## all tests, real S3, Ray, MLflow and DVC included
 	pytest
+
+trial-kills: install ## a training and a cluster's worker killed ten times at random moments
+	pytest -m trial -k killed_at_random
+
+trial-hosts: install ## a host lost for good, the head cut off (network namespaces, as root)
+	pytest -m trial tests/integration/test_hosts.py
+
+trial-memory: install ## 1,202 layers at batch 128 within 16 GB
+	pytest -m trial -k 1202
 
 bench: install ## the training loop, and the input of photographs, against the conventional ones
 	python -m benchmarks.bench

@@ -24,7 +24,7 @@ from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
 from pipeline.training.identity import run_key
-from pipeline.training.run import TrainJob
+from pipeline.training.job import TrainJob
 from pipeline.training.schedule import Schedule
 from stages import where
 

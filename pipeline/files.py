@@ -1,18 +1,31 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks."""
 
 import json
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ResourceError
+from filelock import FileLock, Timeout
+
+from pipeline.errors import BusyError, ResourceError
+
+LOCK_TIMEOUT_S = 5.0  # a killed predecessor needs a moment to go
+
+SHORT = 24  # characters of a folder for temporary files under which sockets may lie
 
 
-def private_folder() -> Path:
-    """Returns a folder among temporary ones that is this user's alone; raises ResourceError."""
-    path = Path(tempfile.gettempdir()) / f"resnet-study-{os.getuid()}"
+def private_folder(*, short: bool = False) -> Path:
+    """Returns a folder among temporary ones that is this user's alone; raises ResourceError.
+
+    A `short` one is for sockets, whose paths may have some hundred characters; a long TMPDIR, as Slurm
+    and macOS set it, is left for /tmp then.
+    """
+    base = tempfile.gettempdir()
+    path = Path("/tmp" if short and len(base) > SHORT else base) / f"study-{os.getuid()}"
     path.mkdir(exist_ok=True, mode=0o700)
     facts = path.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
@@ -37,3 +50,20 @@ def write(path: Path, content: bytes | str) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Writes a document as indented JSON."""
     write(path, json.dumps(document, indent=1) + "\n")
+
+
+@contextmanager
+def exclusively(lock: Path, what: str) -> Iterator[None]:
+    """Holds a lock file, so that one process at a time does `what`; raises BusyError."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout:
+        raise BusyError(
+            f"{what} is already under way in another process on this machine: wait for it or end it"
+        ) from None
+    try:
+        yield
+    finally:
+        held.release()

@@ -92,6 +92,7 @@ RowName = Annotated[str, AfterValidator(_row_name)]
 ScheduleFile = Annotated[str, AfterValidator(_schedule_file)]
 CifarDepth = Annotated[int, AfterValidator(_cifar_depth)]
 Shortcut = Literal["none", "A", "B", "C"]
+Precision = Literal["float32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -386,7 +387,9 @@ class Row(Section):
 
     The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
     `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
-    over a worker's share, in as many pieces; workers may be elastic. `averaged_batch_norm_batches`
+    over a worker's share, in as many pieces; workers may be elastic. `threads` is how many a worker
+    computes with on a CPU, and on which the last bits of its sums depend; a machine with fewer cores
+    is slower and ends with the same bits. `averaged_batch_norm_batches`
     is how many batches the final statistics are averaged over after training, as in the authors'
     release; 0 keeps the running ones. `activation_checkpointing` trades a second forward pass for
     memory.
@@ -403,7 +406,8 @@ class Row(Section):
     activation_checkpointing: bool
     averaged_batch_norm_batches: NonNegativeInt
     seed: NonNegativeInt
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
+    threads: PositiveInt
     workers: PositiveInt | Elastic
     report_every_updates: PositiveInt
 
@@ -511,8 +515,9 @@ class Evaluation(Section):
 class Execution(Section):
     """Where and how wide things run; no stage depends on it, so changing it reruns nothing.
 
-    `worker_cpus` and `worker_gpus` (a share of one, or several) are what a worker or a trial takes
-    on a cluster; on this machine the workers share what there is.
+    `worker_cpus` and `worker_gpus` (a share of one, or several) are what a worker or a trial reserves
+    on a cluster; on this machine it reserves a core for each thread of its row, and `worker_gpus`
+    where there are GPUs (0: a whole one). `trials_at_once` is the most of a search.
     """
 
     trials_at_once: PositiveInt

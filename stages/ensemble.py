@@ -9,7 +9,7 @@ from pipeline import params
 from pipeline.evaluation import predictions
 from pipeline.evaluation.ensemble import average, greedy, quality
 from pipeline.evaluation.scores import gain_pct, outcomes_of, scores
-from pipeline.evaluation.views import SCALES, TEN_CROPS
+from pipeline.evaluation.tables import SCALES, TEN_CROPS
 from pipeline.files import write, write_json
 from stages import stage
 

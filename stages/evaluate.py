@@ -7,22 +7,18 @@ members are chosen, in the single view.
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from infra.local import s3
 from pipeline import params
 from pipeline.data import arrays
 from pipeline.data.arrays import Arrays
 from pipeline.evaluation import predictions
-from pipeline.evaluation.parts import (
-    Table,
-    assembled,
-    evaluated,
-    outcomes_in,
-    parts_of,
-    times_shown,
-)
+from pipeline.evaluation.parts import assembled, evaluated, outcomes_in, parts_of, times_shown
 from pipeline.evaluation.scores import scores
-from pipeline.evaluation.views import SINGLE
+from pipeline.evaluation.tables import SINGLE, Table
 from pipeline.files import write_json
+from pipeline.machine import cores
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.models.weights import Trained
@@ -40,6 +36,7 @@ TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
 def tables_here(name: str, row: Row, sides: Sides, data: Arrays, trained: Trained) -> Tables:
     """Returns what this machine finds of a row, by split and view."""
     keep_freed_memory()
+    torch.set_num_threads(row.threads)
     trained.model.to(device())
     tables = {}
     for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
@@ -69,7 +66,7 @@ def main(name: str) -> None:
     study = params.load()
     row, recipe = params.row_of(study, name), study.evaluation
     sides, trained = recipe.scales_px, weights.load(Path("runs") / name)
-    data = arrays.load(PREPARED, ShardCache(s3.connect()) if sides else None)
+    data = arrays.load(PREPARED, ShardCache(s3.connect(), cores()) if sides else None)
     tables, found = tables_of(name, row, sides, data, trained), {}
     for (split, view), table in tables.items():
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())

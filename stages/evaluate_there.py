@@ -7,7 +7,7 @@ from pipeline import params
 from pipeline.cluster.jobs import Cluster, Work
 from pipeline.data.arrays import Arrays
 from pipeline.errors import StorageError
-from pipeline.evaluation.parts import Table
+from pipeline.evaluation.tables import Table
 from pipeline.params import Row, canonical_sha256
 from pipeline.storage.evaluations import EvaluationStore
 from pipeline.training.identity import KEY_LENGTH, source_digest
@@ -27,6 +27,7 @@ def tables(
         "scales_px": list(study.evaluation.scales_px or ()),
         "crop_px": row.crop_px,
         "precision": row.precision,
+        "threads": row.threads,
     }
     source = source_digest("models", "data", "evaluation")
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
@@ -34,7 +35,7 @@ def tables(
     if stage.is_forced():
         store.clear()
     if (found := store.tables()) is None:
-        where.make_ready(there, data, storage)
+        where.make_ready(there, data.digest, storage)
         there.require_room(f"models.{name}", 1, study.execution.share)
         store.put_network(Path("runs") / name)
         facts = {"kind": "evaluation", "row": name, "study": study.study}

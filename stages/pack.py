@@ -6,11 +6,12 @@ from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import jobs, session
+from pipeline.cluster import jobs
 from pipeline.cluster.jobs import Cluster, Work
 from pipeline.cluster.pack import collected, listed_in_prefix, pack_here
 from pipeline.data import arrays, listing, packing, sources
 from pipeline.data.listing import Listing
+from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, canonical_sha256
 from pipeline.storage.shards import LIMIT, ShardStore
 from stages import stage
@@ -68,7 +69,7 @@ def pack(data: Sharded) -> str:
     """Packs photographs into shards and writes their index; returns what was prepared."""
     found, source = listed(data)
     key, pieces = packing.key_of(data, source), packing.plan(data, found)
-    with session.exclusively(s3.state_dir() / "locks" / key, "packing this data set"):
+    with exclusively(s3.state_dir() / "locks" / key, "packing this data set"):
         packed = packed_pieces(data, key, pieces)
     odd = packing.oddities(packed)
     index = packing.index(data, found.classes, pieces, packed)

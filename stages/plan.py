@@ -15,8 +15,8 @@ import psutil
 import torch
 
 from infra.local import s3
-from pipeline import params
-from pipeline.cluster import jobs, plan, session
+from pipeline import machine, params
+from pipeline.cluster import jobs, plan
 from pipeline.cluster.speed import Speed, measure, what_costs, worker_batch
 from pipeline.data import arrays
 from pipeline.errors import ParamsError
@@ -43,8 +43,8 @@ def main(*arguments: str) -> None:
     shapes, count, place = _nodes(options, study)
     start_s = _start_s(study) if shapes is None else plan.START_S
     slots = 1 if shapes is None else jobs.places(shapes, study.execution.share)
-    threads = session.cores() if shapes is None else study.execution.worker_cpus
-    torch.set_num_threads(min(threads, session.cores()))
+    threads = machine.cores() if shapes is None else study.execution.worker_cpus
+    torch.set_num_threads(min(threads, machine.cores()))
     speeds = _speeds(study, options)
     rows, trainings = {}, []
     for name in study.models:
@@ -96,7 +96,7 @@ def _nodes(
     if "nodes" in options:
         count = int(float(options["nodes"]))
         shape = {
-            "CPU": float(options.get("cpus", session.cores())), "GPU": float(options.get("gpus", 0))
+            "CPU": float(options.get("cpus", machine.cores())), "GPU": float(options.get("gpus", 0))
         }  # fmt: skip
         return (
             [shape] * count,

@@ -31,12 +31,12 @@ def main() -> None:
         if search.is_done:
             print("the search is done: `dvc repro` writes its schedule")
         else:
-            where.make_ready(there, data, storage)
+            where.make_ready(there, data.digest, storage)
             there.require_room("tune", 1, study.execution.share)
             job = there.ensure(where.search_of(study, search.key, data.digest))
             print(f"the search: job {job.name}: {job.status}", flush=True)
     ready = [name for name in rows if name not in waiting]
-    where.hand_over(there, study, data, storage, ready)
+    where.hand_over(there, study, data.digest, storage, ready)
     if waiting:
         print(f"waiting for the search: {', '.join(waiting)}: `make submit` again, or `dvc repro`")
     print("`make jobs` lists the jobs; `dvc repro` collects them, today or later")

@@ -2,25 +2,68 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from infra.local import s3
 from pipeline import params
 from pipeline.params import Row, Study
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.trials import TrialStore
-from pipeline.tracking.publish import Child, Tracker
+from pipeline.tracking.follow import Follower, Publisher
+from pipeline.tracking.publish import Child, Tracker, tolerant
+from pipeline.training.history import parse_history_csv
 from pipeline.training.identity import run_key
+from pipeline.training.job import TrainJob
 from pipeline.training.schedule import Schedule, load_schedule
-from pipeline.training.state import parse_history_csv
 
 
 def tracker_of(study: Study) -> Tracker:
     """Returns the tracker of a study, as it was when it was loaded."""
-    data_digest = json.loads(Path("data/digest.json").read_text())["digest"]
-    bucket = s3.connect().bucket
-    return Tracker(study.study, params.digest(study), data_digest, bucket)
+    storage = s3.connect()
+    digest = params.digest(study)
+    return Tracker(study.study, digest, data_digest(), storage.bucket, storage.upload)
+
+
+@contextmanager
+def followed(study: Study) -> Iterator[Callable[[TrainJob], Follower]]:
+    """While the context lasts, what follows a training shows its progress and publishes its curve.
+
+    MLflow may come up later; nobody waits for it.
+    """
+    storage = s3.connect()
+
+    @cache  # until it succeeds once
+    def tracker() -> Tracker:
+        return tracker_of(study)
+
+    @cache
+    def run_of(name: str) -> Child:
+        row, schedule = study.models[name], load_schedule(Path(study.models[name].schedule))
+        key, overridden = run_key(name, row, schedule, data_digest())
+        return row_run(tracker(), name, row, schedule, key, overridden)
+
+    def publish(name: str, history: list[dict[str, Any]]) -> None:
+        with tolerant():
+            run_of(name).history(history)
+
+    with Publisher(publish) as publisher:
+
+        def follow(job: TrainJob) -> Follower:
+            facts = CheckpointStore(storage, job.key).facts
+            offer = partial(publisher.offer, job.name)
+            return Follower(job.name, job.schedule.total_updates, facts, offer)
+
+        yield follow
+
+
+def data_digest() -> str:
+    """Returns the digest of the prepared data set."""
+    digest: str = json.loads(Path("data/digest.json").read_text())["digest"]
+    return digest
 
 
 def row_run(

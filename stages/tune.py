@@ -26,7 +26,7 @@ def main() -> None:
         if stage.is_forced() and where.may_begin_afresh(search.key, "the search"):
             search.clear()
         if not search.is_done:
-            where.run_search(study, search, data, storage)
+            where.run_search(study, search, data.digest, storage)
     trials = search.best()
 
     schedule, table = io.StringIO(), io.StringIO()

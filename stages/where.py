@@ -1,5 +1,10 @@
-"""Where the work is done: on this machine, or on the Ray cluster that RAY_ADDRESS names."""
+"""Where the work is done: on this machine, or on the Ray cluster that RAY_ADDRESS names.
 
+Ray is imported where it is needed: who collects what is there does not wait for it.
+"""
+
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,51 +12,81 @@ from typing import TYPE_CHECKING
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster import jobs, session
-from pipeline.cluster.jobs import Cluster, Work
-from pipeline.data.arrays import Arrays
-from pipeline.errors import BusyError
+from pipeline.environment import CLUSTER
+from pipeline.errors import BusyError, TrainingError
+from pipeline.files import exclusively, write_json
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
 from pipeline.tracking.publish import commit
 from pipeline.training import result
 from pipeline.training.identity import run_key
-from pipeline.training.run import TrainJob
+from pipeline.training.job import TrainJob
 from pipeline.training.schedule import load_schedule
 from stages import stage
 
 if TYPE_CHECKING:
+    from pipeline.cluster.jobs import Cluster, Work
     from pipeline.cluster.tune import Search
 
 ARRAYS = Path("data/arrays.safetensors")
 
 
-def cluster() -> Cluster | None:
+def cluster() -> "Cluster | None":
     """Returns the cluster that RAY_ADDRESS names, or None."""
-    address = jobs.address()
-    return Cluster(address, stage.occasion()) if address else None
+    if not os.environ.get(CLUSTER):
+        return None
+    from pipeline.cluster import jobs
+
+    return jobs.Cluster(jobs.address() or "", stage.occasion())
 
 
 @contextmanager
 def alone(key: str, what: str) -> Iterator[None]:
     """Lets one process of this machine do `what`; on a cluster the job's name sees to it."""
-    if jobs.address():
+    if os.environ.get(CLUSTER):
         yield
     else:
-        with session.exclusively(s3.state_dir() / "locks" / key, what):
+        with exclusively(s3.state_dir() / "locks" / key, what):
             yield
 
 
-def make_ready(there: Cluster, data: Arrays, storage: Storage) -> None:
+def note(key: str, why: str | None) -> None:
+    """Notes that this `dvc repro` has tried a training here, and why it failed, if it did."""
+    write_json(_note_of(key), {"by": stage.occasion(), "why": why})
+
+
+def noted(key: str) -> dict[str, str | None] | None:
+    """Returns the note of this very `dvc repro` about a training, or None."""
+    try:
+        found: dict[str, str | None] = json.loads(_note_of(key).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if found.get("by") == stage.occasion() else None
+
+
+def refuse_a_second_try(key: str) -> None:
+    """Raises TrainingError where `handover` has tried a training in this very `dvc repro`."""
+    if (found := noted(key)) and found["why"]:
+        raise TrainingError(f"{found['why']} (the next `dvc repro` tries again)")
+
+
+def _note_of(key: str) -> Path:
+    return s3.state_dir() / "tried" / f"{key}.json"
+
+
+def make_ready(there: "Cluster", digest: str, storage: Storage) -> None:
     """Compares versions, and puts the data set where the cluster's nodes find it."""
+    from pipeline.storage.datasets import DataSets
+
     there.require_versions()
-    DataSets(storage).upload(data.digest, ARRAYS)
+    DataSets(storage).upload(digest, ARRAYS)
 
 
-def training_of(study: Study, job: TrainJob, digest: str) -> Work:
+def training_of(study: Study, job: TrainJob, digest: str) -> "Work":
     """Returns the training of a row as a job: all that a driver must know is in its document."""
+    from pipeline.cluster.jobs import Work
+
     document = {
         "kind": "training",
         "name": job.name,
@@ -66,8 +101,10 @@ def training_of(study: Study, job: TrainJob, digest: str) -> Work:
     return Work(job.key, job.name, facts, document)
 
 
-def search_of(study: Study, key: str, digest: str) -> Work:
+def search_of(study: Study, key: str, digest: str) -> "Work":
     """Returns the search as a job."""
+    from pipeline.cluster.jobs import Work
+
     row = params.row_of(study, study.tune.model)
     document = {
         "kind": "search",
@@ -86,6 +123,8 @@ def may_begin_afresh(key: str, name: str) -> bool:
 
     Raises BusyError where a job of another `dvc repro` is at it.
     """
+    if noted(key):
+        return False  # `handover` of this very `dvc repro -f` did so and trained it
     there = cluster()
     last = there.latest(key) if there else None
     if last is None:
@@ -100,7 +139,7 @@ def may_begin_afresh(key: str, name: str) -> bool:
     return True
 
 
-def train_row(study: Study, job: TrainJob, data: Arrays, storage: Storage) -> None:
+def train_row(study: Study, job: TrainJob, digest: str, storage: Storage) -> None:
     """Brings a row's training to its end, following it."""
     there = cluster()
     if there is None:
@@ -108,12 +147,12 @@ def train_row(study: Study, job: TrainJob, data: Arrays, storage: Storage) -> No
 
         train(job)
         return
-    make_ready(there, data, storage)
+    make_ready(there, digest, storage)
     there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
-    there.finish(training_of(study, job, data.digest))
+    there.finish(training_of(study, job, digest))
 
 
-def run_search(study: Study, search: "Search", data: Arrays, storage: Storage) -> None:
+def run_search(study: Study, search: "Search", digest: str, storage: Storage) -> None:
     """Brings a search to its end, following it."""
     there = cluster()
     if there is None:
@@ -121,36 +160,49 @@ def run_search(study: Study, search: "Search", data: Arrays, storage: Storage) -
 
         search_here(search, study.execution)
         return
-    make_ready(there, data, storage)
+    make_ready(there, digest, storage)
     there.require_room("tune", 1, study.execution.share)
     with search.followed():
-        there.finish(search_of(study, search.key, data.digest))
+        there.finish(search_of(study, search.key, digest))
 
 
-def hand_over(
-    there: Cluster, study: Study, data: Arrays, storage: Storage, rows: list[str]
-) -> None:
-    """Submits those of the rows that have neither a result nor a living job."""
-    make_ready(there, data, storage)
-    known, submitted = there.jobs(), 0
+def job_of(study: Study, name: str, digest: str) -> tuple[TrainJob, bool]:
+    """Returns the training of a row, and whether the user overrode its key."""
+    row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
+    key, overridden = run_key(name, row, schedule, digest)
+    return TrainJob(name, key, row, schedule, ARRAYS.resolve(), stage.begun()), overridden
+
+
+def stale(study: Study, digest: str, storage: Storage, rows: list[str]) -> list[TrainJob]:
+    """Returns the trainings of those rows that have no result, here or on S3."""
+    found = []
     for name in rows:
-        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
-        key, overridden = run_key(name, row, schedule, data.digest)
-        checkpoints = CheckpointStore(storage, key)
+        job, overridden = job_of(study, name, digest)
+        checkpoints = CheckpointStore(storage, job.key)
         if overridden and checkpoints.facts() is None:
             continue  # `train` says what is wrong
-        if stage.is_forced() and may_begin_afresh(key, name):
+        if stage.is_forced() and may_begin_afresh(job.key, name):
             checkpoints.clear()
-        elif result.is_collected(Path("runs") / name, key) or result.is_finished(
+        elif result.is_collected(Path("runs") / name, job.key) or result.is_finished(
             checkpoints.facts()
         ):
             continue
-        there.require_room(f"models.{name}", row.worker_bounds[0], study.execution.share)
-        job = TrainJob(name, key, row, schedule, ARRAYS, 0.0)
-        was_alive = any(other.key == key and other.is_alive for other in known)
-        found = there.ensure(training_of(study, job, data.digest), known)
+        found.append(job)
+    return found
+
+
+def hand_over(
+    there: "Cluster", study: Study, digest: str, storage: Storage, rows: list[str]
+) -> None:
+    """Submits those of the rows that have neither a result nor a living job."""
+    make_ready(there, digest, storage)
+    known, submitted = there.jobs(), 0
+    for job in stale(study, digest, storage, rows):
+        there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
+        was_alive = any(other.key == job.key and other.is_alive for other in known)
+        found = there.ensure(training_of(study, job, digest), known)
         submitted += not was_alive
-        print(f"{name}: job {found.name}: {found.status}", flush=True)
+        print(f"{job.name}: job {found.name}: {found.status}", flush=True)
     print(
         f"handed over {submitted} of {len(study.models)} trainings to {there.address}", flush=True
     )

@@ -1,55 +1,72 @@
-"""Fixtures: the services are real, started on free ports in a folder of the tests' own."""
+"""Fixtures: the services are real, started on free ports in a folder of the tests' own.
+
+Nothing of the user's environment reaches in: it is taken out before anything of ours is imported.
+"""
 
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import pytest
-from ruamel.yaml import YAML
+from pipeline import environment
 
-from infra.local import s3
-from pipeline.data import arrays
-from pipeline.params import DigitsData, Row
-from pipeline.storage.s3 import Storage
+FOREIGN = ("AWS_", "DVC_", "MLFLOW_", "RAY_", "RCLONE_", "STUDY_", "TUNE_")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy")
+STATE = Path(tempfile.mkdtemp(prefix="study-tests-"))
+for _name in list(os.environ):
+    if _name.startswith(FOREIGN) or _name.lower() in PROXIES:
+        del os.environ[_name]
+os.environ["STUDY_STATE_DIR"] = str(STATE / "state")
+os.environ["HOME"] = str(STATE / "home")  # ~/.aws, ~/.ray, ~/.config
+(STATE / "home").mkdir()
+USERS = dict(os.environ)  # the environment of a user's shell
+environment.settle()
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from ruamel.yaml import YAML  # noqa: E402
+
+from infra.local import s3  # noqa: E402
+from pipeline.data import arrays  # noqa: E402
+from pipeline.data.sources import shipped_digits  # noqa: E402
+from pipeline.params import DigitsData, Row  # noqa: E402
+from pipeline.storage.place import EMBEDDED  # noqa: E402
+from pipeline.storage.s3 import Storage  # noqa: E402
+from tests import pace  # noqa: E402
 
 REPO = Path(__file__).parents[1]
-AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A test that takes ten minutes of a quiet machine's time hangs."""
+    config.option.timeout = pace.hangs_after_s(600)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Keeps the tests away from the user's servers, keys and study."""
-    folder = tmp_path_factory.mktemp("state")
-    for name in (*AWS, "STUDY_BUCKET", "STUDY_MIRRORS", "STUDY_S3_PORT", "MLFLOW_TRACKING_URI",
-                 "RAY_ADDRESS", "STUDY_CONTINUE"):  # fmt: skip
-        os.environ.pop(name, None)
-    os.environ["STUDY_STATE_DIR"] = str(folder)
-    yield folder
+def own_state() -> Iterator[Path]:
+    """The folder of the tests' own servers and keys."""
+    s3.state_dir()
+    yield STATE / "state"
     s3.stop()
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 @pytest.fixture
 def storage(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    """The bucket on a real S3 server; the environment names it for the test alone."""
-    for name in (*AWS, "AWS_DEFAULT_REGION", "STUDY_BUCKET"):
-        monkeypatch.setenv(name, "")  # so that it is restored afterwards
-        monkeypatch.delenv(name)
+    """The bucket on a real S3 server, one for all tests; this process knows it for the test alone."""
+    monkeypatch.setenv(EMBEDDED, "")  # so that it is restored afterwards
     return s3.connect()
 
 
 @pytest.fixture(scope="session")
 def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared digits at 8x8 pixels."""
-    from importlib.resources import as_file, files
-
     folder = tmp_path_factory.mktemp("digits")
     data = DigitsData(kind="digits", image_size_px=8, test_images=300, val_images=200, split_seed=0)
-    with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as archive:
-        prepared = arrays.prepare(data, archive)
+    prepared = arrays.prepare(data, shipped_digits())
     arrays.save(prepared, folder / "arrays.safetensors", folder / "digest.json")
     return folder / "arrays.safetensors"
 
@@ -69,6 +86,7 @@ def make_row(**changes: object) -> Row:
         "averaged_batch_norm_batches": 0,
         "seed": 1,
         "precision": "float32",
+        "threads": 1,
         "workers": 1,
         "report_every_updates": 4,
     }
@@ -156,18 +174,21 @@ def write_params(folder: Path, document: dict) -> None:
         YAML(typ="safe", pure=True).dump(document, file)
 
 
-def run_in(
-    folder: Path, *command: str, timeout_s: float = 240, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_in(folder: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs a command of the virtual environment in a study's folder."""
-    path = f"{(REPO / '.venv' / 'bin').resolve()}:{os.environ['PATH']}"
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False,
-        env={**outside(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment},
+        command, cwd=folder, capture_output=True, text=True, check=False,
+        timeout=pace.hangs_after_s(300), env=outside(**variables),
     )  # fmt: skip
 
 
-def outside() -> dict[str, str]:
-    """Returns the environment that a user's shell has: it does not name the embedded server."""
-    named = (*AWS, "AWS_DEFAULT_REGION", "STUDY_BUCKET")
-    return {name: value for name, value in os.environ.items() if name not in named}
+def outside(**variables: str) -> dict[str, str]:
+    """Returns the environment of a user's shell in which the virtual environment is active.
+
+    What a test has set for the study (`STUDY_...`) is in it.
+    """
+    path = f"{(REPO / '.venv' / 'bin').resolve()}:{os.environ['PATH']}"
+    ours = {n: v for n, v in os.environ.items() if n.startswith("STUDY_")}
+    for name in (environment.SETTLED, EMBEDDED):
+        ours.pop(name, None)
+    return {**USERS, **ours, "PATH": path, **variables}

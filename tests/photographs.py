@@ -71,7 +71,7 @@ class Files:
     """Shards in a folder, by their sha256."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.decoders = folder, 2
         self.asked: list[str] = []
 
     def path(self, shard: Shard) -> Path:

@@ -1,40 +1,42 @@
-"""`python -m infra.local up|down|status|ui|cluster-up|cluster-down`: the local services."""
+"""`python -m infra.local up|down|status|doctor|ui|cluster-up|cluster-down`: the local services."""
 
-import contextlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+from configobj import ConfigObj
+
 from infra.local import s3
+from pipeline import environment
 from pipeline.errors import StudyError, without_password
-from pipeline.tracking.address import tracking_uri
+
+REMOTE = 'remote "s3"'
+OURS = ("url", "endpointurl", "region", "credentialpath", "profile")
 
 
 def up() -> None:
     """Starts the S3 server if need be and points DVC's remote at the bucket."""
-    external = s3.is_external()
-    storage = s3.connect()
-    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
-    settings = {"url": f"s3://{storage.bucket}/dvc", "endpointurl": endpoint}
-    if not external:
-        settings |= {"credentialpath": str(s3.credentials_file()), "profile": "default"}
-    for name, value in settings.items():
-        _dvc("remote", "modify", "--local", "s3", name, value)
-    for name in {"credentialpath", "profile"} - settings.keys():
-        with contextlib.suppress(StudyError):  # it may not be set
-            _dvc("remote", "modify", "--local", "--unset", "s3", name)
-    kind = "external" if external else "embedded"
-    print(f"S3 ({kind}): s3://{storage.bucket} at {endpoint}; DVC's remote points at it")
+    place = s3.connect().place
+    endpoint = place.endpoint or f"https://s3.{place.region}.amazonaws.com"
+    wanted = {"url": f"s3://{place.bucket}/dvc", "endpointurl": endpoint, "region": place.region}
+    if place.is_embedded:
+        wanted["credentialpath"] = str(s3.credentials_file())
+    _point_dvc_there(Path(".dvc/config.local"), wanted)
+    kind = "embedded" if place.is_embedded else "external"
+    print(f"S3 ({kind}): s3://{place.bucket} at {endpoint}; DVC's remote points at it")
 
 
-def _dvc(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise StudyError(f"dvc {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
+def _point_dvc_there(path: Path, wanted: dict[str, str]) -> None:
+    """Writes the settings of DVC's remote into its local configuration, which Git ignores.
+
+    `dvc remote modify` does the same, at a second a setting.
+    """
+    config = ConfigObj(str(path) if path.exists() else None, encoding="utf-8")
+    before = dict(config.get(REMOTE, {}))
+    others = {name: value for name, value in before.items() if name not in OURS}
+    if others | wanted != before:
+        config[REMOTE] = others | wanted
+        config.filename = str(path)
+        config.write()
 
 
 def down() -> None:
@@ -68,33 +70,47 @@ def status() -> None:
 
 
 def ui() -> None:
-    """Serves the MLflow UI on loopback until interrupted."""
-    uri = tracking_uri(Path.cwd())
+    """Serves the MLflow UI on loopback, behind a token, until interrupted."""
+    from infra.local import ui as mlflow_ui  # MLflow: a second to import
+    from pipeline.tracking import address
+
+    uri = address.tracking_uri()
     if uri.startswith(("http://", "https://")):
-        print(f"MLflow UI: {without_password(uri)} (MLFLOW_TRACKING_URI)")
+        where = f"{without_password(uri)}/{address.page(address.experiment_id(uri))}"
+        print(f"MLflow UI: {where} (MLFLOW_TRACKING_URI)")
         return
-    s3.connect()
-    port = s3.port_from("STUDY_UI_PORT") or 5000
-    if s3.answers(port):
-        raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")
-    print(f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    environment = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    mlflow = str(Path(sys.executable).parent / "mlflow")
-    command = [mlflow, "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(mlflow, command, environment)
+    storage, port = s3.connect(), mlflow_ui.free_port()
+    page = address.page(address.experiment_id(uri))
+    print(
+        f"MLflow UI: http://127.0.0.1:{port}/?token={mlflow_ui.token()}{page}\n"
+        "(Ctrl-C ends it; the address holds a token: who has it can read this study's files)",
+        flush=True,
+    )
+    mlflow_ui.serve(uri, storage.place, port)
+
+
+def study() -> None:
+    """Reruns the study; exits with DVC's status."""
+    from infra.local import study as whole
+
+    sys.exit(whole.main())
+
+
+def doctor() -> None:
+    """Looks at all that the study needs; exits with 1 where something is amiss."""
+    from infra.local import doctor as checks
+
+    sys.exit(checks.main())
 
 
 if __name__ == "__main__":
     commands = {
-        "up": up, "down": down, "status": status, "ui": ui,
+        "up": up, "down": down, "status": status, "study": study, "ui": ui, "doctor": doctor,
         "cluster-up": cluster_up, "cluster-down": cluster_down,
     }  # fmt: skip
     if len(sys.argv) != 2 or sys.argv[1] not in commands:
         sys.exit(f"usage: python -m infra.local {'|'.join(commands)}")
+    environment.settle()
     try:
         commands[sys.argv[1]]()
     except (StudyError, OSError) as error:

@@ -4,32 +4,33 @@ Each node is a process group of its own with a share of the cores, and is starte
 as a node of a real cluster is. Tokens are on; the nodes get the keys of S3 by their environment.
 """
 
-import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.cluster import SETTINGS
+from pipeline.cluster import SETTINGS, session
 from pipeline.cluster.jobs import Cluster, Unreachable
-from pipeline.cluster.session import cores
 from pipeline.errors import ResourceError
+from pipeline.machine import cores
+from pipeline.storage.place import EMBEDDED, Place
 
 PORT = "STUDY_RAY_PORT"
 DEFAULT_PORT = 8265  # Ray's own for the Jobs API and the dashboard
 WORKERS = 2
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
+WRITES_ITS_ID_WITHIN_S = 10.0
+PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
 OBJECT_STORE_BYTES = 200_000_000  # nothing of ours goes through it
 RESTART_AFTER_S = 2
 HEALTH = {  # a lost node is noticed in seconds; Ray's own defaults take half a minute
@@ -61,25 +62,37 @@ def down() -> bool:
 
 def running() -> str | None:
     """Returns the address of the Jobs API where the cluster is up."""
-    return _facts()["address"] if len(nodes()) == 1 + WORKERS else None
+    return _address().read_text().strip() if len(nodes()) == 1 + WORKERS else None
 
 
 def nodes() -> list[psutil.Process]:
-    """Returns the leaders of the nodes' process groups that live: the head's first."""
-    found = (s3.process_of(pid, started) for pid, started in _facts()["nodes"])
-    return [process for process in found if process is not None]
+    """Returns the leaders of the nodes' process groups that live: the head's first.
+
+    Each holds a lock as long as it lives, and has written its own id.
+    """
+    found = []
+    for number in range(1 + WORKERS):
+        if s3.is_held(_lock_of(number)):
+            with suppress(psutil.NoSuchProcess, FileNotFoundError, ValueError):
+                found.append(psutil.Process(int(_pid_of(number).read_text())))
+    return found
 
 
-def _file() -> Path:
-    return s3.state_dir() / "cluster.json"
+def _address() -> Path:
+    return s3.state_dir() / "cluster.address"
 
 
-def _facts() -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads(_file().read_text())
-    except (FileNotFoundError, ValueError):
-        return {"nodes": []}
-    return facts
+def _lock_of(number: int) -> Path:
+    return s3.state_dir() / f"node-{number}.lock"
+
+
+def _pid_of(number: int) -> Path:
+    return s3.state_dir() / f"node-{number}.pid"
+
+
+def folder() -> Path:
+    """Returns the folder of the nodes' files and logs."""
+    return session.short_folder("cluster")
 
 
 def _lock() -> FileLock:
@@ -98,9 +111,9 @@ def _end_all() -> bool:
     _, alive = psutil.wait_procs([*leaders, *everyone], timeout=5)
     for child in alive:
         child.kill()
-    if folder := _facts().get("folder"):
-        shutil.rmtree(folder, ignore_errors=True)
-    _file().unlink(missing_ok=True)
+    shutil.rmtree(folder(), ignore_errors=True)
+    for path in (_address(), *map(_pid_of, range(1 + WORKERS))):
+        path.unlink(missing_ok=True)
     return bool(leaders)
 
 
@@ -108,42 +121,45 @@ def _start() -> str:
     jobs = s3.port_from(PORT) or DEFAULT_PORT
     if s3.answers(jobs):
         raise ResourceError(f"port {jobs} is in use: set {PORT} to a free one")
-    s3.connect()  # the nodes inherit its address and keys
+    place = s3.connect().place
     address, gcs = f"http://127.0.0.1:{jobs}", s3.free_port()
-    folder = tempfile.mkdtemp(prefix="ray-")  # Ray's sockets need a short path
-    environment = _environment()
-    ray = str(Path(sys.executable).parent / "ray")
-    subprocess.run(
-        [ray, "get-auth-token", "--generate"], check=True, capture_output=True, env=environment
-    )
-    leaders: list[psutil.Process] = []
+    variables = _environment(place)
+    _address().write_text(f"{address}\n")
 
-    def node(*arguments: str) -> None:
+    def node(number: int, *arguments: str) -> None:
         command = shlex.join(
             [sys.executable, "-m", "infra.local.node", "start", *arguments,
              "--node-ip-address=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}",
+             # fixed ones would be another cluster's, which then takes no job
+             *(f"--{port}={s3.free_port()}" for port in PORTS),
              # of its own: nodes that shared it would delete each other's copies of the code
-             f"--temp-dir={folder}/{len(leaders)}", "--disable-usage-stats", "--block"]
+             f"--temp-dir={folder()}/{number}", "--disable-usage-stats", "--block"]
         )  # fmt: skip
-        again = f"while :; do {command}; sleep {RESTART_AFTER_S}; done"
-        with (s3.state_dir() / "cluster.log").open("ab") as log:
-            started = subprocess.Popen(
-                ["bash", "-c", again], env=environment, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, cwd=Path(__file__).parents[2], start_new_session=True,
+        # as long as the clone is there
+        again = (
+            f"echo $$ > {shlex.quote(str(_pid_of(number)))}; "
+            f"while [ -e {shlex.quote(__file__)} ]; do {command}; sleep {RESTART_AFTER_S}; done"
+        )
+        with (
+            (s3.state_dir() / "cluster.log").open("ab") as log,
+            s3.held_by_child(_lock_of(number)) as lock,
+        ):
+            subprocess.Popen(
+                ["bash", "-c", again], env=variables, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, cwd=Path(__file__).parents[2], start_new_session=True, pass_fds=(lock,),
             )  # fmt: skip
-        leaders.append(psutil.Process(started.pid))
-        known = [[leader.pid, leader.create_time()] for leader in leaders]
-        _file().write_text(json.dumps({"address": address, "nodes": known, "folder": folder}))
 
     node(
-        "--head", f"--port={gcs}", "--num-cpus=0", "--num-gpus=0", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={jobs}",
+        0, "--head", f"--port={gcs}", "--num-cpus=0", "--num-gpus=0", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={jobs}", f"--ray-client-server-port={s3.free_port()}",
     )  # fmt: skip
-    _wait(lambda: alive(address) == 1, "its head")
-    for number in range(WORKERS):
+    _wait(lambda: alive(address) == 1, 1, "its head")
+    for number in range(1, 1 + WORKERS):
         share = [f"--num-cpus={max(1, cores() // WORKERS)}"]
-        node(f"--address=127.0.0.1:{gcs}", *share, *(["--num-gpus=0"] if number else []))
-    _wait(lambda: alive(address) == 1 + WORKERS, "its workers")
+        node(
+            number, f"--address=127.0.0.1:{gcs}", *share, *(["--num-gpus=0"] if number > 1 else [])
+        )
+    _wait(lambda: alive(address) == 1 + WORKERS, 1 + WORKERS, "its workers")
     return address
 
 
@@ -155,19 +171,23 @@ def alive(address: str) -> int:
         return 0
 
 
-def _environment() -> dict[str, str]:
+def _environment(place: Place) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    environment = {**SETTINGS, **HEALTH, **QUIET, **os.environ, "PATH": path}
-    environment.pop("RAY_ADDRESS", None)
-    environment.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # infra.local.node sets it
-    environment.pop("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", None)
-    return environment
+    variables = {**SETTINGS, **HEALTH, **QUIET, **os.environ, **place.variables(), "PATH": path}
+    # infra.local.node sets the first; a cluster may lose nodes; and its nodes have the keys themselves
+    for name in (
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_ADDRESS",
+        EMBEDDED, "RAY_AUTH_TOKEN",
+    ):  # fmt: skip
+        variables.pop(name, None)
+    return variables | {"RAY_AUTH_TOKEN_PATH": str(s3.secret_file("ray_token"))}
 
 
-def _wait(ready: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait(ready: Callable[[], bool], count: int, what: str) -> None:
+    begun, deadline = time.monotonic(), time.monotonic() + START_TIMEOUT_S
     while not ready():
-        if time.monotonic() > deadline or len(nodes()) != len(_facts()["nodes"]):
+        died = len(nodes()) < count and time.monotonic() - begun > WRITES_ITS_ID_WITHIN_S
+        if time.monotonic() > deadline or died:
             _end_all()
             log = s3.state_dir() / "cluster.log"
             last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])

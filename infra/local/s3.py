@@ -1,13 +1,16 @@
 """The embedded S3 server: rclone's, one for the machine, on loopback, outlasting its starter.
 
 State lies in a per-user folder outside every clone (`STUDY_STATE_DIR`, else XDG_STATE_HOME):
-`credentials` (mode 600), `server.json` (address and process id), `server.log` and `data/`.
+`credentials` and `connection.json` (mode 600), `port`, `host`, `server.log` and `data/`. Whether it
+lives the kernel says: the server holds a lock on `server.lock` as long as it does. Whether who listens
+is ours a signed request says.
 """
 
 import configparser
 import contextlib
-import json
+import fcntl
 import os
+import platform
 import secrets
 import shutil
 import signal
@@ -15,22 +18,41 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from pipeline.errors import StorageError
-from pipeline.storage.s3 import BUCKET, DEFAULT_BUCKET, Storage
+from pipeline import environment
+from pipeline.errors import BusyError, StorageError
+from pipeline.storage import place
+from pipeline.storage.place import DEFAULT_BUCKET, DEFAULT_REGION, Place
+from pipeline.storage.s3 import Storage
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
 PORT = "STUDY_S3_PORT"
+# of these a lock may not be seen by another host
+NETWORK_FILESYSTEMS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "fuse",
+    "9p",
+    "afs",
+)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server."""
+    """A running server; `pid` 0 where that is not known."""
 
     endpoint: str
     pid: int
@@ -38,94 +60,220 @@ class Server:
 
 def state_dir() -> Path:
     """Returns the per-user folder of the embedded services, created with mode 700."""
-    default = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
-    path = Path(os.environ.get("STUDY_STATE_DIR") or default / "resnet-study").resolve()
+    path = environment.state_dir()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path
-
-
-def is_external() -> bool:
-    """Tells whether the environment names another S3 than the embedded one."""
-    return bool(os.environ.get("AWS_ENDPOINT_URL") or os.environ.get(BUCKET))
 
 
 def connect() -> Storage:
     """Returns the study's bucket, starting the embedded server where it is needed and not up.
 
-    The environment of this process and its children names it afterwards.
+    This process and its children know the place afterwards.
     """
-    if not is_external():
-        server = ensure_running()
-        access_key, secret = _keys()
-        os.environ.update(
-            AWS_ENDPOINT_URL=server.endpoint,
-            AWS_ACCESS_KEY_ID=access_key,
-            AWS_SECRET_ACCESS_KEY=secret,
-            AWS_DEFAULT_REGION="us-east-1",
-        )
-        os.environ.setdefault(BUCKET, DEFAULT_BUCKET)
-        os.environ.pop("AWS_PROFILE", None)
-        os.environ.pop("AWS_SESSION_TOKEN", None)
-    storage = Storage()
+    if (chosen := place.external()) is None:
+        chosen = _place(ensure_running().endpoint)
+        chosen.save(state_dir() / "connection.json")
+    storage = Storage(at=chosen)
     storage.ensure_bucket()
     return storage
 
 
-def process_of(pid: int, started: float) -> psutil.Process | None:
-    """Returns the process that had this id and began then (seconds since 1970), if it lives."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        if process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None
+def _place(endpoint: str) -> Place:
+    return Place(DEFAULT_BUCKET, endpoint, DEFAULT_REGION, *_keys())
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Lets one process of this user look after the server."""
+    try:
+        with FileLock(state_dir() / "lock", timeout=START_TIMEOUT_S * 2):
+            yield
+    except Timeout:
+        raise BusyError(
+            f"{state_dir() / 'lock'}: another process has been starting or stopping the embedded S3 "
+            f"server for {START_TIMEOUT_S * 2:.0f} s: end it, then try again"
+        ) from None
+
+
+def is_held(lock: Path) -> bool:
+    """Tells whether a process holds a lock file that `held_by_child` made."""
+    try:
+        file = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+@contextmanager
+def held_by_child(lock: Path) -> Iterator[int]:
+    """Takes a lock; a child that is given the file (`pass_fds`) holds it until it ends.
+
+    Raises BusyError where another process holds it.
+    """
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + 2.0
+    try:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:  # for a moment also who asks `is_held`
+                if time.monotonic() > deadline:
+                    raise BusyError(f"{lock} is held by another process") from None
+                time.sleep(0.02)
+        yield file
+    finally:
+        os.close(file)
 
 
 def running() -> Server | None:
-    """Returns the machine's server if it is up."""
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        facts = json.loads((state_dir() / "server.json").read_text())
-        if process_of(facts["pid"], facts["started"]):
-            return Server(facts["endpoint"], facts["pid"])
+    """Returns the machine's server if it answers to our keys.
+
+    A process of another user that has taken the port is never asked.
+    """
+    folder = state_dir()
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        port = int((folder / "port").read_text())
+        if _listens_for_us(port) and _accepts_our_keys(port):
+            return Server(f"http://127.0.0.1:{port}", _pid())
     return None
+
+
+def _pid() -> int:
+    """Returns the server's process id, 0 where it is not known."""
+    with contextlib.suppress(FileNotFoundError, ValueError, psutil.Error):
+        pid = int((state_dir() / "server.pid").read_text())
+        if _is_server(psutil.Process(pid)):
+            return pid
+    # it was started by an earlier version, or its starter was killed
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if _is_server(process):
+                return process.pid
+    return 0
+
+
+def _is_server(process: psutil.Process) -> bool:
+    """Tells whether a process is this folder's server."""
+    command = process.cmdline()
+    return process.uids().real == os.getuid() and str(state_dir() / "data") in command[-1:]
+
+
+def _listens_for_us(port: int) -> bool:
+    """Tells whether a process of this user listens on a port on loopback."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():  # macOS
+        return answers(port)
+    wanted = f"0100007F:{port:04X}"
+    fields = (line.split() for line in table.read_text().splitlines()[1:])
+    return any(
+        line[1] == wanted and line[3] == "0A" and int(line[7]) == os.getuid() for line in fields
+    )
+
+
+def _accepts_our_keys(port: int) -> bool:
+    try:
+        Storage(at=_place(f"http://127.0.0.1:{port}")).ensure_bucket()
+    except StorageError:
+        return False
+    return True
 
 
 def ensure_running() -> Server:
     """Returns the machine's server, started if need be; two callers start one."""
-    with FileLock(state_dir() / "lock", timeout=START_TIMEOUT_S * 2):
+    with _alone():
         return running() or _start()
 
 
 def stop() -> bool:
     """Stops the server; tells whether there was one. Its data stay."""
-    with FileLock(state_dir() / "lock", timeout=START_TIMEOUT_S * 2):
-        server = running()
-        if server is None:
+    with _alone():
+        folder = state_dir()
+        if not (pid := _pid()):
+            if is_held(folder / "server.lock"):
+                raise StorageError(f"the embedded S3 server of {folder} {_elsewhere()}")
             return False
-        process = psutil.Process(server.pid)
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(10)
-        (state_dir() / "server.json").unlink(missing_ok=True)
+        process = psutil.Process(pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+            if not _ended(process):
+                process.kill()
+                _ended(process)
+        for name in ("server.pid", "host"):
+            (folder / name).unlink(missing_ok=True)
         return True
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Waits for a process to end; one that nobody has waited for yet counts as ended."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _elsewhere() -> str:
+    there = state_dir() / "host"
+    host = there.read_text().strip() if there.exists() else "another host"
+    return (
+        f"runs on {host}, and this is {platform.node()}: two servers must not share a folder: set "
+        f"STUDY_STATE_DIR to a folder of this host's own, or `make down` there (if that host is "
+        f"gone, delete {there})"
+    )
+
+
+def _on_network(folder: Path) -> bool:
+    """Tells whether a folder is on a file system of several hosts."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return False
+    found = (line.split()[1:3] for line in mounts.read_text().splitlines())
+    around = [entry for entry in found if folder.is_relative_to(entry[0])]
+    return max(around, key=lambda entry: len(entry[0]), default=("", ""))[1].startswith(
+        NETWORK_FILESYSTEMS
+    )
 
 
 def credentials_file() -> Path:
     """Returns the file of the random keys, in AWS's format, written once with mode 600."""
     path = state_dir() / "credentials"
-    if not path.exists():
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(
+    with FileLock(state_dir() / "secrets.lock"):
+        if not path.exists():
+            _write_private(
+                path,
                 "[default]\n"
                 f"aws_access_key_id = {secrets.token_hex(10).upper()}\n"
-                f"aws_secret_access_key = {secrets.token_urlsafe(30)}\n"
+                f"aws_secret_access_key = {secrets.token_urlsafe(30)}\n",
             )
-        part.replace(path)
     return path
+
+
+def secret_file(name: str) -> Path:
+    """Returns a private file of the state folder (mode 600) with a random token, written once."""
+    path = state_dir() / name
+    with FileLock(state_dir() / "secrets.lock"):
+        if not path.exists() or not path.read_text().strip():
+            _write_private(path, secrets.token_hex(32))
+    return path
+
+
+def _write_private(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)
 
 
 def _keys() -> tuple[str, str]:
@@ -180,7 +328,22 @@ def _port() -> int:
     return port
 
 
+def _refuse_a_second() -> None:
+    """Raises StorageError where a server of this folder lives that is not to be had from here."""
+    folder = state_dir()
+    there, held = folder / "host", is_held(folder / "server.lock")
+    if not there.exists() or there.read_text().strip() == platform.node():
+        if held:
+            raise StorageError(
+                f"the embedded S3 server (process {_pid()}) holds {folder / 'server.lock'} and does not "
+                f"answer to its keys: `make down`, then try again (log: {folder / 'server.log'})"
+            )
+    elif held or _on_network(folder):
+        raise StorageError(f"the embedded S3 server of {folder} {_elsewhere()}")
+
+
 def _start() -> Server:
+    _refuse_a_second()
     folder, port = state_dir(), _port()
     (folder / "data").mkdir(exist_ok=True, mode=0o700)
     access_key, secret = _keys()
@@ -191,30 +354,26 @@ def _start() -> Server:
         rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", "",
         "--cache-dir", str(folder / "cache"), "--vfs-cache-mode", "off", str(folder / "data"),
     ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    hidden = ("AWS_", "RCLONE_")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     # rclone reads each flag from the environment too, so the keys are not in the process list
-    environment["RCLONE_AUTH_KEY"] = f'"{access_key},{secret}"'
-    with (folder / "server.log").open("ab") as log:
+    variables["RCLONE_AUTH_KEY"] = f'"{access_key},{secret}"'
+    (folder / "host").write_text(f"{platform.node()}\n")
+    with (folder / "server.log").open("ab") as log, held_by_child(folder / "server.lock") as lock:
+        # it writes its own id: who starts it may be killed at any moment
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            cwd=folder, start_new_session=True,
+            ["sh", "-c", 'echo $$ > "$0" && exec "$@"', folder / "server.pid", *command],
+            env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=folder, start_new_session=True, pass_fds=(lock,),
         )  # fmt: skip
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         if answers(port):
-            break
-        time.sleep(0.05)
-    else:
-        process.kill()
-        last = (folder / "server.log").read_text(errors="replace").strip().splitlines()[-3:]
-        raise StorageError(
-            f"the embedded S3 server did not start on port {port}: {' / '.join(last)} "
-            f"(log: {folder / 'server.log'})"
-        )
-    endpoint = f"http://127.0.0.1:{port}"
-    facts = {
-        "endpoint": endpoint, "pid": process.pid,
-        "started": psutil.Process(process.pid).create_time(),
-    }  # fmt: skip
-    (folder / "server.json").write_text(json.dumps(facts))
-    return Server(endpoint, process.pid)
+            return Server(f"http://127.0.0.1:{port}", process.pid)
+        time.sleep(0.02)
+    process.kill()
+    last = (folder / "server.log").read_text(errors="replace").strip().splitlines()[-3:]
+    raise StorageError(
+        f"the embedded S3 server did not start on port {port}: {' / '.join(last)} "
+        f"(log: {folder / 'server.log'})"
+    )

@@ -4,7 +4,7 @@ import logging
 import os
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # a token is made once for the user; loopback is not enough
+    "RAY_AUTH_MODE": "token",  # loopback is not enough
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is seen four times sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # an elastic group then tries with fewer

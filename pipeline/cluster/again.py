@@ -29,7 +29,7 @@ def until_done(
         try:
             attempt()
         except failures as error:
-            now = _update(key, patience_s)
+            now = update_of(key, patience_s)
             count = 1 if now > before else count + 1
             before = now
             what = reason(error)
@@ -45,7 +45,7 @@ def until_done(
             return
 
 
-def _update(key: str, patience_s: float) -> int:
+def update_of(key: str, patience_s: float) -> int:
     """Returns the update of the last checkpoint."""
     facts = CheckpointStore(Storage(patience_s=patience_s), key).facts()
     return facts["update"] if facts else 0

@@ -13,7 +13,8 @@ from pipeline.cluster import parts
 from pipeline.cluster.again import PATIENCE_S, until_done
 from pipeline.data import arrays
 from pipeline.errors import StudyError
-from pipeline.evaluation.parts import Part, Table, assembled, evaluated, parts_of, times_shown
+from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
+from pipeline.evaluation.tables import Table
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.progress import Progress
@@ -59,10 +60,12 @@ class _Evaluator:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         keep_freed_memory()
-        torch.set_num_threads(int(spec["share"]["CPU"]))
+        torch.set_num_threads(spec["threads"])
         storage = Storage(patience_s=PATIENCE_S)
         self._spec = spec
-        self._data = arrays.load(DataSets(storage).cached(spec["data"]), ShardCache(storage))
+        self._data = arrays.load(
+            DataSets(storage).cached(spec["data"]), ShardCache(storage, spec["share"]["CPU"])
+        )
         with tempfile.TemporaryDirectory() as folder:
             EvaluationStore(storage, spec["key"]).fetch_network(Path(folder))
             self._trained = weights.load(Path(folder))

@@ -1,42 +1,63 @@
 """Ray: embedded in the stage that needs it, or joined by a driver on a cluster."""
 
 import os
+import secrets
+import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import ray
-from filelock import FileLock, Timeout
 from ray.util.state import list_actors
 
-from pipeline.errors import BusyError
+from pipeline import environment
+from pipeline.files import private_folder
+from pipeline.machine import cores
 
-LOCK_TIMEOUT_S = 5.0  # a killed predecessor needs a moment to go
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 WORKERS = ("RayTrainWorker", "ImplicitFunc")  # Ray Train's, and Ray Tune's of a trial's function
 
 
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def short_folder(name: str) -> Path:
+    """Returns a private folder for Ray's files, whose sockets need a short path, of this state folder."""
+    whose = zlib.crc32(str(environment.state_dir()).encode())
+    path = private_folder(short=True) / f"{name[0]}{whose:08x}"
+    path.mkdir(exist_ok=True, mode=0o700)
+    return path
 
 
 @contextmanager
 def embedded() -> Iterator[None]:
     """Runs Ray on this machine, on loopback, for as long as the context lasts."""
-    ray.init(
-        address="local",
-        num_cpus=cores(),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
-    )
+    own_token()
+    folder = Path(tempfile.mkdtemp(prefix="e", dir=private_folder(short=True)))
     try:
+        ray.init(
+            address="local",
+            num_cpus=cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(folder),
+        )
         yield
     finally:
         ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_token() -> None:
+    """Makes the token of the embedded Ray, in a file that its user alone can read."""
+    path = Path(os.environ.get(TOKEN_PATH, ""))
+    if path.name and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(file, "w") as out:
+                out.write(secrets.token_hex(32))
 
 
 @contextmanager
@@ -63,20 +84,3 @@ def has_workers() -> bool:
         raise_on_missing_output=False,  # what a filter leaves out is missing to Ray
     )
     return any(actor.class_name in WORKERS for actor in mine)
-
-
-@contextmanager
-def exclusively(lock: Path, what: str) -> Iterator[None]:
-    """Holds a lock file, so that one process at a time does `what`; raises BusyError."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
-    try:
-        held.acquire(timeout=LOCK_TIMEOUT_S)
-    except Timeout:
-        raise BusyError(
-            f"{what} is already under way in another process on this machine: wait for it or end it"
-        ) from None
-    try:
-        yield
-    finally:
-        held.release()

@@ -10,7 +10,8 @@ import torch
 
 from pipeline.data.shards import ShardFiles
 from pipeline.params import Row, validate
-from pipeline.training.run import Checkpoints, TrainJob, run
+from pipeline.training.job import TrainJob
+from pipeline.training.run import Checkpoints, run
 from pipeline.training.schedule import Schedule
 
 SECONDS = 4.0

@@ -22,8 +22,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.torch.config import _TorchBackend
 
+from pipeline import machine
 from pipeline.cluster import session
 from pipeline.cluster.again import PATIENCE_S, until_done
+from pipeline.cluster.here import WORKER_BYTES
 from pipeline.errors import ResourceError
 from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
@@ -32,46 +34,63 @@ from pipeline.storage.s3 import Storage
 from pipeline.storage.shards import ShardCache
 from pipeline.tracking.publish import commit
 from pipeline.training.hardware import require
-from pipeline.training.run import TrainJob, run
+from pipeline.training.job import TrainJob
+from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
 
 ELASTIC_LOOK_EVERY_S = 30.0  # after as long at the least, an elastic run takes up new nodes
 
 
 def train(job: TrainJob) -> None:
-    """Brings a row's training to its end here; its result is then its last checkpoint on S3.
+    """Brings a row's training to its end in this process; its result is its last checkpoint on S3.
 
-    Raises ResourceError before anything starts where the machine has too few cores or lacks the
-    row's precision, and what the training raised (or TrainingError) when it failed for the last time.
+    Several workers are processes beside it. Raises ResourceError before anything starts where the
+    machine lacks memory or the row's precision, and what the training raised (or TrainingError) when
+    it failed for the last time.
     """
-    cores = session.cores()
-    low, high = job.row.worker_bounds
-    if low > cores:
-        raise ResourceError(
-            f"params.yaml: models.{job.name}.workers is {low}, but this machine has {cores} "
-            "cores: lower it, or train on a larger machine"
-        )
-    workers = min(high, cores)
-    require(job.row.precision, f"models.{job.name}.precision")
-    config = {"job": job, "commit": commit(), "patience_s": 0.0}  # workers may have no Git
-    if workers == 1:
-        torch.set_num_threads(cores)
-        _fit(config, ScalingConfig(num_workers=0, use_gpu=torch.cuda.is_available()))
+    config = config_here(job)
+    if job.row.worker_bounds[1] == 1:
+        train_one(config, use_gpu=torch.cuda.is_available())
         return
+    with session.embedded():
+        train_several_here(config)
+
+
+def config_here(job: TrainJob) -> dict[str, Any]:
+    """Returns what a worker on this machine must know; raises ResourceError."""
+    workers, free = job.row.worker_bounds[0], machine.free_memory_bytes()
+    if workers > 1 and workers * WORKER_BYTES > free:
+        raise ResourceError(
+            f"params.yaml: models.{job.name}.workers is {workers}, but this machine has "
+            f"{free / 1e9:.1f} GB of free memory, and a worker takes {WORKER_BYTES / 1e9:.1f} GB at "
+            "least: lower it, or train on a larger machine"
+        )
+    require(job.row.precision, f"models.{job.name}.precision")
+    # workers may have no Git
+    return {"job": job, "commit": commit(), "patience_s": 0.0, "decoders": machine.cores()}
+
+
+def train_one(config: dict[str, Any], *, use_gpu: bool) -> None:
+    """Trains with one worker, in this process."""
+    _fit(config, ScalingConfig(num_workers=0, use_gpu=use_gpu))
+
+
+def train_several_here(config: dict[str, Any]) -> None:
+    """Trains with several workers of the embedded Ray, however few cores there are for them."""
+    low, high = config["job"].row.worker_bounds
+    cores = machine.cores()
+    workers = max(low, min(high, cores))
     group = ScalingConfig(
         num_workers=workers,
         use_gpu=torch.cuda.device_count() >= workers,
-        resources_per_worker={"CPU": cores // workers},
+        resources_per_worker={"CPU": min(config["job"].row.threads, cores / workers)},
     )
-    with session.embedded():
-        _fit_group(config, group)
+    _fit_group({**config, "decoders": max(1, cores // workers)}, group)
 
 
 def train_alone(spec: dict[str, Any], started: float) -> None:
     """Trains the row of a job's document in this process of a cluster, its only worker."""
-    torch.set_num_threads(int(spec["share"]["CPU"]))
-    local = ScalingConfig(num_workers=0, use_gpu=spec["share"]["GPU"] > 0)
-    _fit(_config_there(spec, started), local)
+    train_one(_config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
 
 
 def train_group(spec: dict[str, Any]) -> None:
@@ -92,7 +111,10 @@ def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
     """Returns what a worker on a cluster must know."""
     row, schedule = validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job")
     job = TrainJob(spec["name"], spec["key"], row, schedule, Path("on the nodes"), started)
-    return {"job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S}
+    return {
+        "job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S,
+        "decoders": spec["share"]["CPU"],
+    }  # fmt: skip
 
 
 def _fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
@@ -159,7 +181,7 @@ def _worker(config: dict[str, Any]) -> None:
         job,
         CheckpointStore(storage, job.key, {"commit": config["commit"]}),
         device=get_device(),
-        files=ShardCache(storage),
+        files=ShardCache(storage, config["decoders"]),
         rank=context.get_world_rank(),
         workers=context.get_world_size(),
         # Ray Train is told nothing: its report waits for the controller's next look, half a second

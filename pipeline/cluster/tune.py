@@ -25,6 +25,7 @@ from ray.tune import Callback, FailureConfig
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from pipeline import machine
 from pipeline.cluster import session
 from pipeline.cluster.again import MAX_FAILURES, PATIENCE_S
 from pipeline.errors import DivergedError, StudyError, TrainingError
@@ -37,10 +38,11 @@ from pipeline.storage.s3 import Storage
 from pipeline.storage.shards import ShardCache
 from pipeline.storage.trials import TrialStore
 from pipeline.training.hardware import require
+from pipeline.training.history import Record
 from pipeline.training.identity import KEY_LENGTH, run_key
-from pipeline.training.run import TrainJob, run
+from pipeline.training.job import TrainJob
+from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
-from pipeline.training.state import Record
 
 FOLLOW_EVERY_S = 3.0
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
@@ -315,10 +317,12 @@ class Search:
 def search_here(search: Search, execution: Execution) -> None:
     """Searches on this machine's cores, and its GPUs where it has some."""
     require(search.row.precision, f"models.{search.tune.model}.precision")
-    at_once = min(execution.trials_at_once, session.cores())
+    cores = machine.cores()
+    cpus = min(search.row.threads, cores)
+    at_once = min(execution.trials_at_once, cores // cpus)
     gpus = torch.cuda.device_count() / at_once  # several small networks on one GPU
     with session.embedded():
-        search.run(at_once, {"CPU": session.cores() // at_once, "GPU": gpus})
+        search.run(at_once, {"CPU": cpus, "GPU": gpus})
 
 
 def search_there(spec: dict[str, Any]) -> None:
@@ -374,8 +378,7 @@ def _distributions(tune: Tune) -> dict[str, Any]:
 
 def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
     def trial(point: dict[str, Any]) -> None:
-        resources = ray_tune.get_context().get_trial_resources().required_resources
-        torch.set_num_threads(int(resources["CPU"]))
+        cpus = ray_tune.get_context().get_trial_resources().required_resources["CPU"]
         require(search.row.precision, f"models.{search.tune.model}.precision")  # of this node
         job = search.job(search.trial(point))
 
@@ -390,7 +393,7 @@ def _trainable(search: Search) -> Callable[[dict[str, Any]], None]:
                 job,
                 checkpoints,
                 device=device(),
-                files=ShardCache(search.storage),
+                files=ShardCache(search.storage, max(1, int(cpus))),
                 on_report=report,
             )
         except DivergedError:

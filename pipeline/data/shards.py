@@ -38,7 +38,12 @@ class Shard:
 
 
 class ShardFiles(Protocol):
-    """Brings shards to this node: `pipeline.storage.shards`."""
+    """Brings shards to this node: `pipeline.storage.shards`.
+
+    `decoders` is how many processes decode what is in them; no bit depends on it.
+    """
+
+    decoders: int
 
     def path(self, shard: Shard) -> Path:
         """Returns the shard's file here, fetched and checked if need be."""

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 
 import requests
@@ -59,6 +59,13 @@ class Wanted:
     md5: str | None = None
 
 
+def shipped_digits() -> Path:
+    """Returns the digits' file in scikit-learn, which is not imported for it: that takes a second."""
+    found = find_spec("sklearn")
+    assert found is not None and found.origin is not None  # it is in requirements.lock
+    return Path(found.origin).parent / "datasets/data/digits.csv.gz"
+
+
 def fetch(
     data: Data,
     target: Path,
@@ -81,9 +88,9 @@ def fetch(
         content = None if folder is None else _digest_of(folder, mirrors, prefix)
         write_json(target, {"archives": facts, "folder": folder, "content": content})
     elif isinstance(data, DigitsData):
-        with as_file(files("sklearn.datasets.data") / "digits.csv.gz") as digits:
-            _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
-            _place(digits, target)
+        digits = shipped_digits()
+        _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
+        _place(digits, target)
     elif data.sha256 is None:  # a prefix: its objects are packed, their content is digested later
         part = partial / "prefix.part"
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.data.arrays import Arrays, Split
+from pipeline.data.arrays import Split
 from pipeline.data.photos import cut, size_of
 from pipeline.data.shards import Photos, ShardFiles
 from pipeline.errors import StudyError
@@ -108,14 +108,14 @@ def answers(
 ) -> Iterator[Answer]:
     """Yields the answer for each number, in order, its images and shift on `device`.
 
-    As many processes decode as this one may have threads; the next window's shards are fetched while
+    As many processes decode as `files` says; the next window's shards are fetched while
     this one's are used.
     """
     loader = DataLoader(
         _Answers(photos, request),
         batch_size=None,
         sampler=numbers,
-        num_workers=torch.get_num_threads(),
+        num_workers=_files(photos).decoders,
         prefetch_factor=AHEAD,
         pin_memory=device.type == "cuda",
         multiprocessing_context="fork",
@@ -244,14 +244,6 @@ def inputs(
     mean = mean.to(device)
     for images in torch.split(split.images.to(device), IN_MEMORY_BATCH):
         yield (images - mean).permute(0, 3, 1, 2)
-
-
-def input_size(arrays: Arrays, crop_px: int | None) -> tuple[int, int]:
-    """Returns height and width of what a network sees in the single view."""
-    if isinstance(arrays.test.images, Photos):
-        assert crop_px is not None
-        return crop_px, crop_px
-    return arrays.mean.shape[0], arrays.mean.shape[1]
 
 
 def ten_crops(images: Tensor, crop_px: int) -> list[Tensor]:

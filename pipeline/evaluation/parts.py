@@ -14,13 +14,9 @@ from pipeline.data.arrays import SPLITS, Arrays, Split
 from pipeline.data.shards import Photos
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import Outcomes, outcomes, softmax
-from pipeline.evaluation.views import SCALES, SINGLE, VIEWS
-from pipeline.models.predict import Precision
+from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table
 from pipeline.models.weights import Trained
-
-TRAIN, LOGITS = "train", "logits"
-Table = dict[str, NDArray[np.generic]]
-"""Logits float32 (N, classes), or the columns of `Outcomes`, by name."""
+from pipeline.params import Precision
 
 
 @dataclass(frozen=True, order=True)

@@ -4,21 +4,23 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import Arrays, Split
 from pipeline.errors import DataError
-from pipeline.evaluation.parts import LOGITS, Table
 from pipeline.evaluation.scores import Predictions, softmax
-from pipeline.evaluation.views import SINGLE
+from pipeline.evaluation.tables import LOGITS, SINGLE, Table
 from pipeline.files import write
+
+if TYPE_CHECKING:
+    from pipeline.data.arrays import Arrays, Split
 
 SPLITS = ("val", "test")
 
 
-def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: Arrays) -> None:
+def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Arrays") -> None:
     """Writes `<split>_labels` and `<split>_ids` of val and test, and their logits in each view.
 
     `tables` are by split and view; logits of the single view are called `<split>_logits`, of another

@@ -18,11 +18,12 @@ from torch.nn.functional import avg_pool2d
 
 from pipeline.data import views
 from pipeline.data.arrays import Split
-from pipeline.models.predict import Precision, autocast, predict
+from pipeline.evaluation.tables import SINGLE, TEN_CROPS
+from pipeline.models.predict import autocast, predict
 from pipeline.models.resnet import ResNet
 from pipeline.models.weights import Trained
+from pipeline.params import Precision
 
-VIEWS = SINGLE, TEN_CROPS, SCALES = "single", "ten_crops", "scales"
 LEAST = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
 
 

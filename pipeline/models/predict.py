@@ -4,12 +4,12 @@ import ctypes
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Precision = Literal["float32", "bfloat16"]
+from pipeline.params import Precision
+
 # mallopt's parameters (malloc.h): the size from which memory is mapped afresh, and how much free
 # memory at the top of the heap goes back to the system
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

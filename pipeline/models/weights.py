@@ -4,19 +4,24 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor
+from safetensors.numpy import save as save_tensors
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write, write_json
 from pipeline.models.archs import arch_of
-from pipeline.models.resnet import ResNet
 from pipeline.params import Network, validate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.models.resnet import ResNet
+
+Weights = dict[str, NDArray[np.generic]]
 
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 MEAN = "input.mean"
@@ -26,23 +31,36 @@ MEAN = "input.mean"
 class Trained:
     """A network in evaluation mode, its input's `mean` float32 (H, W, C), and model.json."""
 
-    model: ResNet
-    mean: Tensor
+    model: "ResNet"
+    mean: "Tensor"
     facts: dict[str, Any]
 
 
-def save(folder: Path, weights: dict[str, Tensor], mean: Tensor, facts: dict[str, Any]) -> None:
+def content_of(weights: Weights, mean: NDArray[np.float32]) -> bytes:
+    """Returns model.safetensors."""
+    # as they lie in memory would be wrong where channels are last
+    arrays = {name: np.asarray(value, order="C") for name, value in weights.items()}
+    content: bytes = save_tensors({**arrays, MEAN: mean})
+    return content
+
+
+def save(folder: Path, weights: Weights, mean: NDArray[np.float32], facts: dict[str, Any]) -> None:
     """Writes both files; `facts` must have `network`, `channels` and `classes`.
 
-    model.json is written last and holds the sha256 of the weights.
+    model.json is written last and holds the sha256 of the weights. Torch is not needed.
     """
-    content = save_tensors({**{n: w.contiguous() for n, w in weights.items()}, MEAN: mean})
+    content = content_of(weights, mean)
     write(folder / WEIGHTS, content)
     write_json(folder / FACTS, {**facts, "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def load(folder: Path) -> Trained:
     """Returns the network in `folder`; raises CheckpointError where it is damaged or missing."""
+    import torch  # here, so that who only saves or looks need not wait for it
+    from safetensors.torch import load as load_tensors
+
+    from pipeline.models.resnet import ResNet
+
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         content = (folder / WEIGHTS).read_bytes()

@@ -15,8 +15,8 @@ from pipeline.models.resnet import ResNet
 from pipeline.params import Cifar10Data, ImageNetData, Study, canonical_sha256
 from pipeline.report.seeds import groups
 from pipeline.report.verdicts import verdicts
+from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
-from pipeline.training.state import parse_history_csv
 
 PLAN = Path("state/plan.json")
 DATA_NAMES = {

@@ -58,7 +58,7 @@ class DataSets:
         if not self._is_there(digest):
             raise StorageError(
                 f"{where}: not there, as this node sees S3 at "
-                f"{os.environ.get('AWS_ENDPOINT_URL', 'AWS')}: the nodes and the machine that runs "
+                f"{self._storage.place.shown}: the nodes and the machine that runs "
                 "`dvc repro` must have the same STUDY_BUCKET and S3"
             )
         part = path.with_suffix(".part")

@@ -1,8 +1,4 @@
-"""One bucket on S3 or any compatible store, by environment alone.
-
-`STUDY_BUCKET` names the bucket; `AWS_ENDPOINT_URL`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
-and boto3's other variables say where it is and who asks.
-"""
+"""One bucket on S3 or any compatible store, at the place that `pipeline.storage.place` names."""
 
 import io
 import os
@@ -13,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import boto3
+import botocore.session
 from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import (
@@ -24,21 +21,23 @@ from botocore.exceptions import (
     NoCredentialsError,
 )
 
+from pipeline.environment import BUCKET
 from pipeline.errors import StorageError
+from pipeline.storage import place
+from pipeline.storage.place import DEFAULT_REGION, Place
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-BUCKET = "STUDY_BUCKET"
-DEFAULT_BUCKET = "resnet-study"
 REFUSED = {"403", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}
 ABSENT = {"404", "NoSuchKey", "NotFound"}
-COMPATIBLE = {  # other stores than AWS's do not know its newer checksums
-    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+MADE_BY_ANOTHER = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}  # since one looked for it
+# boto3 looks neither at profiles nor at files where everything is known
+ISOLATED = {
+    "profile": (None, None, None, None),
+    "config_file": (None, None, os.devnull, None),
+    "credentials_file": (None, None, os.devnull, None),
 }
-
-
 RETRY_EVERY_S = 3.0
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,29 +77,23 @@ class Storage:
     Where S3 does not answer, a request is repeated for `patience_s` before it fails.
     """
 
-    def __init__(self, bucket: str | None = None, patience_s: float = 0.0) -> None:
-        for name, value in COMPATIBLE.items():
-            os.environ.setdefault(name, value)
-        self.bucket = bucket or os.environ.get(BUCKET, DEFAULT_BUCKET)
+    def __init__(
+        self, bucket: str | None = None, patience_s: float = 0.0, at: Place | None = None
+    ) -> None:
+        self.place = at or place.found()
+        self.bucket = bucket or self.place.bucket
         self.patience_s = patience_s
-        retries = Config(
-            connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 4}
-        )
-        region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
         with self._named():
-            # a session of its own: the default one remembers the first keys it saw
-            self._client: S3Client = boto3.Session().client(
-                "s3", config=retries, region_name=region or "us-east-1"
-            )
+            self._client = _client(self.place)
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
-        return Storage, (self.bucket, self.patience_s)  # another process makes its own client
+        # another process makes its own client, and finds the keys where it was told of them
+        return Storage, (self.bucket, self.patience_s)
 
     @contextmanager
     def _named(self, key: str = "") -> Iterator[None]:
         """Turns the client's errors into StorageError with the address, the key and a next step."""
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS S3")
-        where = f"s3://{self.bucket}/{key} at {endpoint}"
+        where = f"s3://{self.bucket}/{key} at {self.place.shown}"
         try:
             yield
         except NoCredentialsError as error:
@@ -119,8 +112,12 @@ class Storage:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             kind = UnreachableError if status >= 500 else StorageError
             raise kind(f"{where}: {error}") from error
-        except S3UploadFailedError as error:
-            raise StorageError(f"{where}: {error}: check the keys and the bucket") from error
+        except S3UploadFailedError as error:  # boto3 wraps whatever it was
+            cause = error.__context__
+            status = getattr(cause, "response", {}).get("ResponseMetadata", {})
+            gone = status.get("HTTPStatusCode", 0) >= 500 or isinstance(cause, BotoCoreError)
+            kind = UnreachableError if gone else StorageError
+            raise kind(f"{where}: {error}: check the keys and the bucket") from error
         except (BotoCoreError, RetriesExceededError) as error:
             raise UnreachableError(
                 f"{where}: cannot be reached ({type(error).__name__}): is the server up? `make up` "
@@ -135,7 +132,21 @@ class Storage:
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") not in ABSENT | {"NoSuchBucket"}:
                     raise
+                self._create_bucket()
+
+    def _create_bucket(self) -> None:
+        region = self.place.region
+        elsewhere = self.place.endpoint is None and region != DEFAULT_REGION
+        try:
+            if elsewhere:  # AWS wants its name there, and refuses the default's
+                constraint: Any = {"LocationConstraint": region}
+                self._client.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=constraint)
+            else:
                 self._client.create_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:
+                raise
+            self._client.head_bucket(Bucket=self.bucket)  # refused where it is a stranger's
 
     @_patient
     def put(self, key: str, content: bytes) -> None:
@@ -189,6 +200,36 @@ class Storage:
         """Writes an object to `path`."""
         with self._named(key):
             self._client.download_file(self.bucket, key, str(path))
+
+
+def _client(at: Place) -> "S3Client":
+    """Returns a client to which everything is passed that an environment could say otherwise."""
+    shared: Any = {
+        "connect_timeout": 5,
+        "read_timeout": 60,
+        "retries": {"mode": "standard", "max_attempts": 4},
+        # other stores than AWS's do not know its newer checksums
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    if at.endpoint:
+        shared |= {
+            "s3": {"addressing_style": "path", "use_accelerate_endpoint": False},
+            "use_dualstack_endpoint": False,
+            "use_fips_endpoint": False,
+        }
+    if at.is_embedded:
+        shared["proxies"] = {}
+    # a session of its own: the default one remembers the first keys it saw
+    session = botocore.session.Session(session_vars=ISOLATED if at.is_embedded else None)
+    return boto3.Session(botocore_session=session).client(
+        "s3",
+        config=Config(**shared),
+        endpoint_url=at.endpoint,
+        region_name=at.region,
+        aws_access_key_id=at.access_key,
+        aws_secret_access_key=at.secret,
+    )
 
 
 def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str, tuple[int, str]]]:

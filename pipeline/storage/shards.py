@@ -57,8 +57,8 @@ class ShardStore:
 class ShardCache:
     """This node's shards; the longest unused go when there are more than `STUDY_CACHE_GB`."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage, self._process = storage, os.getpid()
+    def __init__(self, storage: Storage, decoders: int = 1) -> None:
+        self._storage, self._process, self.decoders = storage, os.getpid(), decoders
         self._folder = cache_dir() / "shards"
         self._folder.mkdir(exist_ok=True, mode=0o700)
         self._limit = _limit_bytes()

@@ -1,9 +1,34 @@
-"""Where MLflow is."""
+"""Where MLflow is, and which of its pages shows a study."""
 
 import os
-from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.environment import MLFLOW
+
+EXPERIMENT = "resnet-study"
+HERE = "sqlite:///mlflow.db"  # a path of its own could hold characters that an address cannot
 
 
-def tracking_uri(root: Path) -> str:
-    """Returns `MLFLOW_TRACKING_URI`, or SQLite beside the study."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+def tracking_uri() -> str:
+    """Returns `MLFLOW_TRACKING_URI`, or SQLite beside the study, in which this process runs."""
+    return os.environ.get(MLFLOW) or HERE
+
+
+def page(experiment_id: str) -> str:
+    """Returns the part of the UI's address that shows a study's rows, by their test errors.
+
+    Without its end MLflow opens an overview for language models.
+    """
+    rows = quote("tags.kind = 'training'")
+    return (
+        f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&searchFilter={rows}"
+        f"&orderByKey={quote('metrics.`final_test_error_pct`')}&orderByAsc=true"
+    )
+
+
+def experiment_id(uri: str) -> str:
+    """Returns the id of the studies' experiment; raises what MLflow raises where it is not there."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
+    return str(found.experiment_id) if found else "0"

@@ -11,16 +11,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StudyError, TrackingError
-from pipeline.tracking.address import tracking_uri
+from pipeline.tracking.address import EXPERIMENT, tracking_uri
 
-EXPERIMENT = "resnet-study"
 CODE = ("--porcelain", "--", "pipeline", "stages", "schedules", "params.yaml", "dvc.yaml")
+Upload = Callable[[str, Path], None]
+"""Stores a file under a key of the study's bucket."""
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 for _name, _value in {  # a dead server must not hold anyone up for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -67,9 +68,9 @@ class Tracker:
     """One study's parent run and its children; every method raises TrackingError."""
 
     def __init__(
-        self, study: str, params_digest: str, data_digest: str, bucket: str, root: Path = Path()
+        self, study: str, params_digest: str, data_digest: str, bucket: str, upload: Upload
     ) -> None:
-        self._uri = tracking_uri(root)
+        self._uri, self._bucket, self._upload = tracking_uri(), bucket, upload
         self._tags = {"data_digest": data_digest}
         with _named(self._uri):
             from mlflow import MlflowClient
@@ -96,11 +97,14 @@ class Tracker:
         with _named(self._uri):
             more = {"mlflow.parentRunId": self.parent, **self._tags, **(tags or {})}
             run = self._run(name, {"kind": kind, "run_key": key}, more)
-        return Child(self._client, self._uri, run)
+        return self._child(run)
 
     def study(self) -> "Child":
         """Returns the parent run itself."""
-        return Child(self._client, self._uri, self.parent)
+        return self._child(self.parent)
+
+    def _child(self, run: str) -> "Child":
+        return Child(self._client, self._uri, run, self._bucket, self._upload)
 
     def _run(self, name: str, identity: Mapping[str, str], tags: Mapping[str, str]) -> str:
         wanted = {**identity, "mlflow.runName": name}
@@ -121,8 +125,9 @@ class Tracker:
 class Child:
     """A run that is published to, as often as one likes."""
 
-    def __init__(self, client: Any, uri: str, run_id: str) -> None:
+    def __init__(self, client: Any, uri: str, run_id: str, bucket: str, upload: Upload) -> None:
         self._client, self._uri, self.run_id = client, uri, run_id
+        self._bucket, self._upload = f"s3://{bucket}/", upload
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags."""
@@ -180,11 +185,15 @@ class Child:
     def artifacts(self, files: Sequence[Path]) -> None:
         """Uploads files that are not there yet with this content."""
         with _named(self._uri):
-            tags = self._client.get_run(self.run_id).data.tags
+            run = self._client.get_run(self.run_id)
+            tags, place = run.data.tags, run.info.artifact_uri
             for path in files:
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
                 if tags.get(f"sha256.{path.name}") != sha256:
-                    self._client.log_artifact(self.run_id, str(path))
+                    if place.startswith(self._bucket):  # by the client that knows the study's keys
+                        self._upload(f"{place.removeprefix(self._bucket)}/{path.name}", path)
+                    else:
+                        self._client.log_artifact(self.run_id, str(path))
                     self._client.set_tag(self.run_id, f"sha256.{path.name}", sha256)
 
     def finished(self) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pipeline.data.batches import Batches
-from pipeline.models.predict import Precision, autocast
+from pipeline.models.predict import autocast
+from pipeline.params import Precision
 from pipeline.training.loop import Reduce
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from pipeline.errors import ResourceError
-from pipeline.models.predict import Precision
+from pipeline.params import Precision
 
 
 def hardware() -> str:

@@ -21,6 +21,8 @@ def source_digest(*folders: str) -> str:
     sha = hashlib.sha256()
     for folder in folders:
         for path in sorted((root / folder).rglob("*.py")):
+            if any(part.startswith(".") for part in path.relative_to(root).parts):
+                continue  # of an editor or a notebook: nothing imports it
             sha.update(f"{path.relative_to(root).as_posix()}\n".encode())
             sha.update(path.read_bytes())
     return sha.hexdigest()

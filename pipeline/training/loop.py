@@ -15,9 +15,11 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.data.batches import Batches
 from pipeline.errors import DivergedError
-from pipeline.models.predict import Precision, autocast, predict
+from pipeline.models.predict import autocast, predict
+from pipeline.params import Precision
+from pipeline.training.history import Record
 from pipeline.training.schedule import Schedule
-from pipeline.training.state import Record, TrainingState
+from pipeline.training.state import TrainingState
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all workers; the identity for one."""
@@ -112,6 +114,7 @@ def train(
                     val_loss=val_loss,
                     val_error_pct=val_error_pct,
                     precision=precision,
+                    threads=torch.get_num_threads(),
                     seconds=before + meter.seconds(),
                     train_images_per_s=rate,
                 )

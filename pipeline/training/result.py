@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load as load_tensors
+from safetensors.numpy import load as load_tensors
 
-from pipeline.data import views
-from pipeline.data.arrays import Arrays
+from pipeline.data.prepared import Prepared
 from pipeline.files import write
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
-from pipeline.training.run import TrainJob
-from pipeline.training.state import Record, history_csv, history_digest
+from pipeline.training.history import Record, history_csv, history_digest
+from pipeline.training.job import TrainJob
 
 HISTORY = "history.csv"
 
@@ -31,10 +30,19 @@ def is_collected(folder: Path, key: str) -> bool:
     return facts.get("run_key") == key and (folder / "model.safetensors").exists()
 
 
+def weights_in(tensors: bytes) -> weights.Weights:
+    """Returns the network's part of a checkpoint."""
+    return {
+        name.removeprefix("model."): value
+        for name, value in load_tensors(tensors).items()
+        if name.startswith("model.")
+    }
+
+
 def write_result(
     folder: Path,
     job: TrainJob,
-    arrays: Arrays,
+    data: Prepared,
     tensors: bytes,
     facts: dict[str, Any],
     *,
@@ -47,29 +55,25 @@ def write_result(
     `train_seconds` is the time in the training loop, validation included, over all its attempts.
     """
     history = [Record(**record) for record in facts["history"]]
-    model = {
-        name.removeprefix("model."): value
-        for name, value in load_tensors(tensors).items()
-        if name.startswith("model.")
-    }
+    model = weights_in(tensors)
     seconds = history[-1].seconds
     weights.save(
         folder,
         model,
-        arrays.mean,
+        data.mean,
         {
             "name": job.name,
             "arch": arch_of(job.row.network).name,
             "network": job.row.network.model_dump(),
-            "channels": arrays.channels,
-            "image_size_px": list(views.input_size(arrays, job.row.crop_px)),
-            "classes": list(arrays.classes),
+            "channels": data.channels,
+            "image_size_px": list(data.input_size(job.row.crop_px)),
+            "classes": list(data.classes),
             "precision": job.row.precision,
             "seed": job.row.seed,
             "run_key": job.key,
             "run_key_overridden": overridden,
             "commit": commit,
-            "data_digest": arrays.digest,
+            "data_digest": data.digest,
             "updates": facts["update"],
             "history_digest": history_digest(history),
             "threads": facts["threads"],

@@ -3,9 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +16,6 @@ from pipeline.data.arrays import Arrays, load
 from pipeline.data.augment import augmenter_of
 from pipeline.data.batches import Batches, batches_of
 from pipeline.data.shards import ShardFiles
-from pipeline.errors import CheckpointError
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import keep_freed_memory
 from pipeline.models.resnet import build
@@ -26,10 +23,11 @@ from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import CapturedStep
 from pipeline.training.hardware import hardware
+from pipeline.training.history import Record
 from pipeline.training.identity import what_is_trained
+from pipeline.training.job import TrainJob
 from pipeline.training.loop import Reduce, Step, Update, loss_and_error, train
-from pipeline.training.schedule import Schedule
-from pipeline.training.state import Record, TrainingState
+from pipeline.training.state import TrainingState
 
 
 class Checkpoints(Protocol):
@@ -40,43 +38,6 @@ class Checkpoints(Protocol):
 
     def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
         """Commits a checkpoint; `facts` has its `update` and is JSON."""
-
-
-def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
-    """Yields what differs between two documents, each by its key."""
-    if not isinstance(found, dict) or not isinstance(wanted, dict):
-        if found != wanted:
-            yield f"{place} is {wanted}, the checkpoint has {found}"
-        return
-    for key in sorted(found.keys() | wanted.keys()):
-        inner = place if key == "row" else f"{place}.{key}"
-        yield from _differences(found.get(key), wanted.get(key), inner)
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """All that determines a training; `arrays` is the prepared data set's file.
-
-    `started` is the time (seconds since 1970) at which this attempt began, for wall_seconds.
-    """
-
-    name: str
-    key: str
-    row: Row
-    schedule: Schedule
-    arrays: Path
-    started: float
-
-    def check(self, facts: dict[str, Any], data_digest: str) -> None:
-        """Raises CheckpointError where a checkpoint is not of this training."""
-        wanted = what_is_trained(self.row, self.schedule, data_digest)
-        if facts["key"] != self.key or facts["trained"] != wanted:
-            differ = "; ".join(_differences(facts["trained"], wanted, f"models.{self.name}"))
-            raise CheckpointError(
-                f"{self.name}: the checkpoint under {self.key} belongs to another training "
-                f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
-                "params.yaml or STUDY_CONTINUE, or `dvc repro -f` trains afresh"
-            )
 
 
 def run(
@@ -95,6 +56,7 @@ def run(
     update. `files` brings the shards of photographs. Raises CheckpointError for a checkpoint of another training, DivergedError.
     """
     keep_freed_memory()
+    torch.set_num_threads(job.row.threads)
     arrays = load(job.arrays, files)
     state = _initial_state(job, arrays, device)
     wall_before = 0.0

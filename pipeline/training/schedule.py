@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.params import Section, read_yaml, validate
-from pipeline.training.state import Record
+from pipeline.training.history import Record
 
 History = Sequence[Record]
 

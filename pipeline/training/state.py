@@ -4,12 +4,7 @@ A batch is a function of (seed, update) and the networks draw no random numbers,
 random state to keep: weights, momentum and the number of updates determine all that follows.
 """
 
-import csv
-import hashlib
-import io
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,59 +14,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError
-from pipeline.models.predict import Precision
-
-TIMINGS = ("seconds", "train_images_per_s")
-PARSERS: dict[str, Callable[[str], Any]] = {"update": int, "precision": str}  # all else is float
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of the history; training figures are means since the last line, on augmented images.
-
-    `seconds` and `train_images_per_s` differ from run to run; all else is the same, bit for bit,
-    however often a training was interrupted.
-    """
-
-    update: int
-    epoch: float
-    lr: float
-    train_loss: float
-    train_error_pct: float
-    val_loss: float
-    val_error_pct: float
-    precision: Precision
-    seconds: float
-    train_images_per_s: float
-
-
-def history_csv(history: Iterable[Record]) -> str:
-    """Returns the history as CSV with full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Record))
-    for record in history:
-        writer.writerow(
-            value if isinstance(value, str) else repr(value) for value in asdict(record).values()
-        )
-    return out.getvalue()
-
-
-def parse_history_csv(text: str) -> list[Record]:
-    """Returns the history that `history_csv` wrote."""
-    return [
-        Record(**{name: PARSERS.get(name, float)(value) for name, value in row.items()})
-        for row in csv.DictReader(io.StringIO(text))
-    ]
-
-
-def history_digest(history: Iterable[Record]) -> str:
-    """Returns the sha256 of the history without its timings."""
-    lines = [
-        {name: value for name, value in asdict(record).items() if name not in TIMINGS}
-        for record in history
-    ]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+from pipeline.training.history import Record
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pipeline.data.arrays import Arrays
 from pipeline.evaluation import views
 from pipeline.evaluation.parts import assembled, evaluated, outcomes_in, parts_of
 from pipeline.evaluation.scores import outcomes
+from pipeline.evaluation.tables import VIEWS
 from pipeline.models.archs import arch_of
 from pipeline.models.resnet import ResNet, build
 from pipeline.models.weights import Trained
@@ -151,7 +152,7 @@ def test_parts_together_are_the_whole(data: Arrays, model: ResNet):
     }
     assert len(tables) > 5  # a shard each
     found = assembled(tables)
-    for view in views.VIEWS:
+    for view in VIEWS:
         assert found["test", view]["logits"] == pytest.approx(shown(model, data, view), abs=1e-4)
     with torch.no_grad():
         logits = torch.cat(

@@ -13,8 +13,9 @@ import psutil
 from infra.local.cluster import HEALTH
 from pipeline.cluster import SETTINGS
 
-NET = "10.213.7"
-BRIDGE = "study0"
+NET = f"10.213.{os.getpid() % 250}"  # of this run: two on one machine must not end each other
+TAG = f"s{os.getpid() % 100_000}"
+BRIDGE = f"{TAG}b"
 OUTSIDE = f"{NET}.1"  # the machine that runs the tests, on the bridge
 
 
@@ -43,23 +44,23 @@ class Hosts:
 
     def add(self, number: int) -> str:
         """Makes a host; returns its address."""
-        name, address = f"study-{number}", f"{NET}.{10 + number}"
+        name, address = f"{TAG}-{number}", f"{NET}.{10 + number}"
         ip("netns", "add", name)
-        ip("link", "add", f"study{number}h", "type", "veth", "peer", "name", f"study{number}n")
-        ip("link", "set", f"study{number}n", "netns", name)
-        ip("link", "set", f"study{number}h", "master", BRIDGE, "up")
+        ip("link", "add", f"{TAG}h{number}", "type", "veth", "peer", "name", f"{TAG}n{number}")
+        ip("link", "set", f"{TAG}n{number}", "netns", name)
+        ip("link", "set", f"{TAG}h{number}", "master", BRIDGE, "up")
         ip("-n", name, "link", "set", "lo", "up")
-        ip("-n", name, "addr", "add", f"{address}/24", "dev", f"study{number}n")
-        ip("-n", name, "link", "set", f"study{number}n", "up")
+        ip("-n", name, "addr", "add", f"{address}/24", "dev", f"{TAG}n{number}")
+        ip("-n", name, "link", "set", f"{TAG}n{number}", "up")
         return address
 
     def cut(self, number: int) -> None:
         """Takes a host's link away."""
-        ip("link", "set", f"study{number}h", "down")
+        ip("link", "set", f"{TAG}h{number}", "down")
 
     def mend(self, number: int) -> None:
         """Gives a host's link back."""
-        ip("link", "set", f"study{number}h", "up")
+        ip("link", "set", f"{TAG}h{number}", "up")
 
     def start_node(self, number: int, head: str | None, cpus: int) -> None:
         """Starts a Ray node on a host, again and again: the head, or one that joins `head`."""
@@ -71,7 +72,7 @@ class Hosts:
         )
         ray = str(Path(sys.executable).parent / "ray")
         command = [
-            "ip", "netns", "exec", f"study-{number}", ray, "start", *role, "--block",
+            "ip", "netns", "exec", f"{TAG}-{number}", ray, "start", *role, "--block",
             f"--node-ip-address={address}", f"--num-cpus={cpus}", "--num-gpus=0",
             "--object-store-memory=100000000", "--disable-usage-stats",
             f"--temp-dir={self.folder}/{number}",
@@ -98,7 +99,7 @@ class Hosts:
         listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
         for line in listed.stdout.splitlines():
             name = line.split()[0]
-            if not name.startswith("study-"):
+            if not name.startswith(f"{TAG}-"):
                 continue
             pids = subprocess.run(
                 ["ip", "netns", "pids", name], capture_output=True, text=True, check=True
@@ -108,5 +109,5 @@ class Hosts:
                     psutil.Process(int(pid)).kill()
             time.sleep(0.2)
             ip("netns", "del", name)
-        for link in Path("/sys/class/net").glob("study*"):  # the bridge, and what is left on it
+        for link in Path("/sys/class/net").glob(f"{TAG}*"):  # the bridge, and what is left on it
             subprocess.run(["ip", "link", "del", link.name], check=False, capture_output=True)

@@ -14,13 +14,14 @@ from infra.local import s3
 from infra.local.cluster import alive
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
-from tests.conftest import AWS, copy_study
+from tests import pace
+from tests.conftest import copy_study
 from tests.integration import hosts as network
-from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
+from tests.integration.trainings import result_of, said_by, start, store_of, update_of, wait_for
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(300),
+    pytest.mark.trial,
     pytest.mark.skipif(network.possible() is not None, reason=str(network.possible())),
 ]
 UPDATES = 800
@@ -48,7 +49,7 @@ def hosts() -> Iterator[network.Hosts]:
 @pytest.fixture(scope="module")
 def storage(hosts: network.Hosts, own_state: Path) -> Iterator[Storage]:
     """An S3 server on the bridge, where every host reaches it."""
-    before = {name: os.environ.get(name) for name in (*AWS, "STUDY_BUCKET")}
+    before = {name: os.environ.get(name) for name in BRIDGE_S3}
     os.environ |= {
         "AWS_ENDPOINT_URL": f"http://{network.OUTSIDE}:9311", "AWS_ACCESS_KEY_ID": "hosts",
         "AWS_SECRET_ACCESS_KEY": "of-the-tests", "STUDY_BUCKET": "hosts",
@@ -80,7 +81,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, storage: Storage) -> Path:
         f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {UPDATES}\nwarmup: null\n"
     )
     done = begin(folder, "dvc", "repro", "prepare")
-    assert done.wait(120) == 0
+    assert done.wait(pace.hangs_after_s(120)) == 0
     return folder
 
 
@@ -96,10 +97,10 @@ def cluster(hosts: network.Hosts) -> str:
     for number in (ONE, TWO, THREE):
         hosts.add(number)
     hosts.start_node(HEAD, None, 0)
-    wait_for(lambda: alive(jobs_api(head)) == 1, 90, "the head")
+    wait_for(lambda: alive(jobs_api(head)) == 1, "the head")
     for number in (ONE, TWO):
         hosts.start_node(number, head, 1)
-    wait_for(lambda: alive(jobs_api(head)) == 3, 90, "the workers")
+    wait_for(lambda: alive(jobs_api(head)) == 3, "the workers")
     return head
 
 
@@ -112,7 +113,7 @@ def store(study: Path, storage: Storage) -> CheckpointStore:
 def undisturbed(study: Path, store: CheckpointStore) -> tuple[str, str]:
     """The result of two workers on this machine alone."""
     process = begin(study, *TRAIN)
-    output, _ = process.communicate(timeout=200)
+    output = said_by(process)
     assert process.returncode == 0, output
     store.clear()
     return result_of(study, "both")
@@ -130,15 +131,15 @@ def test_a_host_is_lost_for_good_and_another_joins(
     cluster: str,
 ):
     process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster))
-    wait_for(lambda: update_of(store) > 0, 90, "the first checkpoint")
+    wait_for(lambda: update_of(store) > 0, "the first checkpoint")
     hosts.cut(TWO)
-    wait_for(lambda: alive(jobs_api(cluster)) == 2, 60, "the loss is noticed")
+    wait_for(lambda: alive(jobs_api(cluster)) == 2, "the loss is noticed")
     before = update_of(store)
     assert 0 < before < UPDATES
     hosts.start_node(THREE, cluster, 1)
-    wait_for(lambda: alive(jobs_api(cluster)) == 3, 90, "another host joins")
-    seconds = wait_for(lambda: update_of(store) > before, 60, "training goes on")
-    output, _ = process.communicate(timeout=200)
+    wait_for(lambda: alive(jobs_api(cluster)) == 3, "another host joins")
+    seconds = wait_for(lambda: update_of(store) > before, "training goes on")
+    output = said_by(process)
     assert process.returncode == 0, output
     assert "going on from update" in output, output
     assert result_of(study, "both") == undisturbed
@@ -154,11 +155,11 @@ def test_the_head_is_cut_off_for_a_while(
 ):
     store.clear()
     process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster))
-    wait_for(lambda: update_of(store) > 0, 90, "the first checkpoint")
+    wait_for(lambda: update_of(store) > 0, "the first checkpoint")
     hosts.cut(HEAD)
     time.sleep(15)
     hosts.mend(HEAD)
-    output, _ = process.communicate(timeout=250)
+    output = said_by(process)
     assert process.returncode == 0, output
     assert "going on from update" in output, output
     assert result_of(study, "both") == undisturbed

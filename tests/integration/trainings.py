@@ -1,7 +1,6 @@
 """What the tests of kills, clusters and hosts look at: a study's trainings, begun, watched, compared."""
 
 import hashlib
-import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,19 +10,24 @@ from pipeline.data import arrays
 from pipeline.params import load, row_of
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
+from pipeline.training.history import history_digest, parse_history_csv
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
-from pipeline.training.state import history_digest, parse_history_csv
+from tests import pace
 from tests.conftest import outside
 
 
-def start(study: Path, *command: str, **environment: str) -> subprocess.Popen[str]:
+def start(study: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
     """Starts a command of the virtual environment in a study's folder; its output is one stream."""
-    path = f"{study / '.venv/bin'}:{os.environ['PATH']}"
     return subprocess.Popen(
         command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**outside(), "PATH": path, "DVC_NO_ANALYTICS": "1", **environment},
+        env=outside(**variables),
     )  # fmt: skip
+
+
+def said_by(process: subprocess.Popen[str]) -> str:
+    """Waits for the end of a command; returns what it has printed."""
+    return process.communicate(timeout=pace.hangs_after_s(300))[0]
 
 
 def key_of(study: Path, name: str, **changes: object) -> str:
@@ -44,13 +48,11 @@ def update_of(store: CheckpointStore) -> int:
     return facts["update"] if facts else 0
 
 
-def wait_for(
-    condition: Callable[[], bool], seconds: float = 120, what: str = "waited in vain"
-) -> float:
+def wait_for(condition: Callable[[], bool], what: str = "waited in vain") -> float:
     """Waits until a condition holds; returns the seconds that it took."""
-    began = time.monotonic()
+    began, limit = time.monotonic(), pace.hangs_after_s(240)
     while not condition():
-        assert time.monotonic() - began < seconds, f"{what}: not within {seconds} s"
+        assert time.monotonic() - began < limit, f"{what}: not within {limit:.0f} s"
         time.sleep(0.05)
     return time.monotonic() - began
 

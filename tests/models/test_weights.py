@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,12 @@ def saved(tmp_path: Path) -> Path:
     network = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
     model = build(arch_of(network), 1, 3, seed=1)
     facts = {"network": network.model_dump(), "channels": 1, "classes": ["a", "b", "c"]}
-    weights.save(tmp_path / "row", model.state_dict(), torch.ones(8, 8, 1), facts)
+    weights.save(
+        tmp_path / "row",
+        {name: value.numpy() for name, value in model.state_dict().items()},
+        np.ones((8, 8, 1), np.float32),
+        facts,
+    )
     return tmp_path / "row"
 
 

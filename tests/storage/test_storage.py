@@ -19,6 +19,14 @@ def checkpoints(storage: Storage) -> CheckpointStore:
     return CheckpointStore(storage, uuid.uuid4().hex)
 
 
+def elsewhere(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Chooses another S3, as a user does."""
+    monkeypatch.setenv("STUDY_BUCKET", "resnet-study")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "wrong")
+
+
 def test_objects_come_back(storage: Storage):
     storage.put("a/b", b"12")
     assert storage.get("a/b") == b"12"
@@ -88,15 +96,13 @@ def test_clear_forgets(checkpoints: CheckpointStore):
 
 
 def test_refused_keys_are_told(storage: Storage, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    elsewhere(monkeypatch, storage.place.endpoint or "")
     with pytest.raises(StorageError, match="the keys are refused"):
         Storage().get("a")
 
 
 def test_an_unreachable_server_is_told_in_bounded_time(monkeypatch: pytest.MonkeyPatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    elsewhere(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=r"127\.0\.0\.1:9: cannot be reached .*make up"):
         Storage().ensure_bucket()
 

@@ -53,3 +53,16 @@ def test_a_malformed_override_is_refused(row: Callable[..., Row], monkeypatch: p
     monkeypatch.setenv(identity.CONTINUE, "net=abc")
     with pytest.raises(ParamsError, match="24 hexadecimal"):
         key(row())
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/loop-checkpoint.py", ".#loop.py"])
+def test_what_editors_and_notebooks_leave_does_not(
+    row: Callable[..., Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    for folder in identity.SOURCES:
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "__init__.py"))
+    before, left = key(row()), tmp_path / "training" / name
+    left.parent.mkdir(exist_ok=True)
+    left.symlink_to("user@host.1234")  # as Emacs does: it points nowhere
+    assert key(row()) == before

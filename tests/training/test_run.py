@@ -15,16 +15,17 @@ from pipeline.data.augment import augmenter_of
 from pipeline.data.batches import batches_of
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.params import Row
-from pipeline.training.loop import Step
-from pipeline.training.run import TrainJob, run
-from pipeline.training.schedule import CosineSchedule, ErrorWarmUp, LinearWarmUp, StepSchedule
-from pipeline.training.state import (
+from pipeline.training.history import (
     Record,
-    TrainingState,
     history_csv,
     history_digest,
     parse_history_csv,
 )
+from pipeline.training.job import TrainJob
+from pipeline.training.loop import Step
+from pipeline.training.run import run
+from pipeline.training.schedule import CosineSchedule, ErrorWarmUp, LinearWarmUp, StepSchedule
+from pipeline.training.state import TrainingState
 
 CPU = torch.device("cpu")
 SCHEDULE = CosineSchedule(shape="cosine", base_lr=0.05, total_updates=18, warmup=None)
@@ -309,12 +310,12 @@ def test_another_number_of_threads_is_warned_of(
 
 def test_a_history_survives_csv_with_all_its_digits():
     history = [
-        Record(4, 1 / 3, 0.1, 2.3e-17, 100 / 7, float("inf"), 0.0, "float32", 1.5, 1234.5678)
+        Record(4, 1 / 3, 0.1, 2.3e-17, 100 / 7, float("inf"), 0.0, "float32", 1, 1.5, 1234.5678)
     ]
     assert parse_history_csv(history_csv(history)) == history
 
 
 def test_timings_are_not_part_of_a_historys_identity():
-    one = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 1.0, 100.0)
-    other = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 2.0, 50.0)
+    one = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 1, 1.0, 100.0)
+    other = Record(4, 0.1, 0.1, 2.0, 50.0, 2.0, 50.0, "float32", 1, 2.0, 50.0)
     assert history_digest([one]) == history_digest([other])

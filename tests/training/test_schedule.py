@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ParamsError
+from pipeline.training.history import Record
 from pipeline.training.schedule import (
     CosineSchedule,
     LinearWarmUp,
@@ -12,7 +13,6 @@ from pipeline.training.schedule import (
     StepSchedule,
     load_schedule,
 )
-from pipeline.training.state import Record
 from tests.conftest import REPO
 
 
@@ -24,7 +24,7 @@ def test_the_papers_schedule():
 
 
 def line(update: int, *, train: float = 50.0, val: float = 50.0) -> Record:
-    return Record(update, 0.1, 0.1, 1.0, train, 1.0, val, "float32", 1.0, 1.0)
+    return Record(update, 0.1, 0.1, 1.0, train, 1.0, val, "float32", 1, 1.0, 1.0)
 
 
 def test_110_layers_warm_up_until_the_training_error_is_below_80():

@@ -1,0 +1,23 @@
+"""`python -m infra.local.hook`: every process of this virtual environment settles its environment first.
+
+DVC's and Ray's own programs too, whatever starts them: a line in `study.pth`, which Python runs when it
+starts. It does nothing where the clone is gone.
+"""
+
+import sysconfig
+from pathlib import Path
+
+import pipeline.environment
+
+LINE = """import os; (lambda path: os.path.exists(path) and __import__("runpy").run_path(path)["settle"]())({path!r})
+"""
+
+
+def main() -> None:
+    """Writes the line."""
+    target = Path(sysconfig.get_paths()["purelib"]) / "study.pth"
+    target.write_text(LINE.format(path=str(Path(pipeline.environment.__file__).resolve())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The MLflow UI behind a token: on loopback alone, every other user of the host could use it.
+
+MLflow itself would let them: who may make an experiment reads and writes its server's files. So nothing
+of it is reached without the token, which lies in the state folder (mode 600) and in the address that is
+printed; a browser then keeps it as a cookie, a client sends it (`MLFLOW_TRACKING_TOKEN`).
+"""
+
+import base64
+import os
+import secrets
+from collections.abc import MutableMapping
+
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from infra.local import s3
+from pipeline.errors import StudyError
+from pipeline.storage.place import Place
+
+DEFAULT_PORT = 5000
+COOKIE = "study-ui"
+
+
+class Gate:
+    """Lets through to an application who knows the token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers 401, sets the cookie, or passes the request on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        asked = HTTPConnection(scope)
+        if (told := asked.query_params.get("token")) and self._is(told):
+            # a browser keeps what stands behind # in the address
+            answer: Response = RedirectResponse(asked.url.path, status_code=303)
+            answer.set_cookie(COOKIE, told, httponly=True, samesite="strict")
+            await answer(scope, receive, send)
+        elif self._is(asked.cookies.get(COOKIE)) or self._is(_told_by_header(asked)):
+            await self._app(scope, receive, send)
+        else:
+            text = "Open the address that `make ui` prints: it holds the token.\n"
+            await PlainTextResponse(text, status_code=401)(scope, receive, send)
+
+    def _is(self, told: str | None) -> bool:
+        return told is not None and secrets.compare_digest(told.encode(), self._token.encode())
+
+
+def _told_by_header(asked: HTTPConnection) -> str | None:
+    """Returns the token in `Authorization: Bearer`, or the password of `Basic`."""
+    kind, _, value = asked.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value).decode().partition(":")[2]
+        except ValueError:
+            return None
+    return None
+
+
+def token() -> str:
+    """Returns the token of this user's UI, made once."""
+    return s3.secret_file("ui_token").read_text().strip()
+
+
+def serve(uri: str, place: Place, port: int) -> None:
+    """Serves the MLflow UI of a database until interrupted."""
+    variables: MutableMapping[str, str] = os.environ
+    variables |= place.variables()  # MLflow fetches artifacts by boto3's own ways
+    import uvicorn
+    from mlflow import server
+
+    variables |= {
+        server.BACKEND_STORE_URI_ENV_VAR: uri,
+        server.REGISTRY_STORE_URI_ENV_VAR: uri,
+        server.ARTIFACT_ROOT_ENV_VAR: f"s3://{place.bucket}/mlflow",
+        server.SERVE_ARTIFACTS_ENV_VAR: "true",
+        server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/mlflow",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    from mlflow.server.fastapi_app import app
+
+    uvicorn.run(Gate(app, token()), host="127.0.0.1", port=port, log_level="warning")
+
+
+def free_port() -> int:
+    """Returns the port that STUDY_UI_PORT names, else 5000; raises StudyError where it is taken."""
+    port = s3.port_from("STUDY_UI_PORT") or DEFAULT_PORT
+    if s3.answers(port):
+        raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")
+    return port

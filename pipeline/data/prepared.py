@@ -1,0 +1,47 @@
+"""What must be known of a prepared data set without loading it: neither torch nor its images are."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from pipeline.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Digest, classes and per-pixel mean float32 (H, W, C); of photographs that of a thumbnail."""
+
+    digest: str
+    classes: tuple[str, ...]
+    mean: NDArray[np.float32]
+    is_sharded: bool
+
+    @property
+    def channels(self) -> int:
+        """The number of colour channels."""
+        return int(self.mean.shape[-1])
+
+    def input_size(self, crop_px: int | None) -> tuple[int, int]:
+        """Returns height and width of what a network sees in the single view."""
+        if self.is_sharded:
+            assert crop_px is not None  # pipeline.params refuses it
+            return crop_px, crop_px
+        return int(self.mean.shape[0]), int(self.mean.shape[1])
+
+
+def look(path: Path) -> Prepared:
+    """Returns what is known of the set in a file; raises DataError where there is none."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return Prepared(
+                digest=file.metadata()["digest"],
+                classes=tuple(json.loads(file.get_tensor("classes").tobytes())),
+                mean=file.get_tensor("mean"),
+                is_sharded="train_images" not in file.keys(),  # noqa: SIM118 - not a dict
+            )
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: no prepared data ({error}): run `dvc repro prepare`") from error

@@ -1,0 +1,48 @@
+"""What a training is made of, and how a checkpoint is known to be its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.params import Row
+from pipeline.training.identity import what_is_trained
+from pipeline.training.schedule import Schedule
+
+
+def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
+    """Yields what differs between two documents, each by its key."""
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        if found != wanted:
+            yield f"{place} is {wanted}, the checkpoint has {found}"
+        return
+    for key in sorted(found.keys() | wanted.keys()):
+        inner = place if key == "row" else f"{place}.{key}"
+        yield from _differences(found.get(key), wanted.get(key), inner)
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """All that determines a training; `arrays` is the prepared data set's file.
+
+    `started` is the time (seconds since 1970) at which this attempt began, for wall_seconds.
+    """
+
+    name: str
+    key: str
+    row: Row
+    schedule: Schedule
+    arrays: Path
+    started: float
+
+    def check(self, facts: dict[str, Any], data_digest: str) -> None:
+        """Raises CheckpointError where a checkpoint is not of this training."""
+        wanted = what_is_trained(self.row, self.schedule, data_digest)
+        if facts["key"] != self.key or facts["trained"] != wanted:
+            differ = "; ".join(_differences(facts["trained"], wanted, f"models.{self.name}"))
+            raise CheckpointError(
+                f"{self.name}: the checkpoint under {self.key} belongs to another training "
+                f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
+                "params.yaml or STUDY_CONTINUE, or `dvc repro -f` trains afresh"
+            )
