@@ -20,7 +20,7 @@ from pipeline.training.result import HISTORY
 
 PLAN = Path("state/plan.json")
 DATA_NAMES = {
-    "digits": "handwritten digits (UCI, scikit-learn)",
+    "digits": "handwritten digits (UCI, scikit-learn; test images by the writers of the training images)",
     "cifar10": "CIFAR-10",
     "imagefolder": "images in folders",
     "imagenet": "ImageNet (ILSVRC2012, its validation images as test)",
