@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-memory jobs stop submit plan export ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan export ui publish params check test bench lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -88,6 +88,9 @@ trial-kills: install ## a training and a cluster's worker killed ten times at ra
 
 trial-hosts: install ## a host lost for good, the head cut off (network namespaces, as root)
 	pytest -m trial tests/integration/test_hosts.py
+
+trial-environments: install ## a whole study in each of some thirty hostile environments
+	pytest -m trial tests/integration/test_environments.py
 
 trial-memory: install ## 1,202 layers at batch 128 within 16 GB
 	pytest -m trial -k 1202

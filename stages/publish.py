@@ -35,8 +35,22 @@ def everything(study: Study, results: dict[str, Any]) -> None:
         errors = figures.test_errors(results["groups"], results["rows"], results["ensemble"])
         picture = figures.png(errors, Path(scratch) / "errors.png")
         tracked.ensemble_result(tracker, params.digest(study), [picture])
-    tracker.study().artifacts([params.PARAMS, PAGE])
-    tracker.study().finished()
+    parent = tracker.study()
+    document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
+    parent.params({"study": study.study, "rows": len(study.models), **document})
+    parent.metrics(headlines(results))
+    parent.artifacts([params.PARAMS, PAGE])
+    parent.finished()
+
+
+def headlines(results: dict[str, Any]) -> dict[str, float]:
+    """Returns the errors of each network, in the mean over its seeds, and of the ensemble."""
+    found = {}
+    for group in results["groups"]:
+        for name in ("test_error_pct", "train_error_pct"):
+            found[f"{name}.{group['name']}"] = group[name]["mean"]
+    declared = results["ensemble"]["declared"]["test_error_pct"]
+    return {**found, "test_error_pct.ensemble": declared}
 
 
 def main() -> None:

@@ -6,20 +6,32 @@ printed; a browser then keeps it as a cookie, a client sends it (`MLFLOW_TRACKIN
 """
 
 import base64
+import json
 import os
 import secrets
 from collections.abc import MutableMapping
 
 from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.local import s3
 from pipeline.errors import StudyError
 from pipeline.storage.place import Place
+from pipeline.tracking.address import COLUMNS
 
 DEFAULT_PORT = 5000
 COOKIE = "study-ui"
+# The token leaves the address; what stands behind # is kept. At the first visit MLflow would open its
+# assistant over the table, and show none of the columns that one came for.
+ENTRANCE = f"""<!doctype html><title>MLflow</title><script>
+const first = (key, value) => localStorage.getItem(key) ?? localStorage.setItem(key, value);
+const id = location.hash.match(/experiments\\/(\\d+)/)?.[1];
+first("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+first(`MLflowLocalStorage-1.1-ExperimentPage-["${{id}}"]-ReactComponentState`,
+  JSON.stringify({{selectedColumns: {json.dumps(COLUMNS)}}}));
+location.replace(location.pathname + location.hash);
+</script>"""
 
 
 class Gate:
@@ -35,8 +47,7 @@ class Gate:
             return
         asked = HTTPConnection(scope)
         if (told := asked.query_params.get("token")) and self._is(told):
-            # a browser keeps what stands behind # in the address
-            answer: Response = RedirectResponse(asked.url.path, status_code=303)
+            answer: Response = HTMLResponse(ENTRANCE)
             answer.set_cookie(COOKIE, told, httponly=True, samesite="strict")
             await answer(scope, receive, send)
         elif self._is(asked.cookies.get(COOKIE)) or self._is(_told_by_header(asked)):

@@ -6,6 +6,14 @@ from urllib.parse import quote
 from pipeline.environment import MLFLOW
 
 EXPERIMENT = "resnet-study"
+COLUMNS = (  # that a person wants to see of a study's rows
+    *(f"metrics.`final_{name}`" for name in ("test_error_pct", "val_error_pct", "train_error_pct")),
+    *(
+        f"params.`{name}`"
+        for name in ("network.block", "network.depth", "network.shortcut", "seed")
+    ),
+    "metrics.`final_train_seconds`",
+)
 HERE = "sqlite:///mlflow.db"  # a path of its own could hold characters that an address cannot
 
 
@@ -17,12 +25,12 @@ def tracking_uri() -> str:
 def page(experiment_id: str) -> str:
     """Returns the part of the UI's address that shows a study's rows, by their test errors.
 
-    Without its end MLflow opens an overview for language models.
+    Without `workflowType` MLflow opens an overview for language models.
     """
-    rows = quote("tags.kind = 'training'")
+    rows, order = quote("tags.kind = 'training'"), quote(COLUMNS[0])
     return (
         f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&searchFilter={rows}"
-        f"&orderByKey={quote('metrics.`final_test_error_pct`')}&orderByAsc=true"
+        f"&orderByKey={order}&orderByAsc=true"
     )
 
 

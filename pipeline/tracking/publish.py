@@ -79,11 +79,14 @@ class Tracker:
                 logging.getLogger(name).setLevel(logging.ERROR)
             self._client = MlflowClient(self._uri)
             found = self._client.get_experiment_by_name(EXPERIMENT)
-            self._experiment = (
-                found.experiment_id
-                if found is not None
-                else self._client.create_experiment(EXPERIMENT, f"s3://{bucket}/mlflow")
-            )
+            if found is None:
+                self._experiment = self._client.create_experiment(
+                    EXPERIMENT, f"s3://{bucket}/mlflow"
+                )
+            else:
+                self._experiment = found.experiment_id
+                if found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(self._experiment)
             identity = {"kind": "study", "params_digest": params_digest}
             self.parent = self._run(study, identity, self._tags)
 

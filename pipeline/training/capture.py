@@ -1,13 +1,22 @@
 """A training step as a CUDA graph: one launch instead of thousands for a small network.
 
 Unverified: no GPU was at hand when this was written (benchmarks/RESULTS.md says what was measured).
+So a training does not trust it: its first captured updates are compared with eager ones.
 """
+
+import sys
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from pipeline.training.loop import Step
+from pipeline.training.loop import Step, Update
 
+COMPARED_UPDATES = 2
+# of an update's length: sums on a GPU differ in their last bits from run to run; a wrong rate, batch or
+# weight differs by its whole
+MOST_DIFFERENCE = 0.02
+ROUNDING = 1e-5  # of a tensor that an update hardly moves
 EAGER_UPDATES = 3  # the optimizer's buffers and cuDNN's choices are made before the capture
 
 
@@ -46,3 +55,69 @@ class CapturedStep:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):  # records, does not run
             self._result = self._step(self._images, self._labels)
+
+
+class ComparedStep:
+    """Does what `fast` does once some of its updates were found to be those of `slow`; else `slow`.
+
+    The first `trusted` updates are not compared, and those that are leave the state as `slow` left it.
+    `state` returns the tensors that an update changes.
+    """
+
+    def __init__(
+        self, fast: Update, slow: Update, state: Callable[[], Sequence[Tensor]], trusted: int
+    ) -> None:
+        self._fast, self._slow, self._state = fast, slow, state
+        self._trusted, self._left = trusted, COMPARED_UPDATES
+        self._chosen = fast
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss and how many were wrong, as `Step`."""
+        if self._trusted:
+            self._trusted -= 1
+            return self._fast(images, labels)
+        if not self._left:
+            return self._chosen(images, labels)
+        self._left -= 1
+        before = [tensor.detach().clone() for tensor in self._state()]
+        why = self._try(images, labels)
+        with torch.no_grad():
+            for tensor, value in zip(self._state(), before, strict=True):
+                tensor.copy_(value)
+        result = self._slow(images, labels)
+        if not why:
+            why = self._differs(before, result[0])
+        if why:
+            self._left, self._chosen = 0, self._slow
+            print(
+                f"warning: the captured training step is not used, since {why}: the training goes on "
+                "with the ordinary one, more slowly; please report this device",
+                file=sys.stderr,
+                flush=True,
+            )
+        return result
+
+    def _try(self, images: Tensor, labels: Tensor) -> str:
+        """Keeps what the fast step does; returns why it cannot be had, or nothing."""
+        try:
+            loss, wrong = (value.clone() for value in self._fast(images, labels))
+        except RuntimeError as error:
+            return f"it fails ({str(error).strip().splitlines()[0]})"
+        self._found = [tensor.detach().clone() for tensor in self._state()], loss, wrong
+        return ""
+
+    def _differs(self, before: Sequence[Tensor], loss: Tensor) -> str:
+        """Returns how far the fast step's update lies from the slow one's, where it is too far."""
+        after, fast_loss, _ = self._found
+        worst = abs(float(fast_loss - loss)) / max(abs(float(loss)), 1e-12)
+        for old, fast, slow in zip(before, after, self._state(), strict=True):
+            now = slow.detach()
+            if now.is_floating_point():
+                moved = float((now - old).double().norm()) + ROUNDING * float(now.double().norm())
+                worst = max(worst, float((fast - now).double().norm()) / max(moved, 1e-12))
+        if worst > MOST_DIFFERENCE:
+            return (
+                f"its update differs from the ordinary one's by {100 * worst:.1f} % (losses "
+                f"{float(fast_loss):.6g} and {float(loss):.6g})"
+            )
+        return ""

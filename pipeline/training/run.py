@@ -21,7 +21,7 @@ from pipeline.models.predict import keep_freed_memory
 from pipeline.models.resnet import build
 from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
-from pipeline.training.capture import CapturedStep
+from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
 from pipeline.training.hardware import hardware
 from pipeline.training.history import Record
 from pipeline.training.identity import what_is_trained
@@ -130,7 +130,9 @@ def _step(row: Row, state: TrainingState, device: torch.device, workers: int) ->
         row.label_smoothing,
         row.gradient_accumulation_steps,
     )
-    return CapturedStep(step) if device.type == "cuda" and workers == 1 else step
+    if device.type != "cuda" or workers > 1:
+        return step
+    return ComparedStep(CapturedStep(step), step, state.changed_by_updates, EAGER_UPDATES)
 
 
 def _finish(row: Row, state: TrainingState, batches: Batches, reduce: Reduce) -> None:

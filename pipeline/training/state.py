@@ -34,6 +34,15 @@ class TrainingState:
             else:
                 group["lr"] = lr
 
+    def changed_by_updates(self) -> list[Tensor]:
+        """Returns weights, batch-norm statistics and momentum: what an update changes."""
+        momenta = [
+            buffer
+            for parameter in self.model.parameters()
+            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None
+        ]
+        return [*self.model.parameters(), *self.model.buffers(), *momenta]
+
     def tensors(self) -> bytes:
         """Returns weights, batch-norm statistics and momentum in the safetensors format."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import requests
 
 from infra.local import cluster as local_cluster
 from infra.local import s3
@@ -338,6 +339,16 @@ def test_no_key_of_s3_is_in_rays_logs_or_jobs(address: str):
         assert not any(secret in text for secret in secrets if not secret.startswith("aws_")), path
     told = json.dumps([str(details) for details in Cluster(address, "")._client.list_jobs()])
     assert not any(secret in told for secret in secrets if not secret.startswith("aws_"))
+
+
+def test_who_has_no_token_submits_nothing(address: str):
+    before = len(Cluster(address, "")._client.list_jobs())
+    job = {"entrypoint": "touch /tmp/owned"}
+    for headers in ({}, {"Authorization": "Bearer guessed"}):
+        answer = requests.post(f"{address}/api/jobs/", json=job, headers=headers)
+        assert answer.status_code in (401, 403)
+        assert requests.get(f"{address}/api/jobs/", headers=headers).status_code in (401, 403)
+    assert len(Cluster(address, "")._client.list_jobs()) == before
 
 
 def test_an_elastic_training_goes_on_with_the_workers_that_are_left(

@@ -1,0 +1,246 @@
+"""`make doctor`: looks at all that the study needs, and says what to do about what is amiss.
+
+Nothing is changed but what the study itself would start: the embedded S3 server.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+from infra.local import s3
+from pipeline import environment, machine
+from pipeline.errors import StudyError
+from pipeline.files import private_folder
+
+GB = 1e9
+LEAST_DISK_GB, LEAST_MEMORY_GB = 5, 3
+LARGEST_SKEW_S = 300  # S3 refuses a signature that is older
+WAIT_S = 5.0
+SOCKET_PATH = 107  # characters of a path to a Unix socket, and what Ray adds to its folder
+OF_RAY = 66
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was found, and what to do about it (empty where nothing is amiss)."""
+
+    what: str
+    found: str
+    to_do: str = ""
+
+
+def python() -> Finding:
+    """Version and environment."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.prefix == sys.base_prefix:
+        return Finding("Python", f"{version}, no virtual environment", "run `make install`")
+    return Finding("Python", f"{version} in {sys.prefix}")
+
+
+def packages() -> Finding:
+    """What is installed against requirements.lock."""
+    lines = Path("requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split(" ")[0].split("==") for line in lines if "==" in line.split(" ")[0])
+    wanted = {
+        name: locked[name] for name in ("torch", "ray", "mlflow", "dvc", "boto3") if name in locked
+    }
+    differ = []
+    for name, version in wanted.items():
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "missing"
+        if found != version:
+            differ.append(f"{name} {found}, locked {version}")
+    if differ:
+        return Finding("packages", "; ".join(differ), "rm .venv/.installed; make install")
+    return Finding("packages", ", ".join(f"{name} {version}" for name, version in wanted.items()))
+
+
+def hook() -> Finding:
+    """Whether every process of the virtual environment settles its environment."""
+    installed = (Path(sysconfig.get_paths()["purelib"]) / "study.pth").exists()
+    if installed and os.environ.get(environment.SETTLED):
+        return Finding("settings", "what belongs to other services does not reach in")
+    return Finding(
+        "settings", "this virtual environment lacks its hook", "python -m infra.local.hook"
+    )
+
+
+def disk() -> Finding:
+    """Free space where the study, its state and temporary files lie."""
+    places = {
+        "study": Path.cwd(),
+        "state": s3.state_dir(),
+        "temporary": Path(tempfile.gettempdir()),
+    }
+    free = {name: shutil.disk_usage(path).free / GB for name, path in places.items()}
+    found = ", ".join(f"{name} {gb:.0f} GB free" for name, gb in free.items())
+    least = min(free, key=lambda name: free[name])
+    short = f"free space in {places[least]}" if free[least] < LEAST_DISK_GB else ""
+    return Finding("disk", found, short)
+
+
+def memory_and_cores() -> Finding:
+    """What this machine gives to the study."""
+    free = machine.free_memory_bytes() / GB
+    found = f"{free:.1f} GB free, {machine.cores()} cores"
+    return Finding("machine", found, "end other programs" if free < LEAST_MEMORY_GB else "")
+
+
+def temporary_folder() -> Finding:
+    """Whether Ray's sockets find a short path."""
+    folder = private_folder(short=True)
+    if len(str(folder)) + OF_RAY > SOCKET_PATH:
+        return Finding(
+            "temporary folder", f"{folder} is too long for Ray's sockets", "export TMPDIR=/tmp"
+        )
+    return Finding("temporary folder", str(folder))
+
+
+def storage() -> Finding:
+    """S3: it answers to the keys, takes an object and gives it back; and its clock."""
+    there = s3.connect()
+    key, content = f"doctor/{os.getpid()}", os.urandom(32)
+    there.put(key, content)
+    same = there.get(key) == content
+    there.delete(key)
+    what = f"s3://{there.bucket} at {there.place.shown}"
+    if not same:
+        return Finding(
+            "S3", f"{what} gave other bytes than it took", "use another S3 (STUDY_BUCKET)"
+        )
+    return Finding("S3", what)
+
+
+def clock() -> Finding:
+    """This machine's clock against the S3 server's."""
+    import requests
+
+    place = s3.connect().place
+    answer = requests.head(place.endpoint or "https://s3.amazonaws.com", timeout=WAIT_S)
+    told = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    skew = time.time() - told
+    amiss = "set this machine's clock (NTP)" if abs(skew) > LARGEST_SKEW_S else ""
+    return Finding("clock", f"{skew:+.0f} s against S3's", amiss)
+
+
+def dvc_remote() -> Finding:
+    """Whether DVC's remote is the study's bucket, and answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False
+    )
+    place = s3.connect().place
+    local = Path(".dvc/config.local")
+    known = place.endpoint is None or (local.exists() and place.endpoint in local.read_text())
+    if done.returncode or f"s3://{place.bucket}/dvc" not in done.stdout or not known:
+        return Finding("DVC's remote", done.stdout.strip() or done.stderr.strip(), "run `make up`")
+    return Finding("DVC's remote", done.stdout.split()[1])
+
+
+def mlflow() -> Finding:
+    """Whether MLflow answers."""
+    from pipeline.tracking.address import tracking_uri
+
+    uri = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return Finding("MLflow", uri)
+    import requests
+
+    try:
+        status = requests.get(f"{uri}/health", timeout=WAIT_S).status_code
+    except requests.RequestException as error:
+        return Finding("MLflow", f"{uri}: {type(error).__name__}", f"check {environment.MLFLOW}; "
+                       "trainings go on without it, and `make publish` sends later")  # fmt: skip
+    return Finding("MLflow", uri, "" if status == 200 else f"its /health says {status}")
+
+
+def ray_cluster() -> Finding:
+    """The cluster of RAY_ADDRESS, or that Ray would start here."""
+    if not os.environ.get(environment.CLUSTER):
+        return Finding("Ray", "embedded (RAY_ADDRESS is not set)")
+    from pipeline.cluster import jobs
+
+    there = jobs.Cluster(jobs.address() or "", "doctor")
+    there.require_versions()
+    return Finding("Ray", f"{there.address}: {len(there.shapes())} nodes, the same versions")
+
+
+def gpu() -> Finding:
+    """The accelerators that torch sees."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Finding("GPU", ", ".join(names))
+    if (
+        shutil.which("nvidia-smi")
+        and not subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode
+    ):
+        return Finding(
+            "GPU", "there is one, and torch does not see it", "update its driver for torch's CUDA"
+        )
+    return Finding("GPU", "none: trains on the processor")
+
+
+def ports() -> Finding:
+    """Whether the ports that `make ui` and `make cluster-up` take are free; it is no fault if not."""
+    said = []
+    for name, default in (("STUDY_UI_PORT", 5000), ("STUDY_RAY_PORT", 8265)):
+        port = s3.port_from(name) or default
+        said.append(f"{port} is {f'in use ({name} names another)' if s3.answers(port) else 'free'}")
+    return Finding("ports", ", ".join(said))
+
+
+def keys() -> Finding:
+    """Whether the private files are private."""
+    names = ("credentials", "connection.json", "ui_token", "ray_token")
+    found = [s3.state_dir() / name for name in names]
+    open_ = [path for path in found if path.exists() and path.stat().st_mode & 0o077]
+    if open_:
+        return Finding(
+            "keys", f"others can read {open_[0]}", f"chmod 600 {' '.join(map(str, open_))}"
+        )
+    return Finding("keys", f"private, in {s3.state_dir()}")
+
+
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    python, packages, hook, disk, memory_and_cores, temporary_folder, storage, clock, keys, dvc_remote,
+    mlflow, ray_cluster, ports, gpu,
+)  # fmt: skip
+
+
+def findings() -> Iterator[Finding]:
+    """Yields what each check finds; one that fails is a finding."""
+    for check in CHECKS:
+        try:
+            yield check()
+        except StudyError as error:
+            what, _, to_do = str(error).rpartition(": ")
+            yield Finding(
+                check.__name__.replace("_", " "), what or str(error), to_do or "see above"
+            )
+        except OSError as error:
+            yield Finding(check.__name__.replace("_", " "), str(error), "see README.md")
+
+
+def main() -> int:
+    """Prints a line for each finding; returns 1 where something is to do."""
+    amiss = 0
+    for finding in findings():
+        mark = "ok  " if not finding.to_do else "FAIL"
+        print(f"{mark} {finding.what:18} {finding.found}")
+        if finding.to_do:
+            amiss += 1
+            print(f"     {'':18} -> {finding.to_do}")
+    print("all is well" if not amiss else f"{amiss} to look after")
+    return 1 if amiss else 0

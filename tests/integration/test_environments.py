@@ -1,0 +1,170 @@
+"""What stands in a user's shell, home or clone does not reach into the study, and none of it leaks out.
+
+Each environment is looked at by `make doctor` and by DVC's own transfer; `make trial-environments` runs a
+whole study in each.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from infra.local import s3
+from pipeline.storage.s3 import Storage
+from tests.conftest import copy_study, run_in
+
+pytestmark = pytest.mark.integration
+STRANGER = "STRANGER"  # stands for the address of a program that takes whatever it is sent
+
+
+@dataclass(frozen=True)
+class Around:
+    """Variables of the shell, files of the home (by name), the clone's folder, what lies in the clone."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    home: dict[str, str] = field(default_factory=dict)
+    folder: str = "study"
+    clone: Callable[[Path], object] = lambda folder: None
+
+
+def leave_what_editors_leave(folder: Path) -> None:
+    (folder / "pipeline/training/.ipynb_checkpoints").mkdir()
+    (folder / "pipeline/training/.ipynb_checkpoints/loop-checkpoint.py").write_text("nonsense(")
+    (folder / "pipeline/models/.#resnet.py").symlink_to("user@host.1234:5678")
+    (folder / "stages/train.py~").write_text("older")
+
+
+PROXY = {"HTTP_PROXY": STRANGER, "HTTPS_PROXY": STRANGER, "ALL_PROXY": STRANGER}
+ROLE = "[default]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = default\nregion = eu-west-1\n"
+SSO = "[default]\nsso_session = work\nsso_account_id = 1\nsso_role_name = x\n[sso-session work]\nsso_start_url = https://127.0.0.1:9\nsso_region = eu-west-1\n"
+KEYS = "[default]\naws_access_key_id = AKIDSTRANGER\naws_secret_access_key = of-another\n"
+AROUND = {
+    "a proxy": Around(PROXY),
+    "a proxy in lower case": Around({name.lower(): place for name, place in PROXY.items()}),
+    "a proxy with exceptions": Around({**PROXY, "NO_PROXY": "intranet.example"}),
+    "a profile that is not there": Around({"AWS_PROFILE": "work"}),
+    "a default profile that is not there": Around({"AWS_DEFAULT_PROFILE": "work"}),
+    "an endpoint": Around({"AWS_ENDPOINT_URL": STRANGER}),
+    "an endpoint of S3": Around({"AWS_ENDPOINT_URL_S3": STRANGER}),
+    "configured endpoints ignored": Around({"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}),
+    "another's keys": Around({
+        "AWS_ACCESS_KEY_ID": "AKIDSTRANGER", "AWS_SECRET_ACCESS_KEY": "x", "AWS_SESSION_TOKEN": "y",
+    }),
+    "a role to assume": Around(home={".aws/config": ROLE, ".aws/credentials": KEYS}),
+    "single sign-on": Around(home={".aws/config": SSO}),
+    "accelerated transfer": Around(
+        home={".aws/config": "[default]\ns3 =\n    use_accelerate_endpoint = true\n"}
+    ),
+    "a file of credentials": Around({"AWS_SHARED_CREDENTIALS_FILE": "/nowhere/credentials"}),
+    "a configuration file": Around({"AWS_CONFIG_FILE": "/nowhere/config"}),
+    "a bundle of certificates that is not there": Around({"AWS_CA_BUNDLE": "/nowhere.pem"}),
+    "FIPS and dual stack": Around({
+        "AWS_USE_FIPS_ENDPOINT": "true", "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    }),
+    "MLflow's own S3": Around({"MLFLOW_S3_ENDPOINT_URL": STRANGER}),
+    "MLflow's run": Around({"MLFLOW_RUN_ID": "0" * 32, "MLFLOW_EXPERIMENT_NAME": "other"}),
+    "rclone's flags": Around({
+        "RCLONE_BWLIMIT": "1", "RCLONE_READ_ONLY": "true", "RCLONE_RC": "true",
+        "RCLONE_AUTH_KEY": "a,b", "RCLONE_DUMP": "headers",
+    }),
+    "Ray's settings": Around({
+        "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/nowhere", "RAY_RUNTIME_ENV_HOOK": "no.such",
+        "RAY_AUTH_TOKEN": "another-cluster's" * 3, "TUNE_RESULT_DIR": "/nowhere",
+    }, home={".ray/auth_token": "another-cluster's" * 3}),
+    "threads of OpenMP": Around({"OMP_NUM_THREADS": "7", "KMP_BLOCKTIME": "infinite", "OMP_DYNAMIC": "true"}),
+    "a long folder for temporary files": Around({"TMPDIR": "LONG"}),
+    "a clone in a folder with % and ?": Around(folder="50% of? it #1"),
+    "a clone in a folder with a space": Around(folder="my études"),
+    "a hook of Git": Around({"GIT_DIR": "/nowhere/.git", "GIT_INDEX_FILE": "/nowhere/index"}),
+    "a backend of matplotlib": Around({"MPLBACKEND": "module://nowhere"}),
+    "no locale": Around({"LC_ALL": "C", "LANG": "C"}),
+    "dash as the shell": Around({"SHELL": "/bin/dash"}),
+    "what editors and notebooks leave": Around(clone=leave_what_editors_leave),
+}  # fmt: skip
+
+
+@contextmanager
+def stranger() -> Iterator[tuple[str, list[bytes]]]:
+    """Yields the address of a program that notes whatever it is sent, and what that was."""
+    got: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.settimeout(1)
+                    try:
+                        got.append(connection.recv(4096))
+                    except OSError:
+                        got.append(b"")
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", got
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def set_up(
+    around: Around, folder: Path, address: str, change: Callable[[dict], None]
+) -> tuple[Path, dict]:
+    """Returns a study and the variables of a shell in these surroundings."""
+    study = copy_study(folder / around.folder, change)
+    around.clone(study)
+    (home := folder / "home").mkdir()
+    for name, text in around.home.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(text)
+    long = folder / ("long-" * 20)
+    long.mkdir()
+    places = {STRANGER: address, "LONG": str(long)}
+    variables = {name: places.get(value, value) for name, value in around.variables.items()}
+    return study, {"HOME": str(home), **variables}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_nothing_reaches_in_and_nothing_leaks_out(name: str, tmp_path: Path, storage: Storage):
+    with stranger() as (address, got):
+        study, shell = set_up(AROUND[name], tmp_path, address, lambda document: None)
+        for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "-q", "fetch")):
+            done = run_in(study, *command, **shell)
+            assert done.returncode == 0, done.stdout + done.stderr
+        pushed = run_in(study, "dvc", "push", **shell)
+        assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+        looked = run_in(study, "python", "-m", "infra.local", "doctor", **shell)
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+        assert "FAIL" not in looked.stdout
+    assert got == []
+
+
+def small(document: dict) -> None:
+    """Two networks, a search of one trial."""
+    del document["models"]["resnet-8"]
+    document["tune"] |= {"trials": 1, "model": "resnet-8-tuned"}
+    document["ensemble"]["members"] = ["plain-8", "resnet-8-tuned"]
+
+
+@pytest.mark.trial
+@pytest.mark.parametrize("name", AROUND)
+def test_a_whole_study_in_every_environment(name: str, tmp_path: Path, storage: Storage):
+    with stranger() as (address, got):
+        study, shell = set_up(AROUND[name], tmp_path, address, small)
+        for command in ("up", "study", "doctor"):
+            done = run_in(study, "python", "-m", "infra.local", command, **shell)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert "warning: MLflow" not in done.stderr
+        assert (study / "report/index.html").exists() and (study / "mlflow.db").exists()
+        assert run_in(study, "dvc", "push", **shell).returncode == 0
+    assert got == []
+
+
+def test_the_servers_keys_are_in_no_environment(storage: Storage):
+    secret = s3._keys()[1]
+    assert not any(secret in value for value in os.environ.values())

@@ -1,0 +1,58 @@
+"""What of an environment stays."""
+
+import pytest
+
+from pipeline.environment import settle
+
+
+def settled(**variables: str) -> dict[str, str]:
+    environ = {"HOME": "/home/me", "PATH": "/bin", **variables}
+    settle(environ)
+    return environ
+
+
+def test_another_s3_is_chosen_by_its_bucket_alone():
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_ENDPOINT_URL": "http://x", "AWS_PROFILE": "p"}
+    assert not keys.items() & settled(**keys).items()
+    assert keys.items() <= settled(STUDY_BUCKET="mine", **keys).items()
+    assert "AWS_SHARED_CREDENTIALS_FILE" not in settled(STUDY_BUCKET="mine")
+
+
+def test_without_one_nothing_of_awss_files_is_read():
+    found = settled(STUDY_STATE_DIR="/state")
+    assert found["AWS_SHARED_CREDENTIALS_FILE"] == "/state/credentials"
+    assert found["AWS_CONFIG_FILE"].startswith("/state/")
+
+
+def test_mlflows_settings_stay_with_an_mlflow_of_ones_own():
+    uri = {"MLFLOW_TRACKING_URI": "http://x"}
+    assert settled(MLFLOW_TRACKING_TOKEN="t", **uri)["MLFLOW_TRACKING_TOKEN"] == "t"
+    assert "MLFLOW_TRACKING_TOKEN" not in settled(MLFLOW_TRACKING_TOKEN="t")
+
+
+@pytest.mark.parametrize(
+    "name", ["RCLONE_BWLIMIT", "RAY_TMPDIR", "OMP_NUM_THREADS", "GIT_DIR", "MPLBACKEND", "STUDY_S3"]
+)
+def test_what_nothing_chooses_never_stays(name: str):
+    assert name not in settled(**{name: "x"})
+
+
+def test_the_embedded_ray_has_a_token_of_its_own_and_a_cluster_the_users():
+    assert (
+        settled(RAY_AUTH_TOKEN="t", STUDY_STATE_DIR="/s")["RAY_AUTH_TOKEN_PATH"] == "/s/ray_token"
+    )
+    assert "RAY_AUTH_TOKEN" not in settled(RAY_AUTH_TOKEN="t")
+    there = settled(RAY_ADDRESS="http://far:8265", RAY_AUTH_TOKEN="t")
+    assert there["RAY_AUTH_TOKEN"] == "t"
+    assert "RAY_AUTH_TOKEN_PATH" not in there
+
+
+def test_loopback_is_never_asked_through_a_proxy_and_the_users_exceptions_stay():
+    assert settled(no_proxy="intranet")["no_proxy"] == "intranet,127.0.0.1,localhost,::1"
+
+
+def test_a_child_takes_it_as_it_is():
+    environ = settled()
+    environ["RAY_RAYLET_PID"] = "1"  # set by Ray for its own
+    settle(environ)
+    assert environ["RAY_RAYLET_PID"] == "1"
