@@ -16,6 +16,7 @@ from tests import pace
 from tests.conftest import REPO, outside
 
 NOBODY = 65534
+REFUSED = ("400", "403")  # without a signature, with a wrong one
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
@@ -85,9 +86,9 @@ def test_the_owner_gets_in_by_address_cookie_and_header(ui: str):
 
 def test_s3_refuses_who_has_no_key(storage: Storage):
     storage.put("secret", b"1")
-    assert status_of(f"{storage.place.endpoint}/{storage.bucket}/secret") == "403"
+    assert status_of(f"{storage.place.endpoint}/{storage.bucket}/secret") in REFUSED
     assert (
-        status_of("-X", "PUT", "-d", "2", f"{storage.place.endpoint}/{storage.bucket}/x") == "403"
+        status_of("-X", "PUT", "-d", "2", f"{storage.place.endpoint}/{storage.bucket}/x") in REFUSED
     )
     assert storage.get("secret") == b"1" and storage.get("x") is None
 
