@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan export ui publish params check test bench lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan export ui publish params check test bench gpu-check lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -86,8 +86,8 @@ test: install ## all tests, real S3, Ray, MLflow and DVC included
 trial-kills: install ## a training and a cluster's worker killed ten times at random moments
 	pytest -m trial -k killed_at_random
 
-trial-hosts: install ## a host lost for good, the head cut off (network namespaces, as root)
-	pytest -m trial tests/integration/test_hosts.py
+trial-hosts: install ## hosts lost for good and joined again (network namespaces, as root)
+	pytest -m trial -k "host or head or elastic" tests/integration
 
 trial-environments: install ## a whole study in each of some thirty hostile environments
 	pytest -m trial tests/integration/test_environments.py
@@ -98,6 +98,9 @@ trial-memory: install ## 1,202 layers at batch 128 within 16 GB
 bench: install ## the training loop, and the input of photographs, against the conventional ones
 	python -m benchmarks.bench
 	python -m benchmarks.photos
+
+gpu-check: install ## prove on this machine's GPU what cannot be shown on a processor
+	python -m benchmarks.gpu_check
 
 schema: install ## write docs/schema/*.json from the types
 	python -m infra.schema

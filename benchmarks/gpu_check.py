@@ -1,0 +1,246 @@
+"""`make gpu-check`: proves on this machine's GPU what cannot be shown on a processor, in some minutes.
+
+    python -m benchmarks.gpu_check          # exits with 1 where a check fails, 2 where there is no GPU
+    python -m benchmarks.gpu_check cpu      # those checks that a processor can do, to try this program
+
+Random images suffice: neither speed nor equality depends on what is in them. Unverified: no GPU was at
+hand when this was written.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pipeline.models.archs import arch_of
+from pipeline.models.complexity import complexity
+from pipeline.models.predict import keep_freed_memory
+from pipeline.models.resnet import build
+from pipeline.params import CifarNetwork, Precision
+from pipeline.training.capture import EAGER_UPDATES, MOST_DIFFERENCE, CapturedStep
+from pipeline.training.loop import Step, Update
+from pipeline.training.state import TrainingState
+
+BATCH, CLASSES = 128, 10
+DEPTHS = (20, 56, 110)
+UPDATES = 12
+# dense peak of one device in TFLOP/s by name: float32 on tensor cores (TF32), bfloat16 (NVIDIA's data
+# sheets, without sparsity)
+PEAKS = {
+    "H100": (495, 990),
+    "H200": (495, 990),
+    "A100": (156, 312),
+    "L4": (60, 121),
+    "4090": (83, 165),
+}
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A network of the CIFAR family that trains on a device."""
+
+    device: torch.device
+    depth: int = 20
+    precision: Precision = "float32"
+    fused: bool = True
+
+    def state(self, seed: int = 1) -> TrainingState:
+        """Returns a training before its first update."""
+        row = CifarNetwork(family="cifar", block="basic", depth=self.depth, shortcut="A")
+        model = build(arch_of(row), 3, CLASSES, seed=seed).to(self.device)
+        on_gpu = self.device.type == "cuda" and self.fused
+        rate = torch.tensor(0.1, device=self.device) if on_gpu else 0.1
+        optimizer = torch.optim.SGD(
+            model.parameters(), rate, momentum=0.9, weight_decay=1e-4, fused=self.fused
+        )
+        return TrainingState(model, optimizer)
+
+    def step(self, state: TrainingState) -> Step:
+        """Returns its ordinary update."""
+        return Step(state.model, state.optimizer, self.precision, 0.0, 1)
+
+    def batches(self, updates: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches, each a function of its number."""
+        for update in range(first, first + updates):
+            random = torch.Generator().manual_seed(update)
+            images = 60 * torch.randn(BATCH, 3, 32, 32, generator=random)
+            labels = torch.randint(CLASSES, (BATCH,), generator=random)
+            yield images.to(self.device), labels.to(self.device)
+
+    def train(self, state: TrainingState, step: Update, updates: int, rates: bool = False) -> None:
+        """Trains; with `rates` the learning rate changes at every update."""
+        for images, labels in self.batches(updates, state.update):
+            state.set_lr(0.05 / (1 + state.update) if rates else 0.05)
+            step(images, labels)
+            state.update += 1
+
+
+def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
+    """Returns how far two trainings are apart, as a share of how far the first has come."""
+
+    def distance(a: TrainingState, b: TrainingState) -> float:
+        pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
+        return sum(float((x - y).detach().double().square().sum()) for x, y in pairs) ** 0.5
+
+    return distance(one, other) / distance(one, rig.state())
+
+
+def graph_against_eager(device: torch.device) -> str:
+    """A captured step ends where the ordinary one does, also while the rate changes."""
+    found = []
+    for rates in (False, True):
+        rig = Rig(device)
+        eager, captured = rig.state(), rig.state()
+        rig.train(eager, rig.step(eager), UPDATES, rates)
+        rig.train(captured, CapturedStep(rig.step(captured)), UPDATES, rates)
+        found.append(apart(rig, eager, captured))
+        assert found[-1] < MOST_DIFFERENCE, f"{found[-1]:.2%} apart (changing rates: {rates})"
+    return f"{found[0]:.1e} apart, {found[1]:.1e} with changing rates"
+
+
+def fused_against_plain(device: torch.device) -> str:
+    """The fused SGD is SGD."""
+    states = []
+    for fused in (True, False):
+        rig = Rig(device, fused=fused)
+        states.append(rig.state())
+        rig.train(states[-1], rig.step(states[-1]), UPDATES)
+    found = apart(rig, *states)
+    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
+    return f"{found:.1e} apart"
+
+
+def resumed(device: torch.device) -> str:
+    """A training that is saved and restored goes on as if it had not been."""
+    rig = Rig(device)
+    whole, saved, again = rig.state(), rig.state(), rig.state(seed=2)
+    rig.train(whole, rig.step(whole), UPDATES)
+    rig.train(saved, rig.step(saved), UPDATES // 2)
+    again.restore(saved.tensors(), saved.update, [])
+    rig.train(again, rig.step(again), UPDATES - UPDATES // 2)
+    found = apart(rig, whole, again)
+    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
+    return "the same bits" if found == 0 else f"{found:.1e} apart, not the same bits"
+
+
+def precisions(device: torch.device) -> str:
+    """bfloat16 follows float32 for some updates."""
+    states = []
+    for precision in ("float32", "bfloat16"):
+        rig = Rig(device, precision=precision)  # type: ignore[arg-type]
+        states.append(rig.state())
+        rig.train(states[-1], rig.step(states[-1]), 4)
+    found = apart(rig, *states)
+    assert found < 0.2, f"{found:.2%} apart"
+    tf32 = torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False
+    return f"bfloat16 {found:.1e} from float32; convolutions of float32 use TF32: {tf32}"
+
+
+def several_rows(device: torch.device) -> str:
+    """Four networks in turn on one device end as each would alone."""
+    rig = Rig(device)
+    alone = rig.state(seed=1)
+    rig.train(alone, rig.step(alone), UPDATES)
+    together = [rig.state(seed=seed) for seed in (1, 2, 3, 4)]
+    steps = [rig.step(state) for state in together]
+    for _ in range(UPDATES):
+        for state, step in zip(together, steps, strict=True):
+            rig.train(state, step, 1)
+    found = apart(rig, alone, together[0])
+    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
+    return f"{found:.1e} apart from one alone"
+
+
+def input_speed(device: torch.device) -> str:
+    """Augmented batches a second, of a set in memory on the device."""
+    from pipeline.data.arrays import Split
+    from pipeline.data.augment import PadCropper
+    from pipeline.data.batches import batches_of
+    from pipeline.params import PadCrop
+
+    images = torch.randint(0, 256, (10_000, 32, 32, 3), dtype=torch.uint8)
+    split = Split(images, torch.randint(CLASSES, (10_000,)), torch.arange(10_000))
+    augmenter = PadCropper(
+        PadCrop(kind="pad_crop", pad_px=4, mirror=True), torch.zeros(32, 32, 3, device=device)
+    )
+    batches = batches_of(split, augmenter, global_batch_size=BATCH, seed=1, device=device)
+    seconds = timed(device, lambda: sum(1 for _ in batches.between(0, 200)))
+    return f"{200 * BATCH / seconds:,.0f} images/s"
+
+
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Returns the seconds that work takes on the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def repeat(step: Update, batch: tuple[Tensor, Tensor], updates: int) -> None:
+    """Does an update again and again."""
+    for _ in range(updates):
+        step(*batch)
+
+
+def speeds(device: torch.device) -> Iterator[str]:
+    """Yields images a second of each depth and precision, with their share of the device's peak."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "processor"
+    peaks = next((both for key, both in PEAKS.items() if key in name), None)
+    for depth in DEPTHS if device.type == "cuda" else DEPTHS[:1]:
+        for place, precision in enumerate(("float32", "bfloat16")):
+            rig = Rig(device, depth, precision)  # type: ignore[arg-type]
+            state = rig.state()
+            step: Update = rig.step(state)
+            if device.type == "cuda":
+                step = CapturedStep(rig.step(state))
+            batch = next(rig.batches(1))
+            updates = 100 if device.type == "cuda" else 3
+            for _ in range(EAGER_UPDATES + 2):
+                step(*batch)
+            work = partial(repeat, step, batch, updates)
+            seconds = statistics.median(timed(device, work) for _ in range(3))
+            rate = updates * BATCH / seconds
+            # forward, and twice as much back
+            done = 6 * complexity(state.model, (3, 32, 32)).multiply_adds * rate
+            share = (
+                f"{100 * done / (peaks[place] * 1e12):.1f} % of its peak"
+                if peaks
+                else "peak unknown"
+            )
+            yield f"depth {depth}, {precision}: {rate:,.0f} images/s, {share}"
+
+
+EVERYWHERE = (fused_against_plain, resumed, precisions, several_rows, input_speed)
+
+
+def main() -> int:
+    """Prints what each check found."""
+    on_cpu = sys.argv[1:] == ["cpu"]
+    if not torch.cuda.is_available() and not on_cpu:
+        print("no GPU: torch sees none on this machine (`make doctor`)")
+        return 2
+    device = torch.device("cpu" if on_cpu else "cuda")
+    keep_freed_memory()
+    print(torch.cuda.get_device_name() if not on_cpu else "processor", torch.__version__)
+    failed = 0
+    for check in EVERYWHERE if on_cpu else (graph_against_eager, *EVERYWHERE):
+        try:
+            print(f"ok   {check.__name__.replace('_', ' ')}: {check(device)}", flush=True)
+        except (AssertionError, RuntimeError) as error:
+            failed += 1
+            print(f"FAIL {check.__name__.replace('_', ' ')}: {error}", flush=True)
+    for line in speeds(device):
+        print(f"     {line}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
