@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan export ui publish params check test bench gpu-check lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ submit: install ## hand the study to that cluster and return
 plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
 	@dvc repro --quiet prepare && python -m stages.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
 
+forget: install ## forget a training or search that other code began: make forget RUN=<key>
+	@python -m stages.forget "$(RUN)"
+
 export: install ## a trained row as ONNX and torch.export: make export RUN=<row>
 	@python -m stages.export "$(RUN)"
 
@@ -80,8 +83,8 @@ quick: install ## units and static checks, no services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
 	pytest -q -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
 
-test: install ## all tests, real S3, Ray, MLflow and DVC included
-	pytest
+test: install ## all tests, real S3, Ray, MLflow and DVC included, two files at a time
+	pytest -n 2 --dist loadfile
 
 trial-kills: install ## a training and a cluster's worker killed ten times at random moments
 	pytest -m trial -k killed_at_random

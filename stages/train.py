@@ -40,6 +40,8 @@ def main(name: str) -> None:
             checkpoints.clear()
         if trained := not result.is_finished(known()):
             where.refuse_a_second_try(job.key)
+            if checkpoints.facts() is None:
+                where.refuse_what_is_left_behind(job, data.digest, storage)
             from stages import tracked  # MLflow: not needed to collect
 
             with tracked.followed(study) as follow, follow(job):

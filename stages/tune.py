@@ -26,6 +26,8 @@ def main() -> None:
         if stage.is_forced() and where.may_begin_afresh(search.key, "the search"):
             search.clear()
         if not search.is_done:
+            if not search.trials():
+                where.refuse_a_search_left_behind(search, data.digest, storage)
             where.run_search(study, search, data.digest, storage)
     trials = search.best()
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from infra.local import s3
 from pipeline import params
 from pipeline.environment import CLUSTER
-from pipeline.errors import BusyError, TrainingError
+from pipeline.errors import BusyError, CheckpointError, TrainingError
 from pipeline.files import exclusively, write_json
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
+from pipeline.storage.trials import TrialStore
 from pipeline.tracking.publish import commit
 from pipeline.training import result
-from pipeline.training.identity import run_key
+from pipeline.training.identity import CONTINUE, KEY_LENGTH, run_key
 from pipeline.training.job import TrainJob
 from pipeline.training.schedule import load_schedule
 from stages import stage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.cluster.tune import Search
 
 ARRAYS = Path("data/arrays.safetensors")
+MOST_LOCKS = 200
 
 
 def cluster() -> "Cluster | None":
@@ -171,6 +173,63 @@ def job_of(study: Study, name: str, digest: str) -> tuple[TrainJob, bool]:
     row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
     key, overridden = run_key(name, row, schedule, digest)
     return TrainJob(name, key, row, schedule, ARRAYS.resolve(), stage.begun()), overridden
+
+
+def refuse_what_is_left_behind(job: TrainJob, digest: str, storage: Storage) -> None:
+    """Raises CheckpointError where this very training was begun here by other code, and is not done.
+
+    It must not be lost unasked: going on with it, or forgetting it, is for a person to say.
+    """
+    for key in _keys_tried_here():
+        facts = None if key == job.key else CheckpointStore(storage, key).facts()
+        if facts and facts["name"] == job.name and job.is_of(facts, digest):
+            if result.is_finished(facts):
+                continue
+            raise CheckpointError(
+                f"{job.name}: a training of this row, begun by other code, stands at update "
+                f"{facts['update']:,} of {facts['total_updates']:,} (threads: {facts['threads']}, key "
+                f"{key}): {CONTINUE}={job.name}={key} dvc repro goes on with it, and "
+                f"`make forget RUN={key}` forgets it"
+            )
+
+
+def refuse_a_search_left_behind(search: "Search", digest: str, storage: Storage) -> None:
+    """Raises CheckpointError where this row's search was begun here by other code, and is not done.
+
+    A search cannot go on with trials of other code.
+    """
+    for key in _keys_tried_here():
+        if key == search.key:
+            continue
+        trials = TrialStore(storage, key)
+        for trial in trials.keys():  # noqa: SIM118 - not a dict
+            if (trials.get(trial) or {}).get("status") != "running":
+                continue
+            facts = CheckpointStore(storage, trial).facts()
+            if facts and search.is_of(facts, digest):
+                raise CheckpointError(
+                    f"tune: a search for this row, begun by other code, is not done (key {key}), and "
+                    f"this code cannot go on with it: `make forget RUN={key}` forgets it"
+                )
+
+
+def forget(key: str) -> int:
+    """Forgets a training or a search; returns how many objects were deleted."""
+    storage, trials = s3.connect(), TrialStore(s3.connect(), key)
+    prefixes = [f"trainings/{some}/" for some in (key, *trials.keys())] + [f"searches/{key}/"]
+    names = [name for prefix in prefixes for name in storage.keys(prefix)]
+    # what says that something is there goes first
+    storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
+    (s3.state_dir() / "locks" / key).unlink(missing_ok=True)
+    return len(names)
+
+
+def _keys_tried_here() -> list[str]:
+    """Returns the keys of the trainings and searches that were begun on this machine, newest first."""
+    locks = [path for path in (s3.state_dir() / "locks").glob("*") if len(path.name) == KEY_LENGTH]
+    return [
+        path.name for path in sorted(locks, key=lambda path: -path.stat().st_mtime)[:MOST_LOCKS]
+    ]
 
 
 def stale(study: Study, digest: str, storage: Storage, rows: list[str]) -> list[TrainJob]:

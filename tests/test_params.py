@@ -111,7 +111,7 @@ def test_impossible_augmentations_are_answered_with_their_key(
 def test_every_number_of_elastic_workers_must_share_a_batch_evenly():
     elastic = {"elastic": True, "low": 2, "high": 4}
     message = fault("models", "plain-20", "workers", value=elastic)
-    assert "global_batch_size 128 is not a multiple of 3 = workers 3" in message
+    assert "global_batch_size 64 is not a multiple of 3 = workers 3" in message
     backwards = fault("models", "plain-20", "workers", value={**elastic, "low": 5})
     assert "low 5 is above high 4: exchange them" in backwards
 
@@ -123,7 +123,7 @@ def test_elastic_workers_are_a_range(row: Callable[..., Row]):
 
 def test_workers_and_pieces_must_share_a_batch_evenly():
     message = fault("models", "plain-20", "workers", value=3)
-    assert "models.plain-20: global_batch_size 128 is not a multiple of 3 = workers 3" in message
+    assert "models.plain-20: global_batch_size 64 is not a multiple of 3 = workers 3" in message
     message = fault("models", "plain-20", "gradient_accumulation_steps", value=48)
     assert "gradient_accumulation_steps 48" in message
 

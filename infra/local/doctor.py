@@ -176,20 +176,16 @@ def ray_cluster() -> Finding:
 
 
 def gpu() -> Finding:
-    """The accelerators that torch sees."""
+    """The accelerators of this machine, and whether torch sees them."""
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return Finding("GPU", "none: trains on the processor")
     import torch
 
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        return Finding("GPU", ", ".join(names))
-    if (
-        shutil.which("nvidia-smi")
-        and not subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode
-    ):
-        return Finding(
-            "GPU", "there is one, and torch does not see it", "update its driver for torch's CUDA"
-        )
-    return Finding("GPU", "none: trains on the processor")
+    if not torch.cuda.is_available():
+        amiss = "update its driver for torch's CUDA, then `make gpu-check`"
+        return Finding("GPU", "there is one, and torch does not see it", amiss)
+    names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return Finding("GPU", ", ".join(names))
 
 
 def ports() -> Finding:

@@ -127,6 +127,12 @@ class Search:
         )[:KEY_LENGTH]
         self._outcomes = TrialStore(storage, self.key)
 
+    def is_of(self, facts: dict[str, Any], data_digest: str) -> bool:
+        """Tells whether a checkpoint is of a trial of this row and data, whatever code made it."""
+        schedule = validate(Schedule, facts["trained"]["schedule"], "checkpoint")
+        job = TrainJob("trial", "", self._row, schedule, Path(), 0.0)
+        return job.is_of(facts, data_digest)
+
     def trial(self, point: dict[str, Any]) -> Trial:
         """Returns the trial at a point of the space, not yet begun."""
         schedule = schedule_of(point, self.tune.total_updates)

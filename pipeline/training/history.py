@@ -37,6 +37,11 @@ class Record:
     train_images_per_s: float
 
 
+def records_of(facts: dict[str, Any]) -> list[Record]:
+    """Returns the history in a checkpoint's facts; lines of before they named their threads, too."""
+    return [Record(**{"threads": facts["threads"], **record}) for record in facts["history"]]
+
+
 def history_csv(history: Iterable[Record]) -> str:
     """Returns the history as CSV with full precision."""
     out = io.StringIO()

@@ -22,6 +22,12 @@ def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
         yield from _differences(found.get(key), wanted.get(key), inner)
 
 
+def _trained(facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint is of; before rows named their threads, those of the machine counted."""
+    trained: dict[str, Any] = facts["trained"]
+    return {**trained, "row": {"threads": facts["threads"], **trained["row"]}}
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """All that determines a training; `arrays` is the prepared data set's file.
@@ -36,11 +42,17 @@ class TrainJob:
     arrays: Path
     started: float
 
+    def is_of(self, facts: dict[str, Any], data_digest: str) -> bool:
+        """Tells whether a checkpoint is of this row, schedule and data, by whatever code and threads."""
+        wanted = what_is_trained(self.row, self.schedule, data_digest)
+        found, same = facts["trained"], {"threads": self.row.threads}
+        return {**found, "row": {**found["row"], **same}} == wanted
+
     def check(self, facts: dict[str, Any], data_digest: str) -> None:
         """Raises CheckpointError where a checkpoint is not of this training."""
         wanted = what_is_trained(self.row, self.schedule, data_digest)
-        if facts["key"] != self.key or facts["trained"] != wanted:
-            differ = "; ".join(_differences(facts["trained"], wanted, f"models.{self.name}"))
+        if facts["key"] != self.key or _trained(facts) != wanted:
+            differ = "; ".join(_differences(_trained(facts), wanted, f"models.{self.name}"))
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} belongs to another training "
                 f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "

@@ -10,7 +10,7 @@ from pipeline.data.prepared import Prepared
 from pipeline.files import write
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
-from pipeline.training.history import Record, history_csv, history_digest
+from pipeline.training.history import Record, history_csv, history_digest, records_of
 from pipeline.training.job import TrainJob
 
 HISTORY = "history.csv"
@@ -54,7 +54,7 @@ def write_result(
 
     `train_seconds` is the time in the training loop, validation included, over all its attempts.
     """
-    history = [Record(**record) for record in facts["history"]]
+    history = records_of(facts)
     model = weights_in(tensors)
     seconds = history[-1].seconds
     weights.save(

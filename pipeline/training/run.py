@@ -23,7 +23,7 @@ from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
 from pipeline.training.hardware import hardware
-from pipeline.training.history import Record
+from pipeline.training.history import Record, records_of
 from pipeline.training.identity import what_is_trained
 from pipeline.training.job import TrainJob
 from pipeline.training.loop import Reduce, Step, Update, loss_and_error, train
@@ -184,7 +184,7 @@ def _facts(
 def _resume(
     state: TrainingState, job: TrainJob, tensors: bytes, facts: dict[str, Any], workers: int
 ) -> None:
-    state.restore(tensors, facts["update"], facts["history"])
+    state.restore(tensors, facts["update"], records_of(facts))
     print(f"{job.name}: resumed at update {state.update:,}", flush=True)
     now_and_then = {
         "workers": workers,

@@ -5,7 +5,6 @@ random state to keep: weights, momentum and the number of updates determine all 
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -53,7 +52,7 @@ class TrainingState:
         content: bytes = save_tensors({name: value.contiguous() for name, value in tensors.items()})
         return content
 
-    def restore(self, tensors: bytes, update: int, history: list[dict[str, Any]]) -> None:
+    def restore(self, tensors: bytes, update: int, history: list[Record]) -> None:
         """Goes back to a saved state; raises CheckpointError where it is another network's."""
         try:
             loaded = load_tensors(tensors)
@@ -65,7 +64,7 @@ class TrainingState:
                     buffer = torch.empty_like(parameter)  # keeps channels-last
                     buffer.copy_(momentum[name])
                     self.optimizer.state[parameter]["momentum_buffer"] = buffer
-            self.history = [Record(**record) for record in history]
+            self.history = list(history)
         except (SafetensorError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"the checkpoint at update {update} does not fit this network ({error}): "

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import requests
+from filelock import FileLock
 
 from infra.local import cluster as local_cluster
 from infra.local import s3
@@ -178,7 +179,8 @@ def test_a_killed_driver_is_started_again(study: Path, address: str, storage: St
 
 
 def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, storage: Storage):
-    with changed_params(study, lambda document: document["models"]["three"].update(seed=33)):
+    longer = {"seed": 33, "schedule": "schedules/longer.yaml"}
+    with changed_params(study, lambda document: document["models"]["three"].update(longer)):
         store = store_of(study, "three")
         process = start(study, "python", "-m", "stages.train", "three", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
@@ -280,8 +282,9 @@ def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     wanted, store = result_of(study, "one"), store_of(study, "one")
     process = train_afresh(study, address, "one")
     wait_for(lambda: update_of(store) > 0)
-    psutil.Process(s3.ensure_running().pid).kill()
-    time.sleep(GONE_S)
+    with FileLock(s3.state_dir() / "lock"):  # who connects anew would start it again
+        psutil.Process(s3.running().pid).kill()
+        time.sleep(GONE_S)
     s3.ensure_running()
     output = said_by(process)
     assert process.returncode == 0, output

@@ -5,6 +5,7 @@ whole study in each.
 """
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -112,11 +113,17 @@ def stranger() -> Iterator[tuple[str, list[bytes]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def set_up(
-    around: Around, folder: Path, address: str, change: Callable[[dict], None]
-) -> tuple[Path, dict]:
-    """Returns a study and the variables of a shell in these surroundings."""
-    study = copy_study(folder / around.folder, change)
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
+    """A study whose archive is there."""
+    study = copy_study(tmp_path_factory.mktemp("fetched") / "study")
+    assert run_in(study, "dvc", "repro", "-q", "fetch").returncode == 0
+    return study
+
+
+def set_up(around: Around, folder: Path, address: str, begun: Path) -> tuple[Path, dict]:
+    """Returns a copy of a study and the variables of a shell in these surroundings."""
+    study = shutil.copytree(begun, folder / around.folder, symlinks=True)
     around.clone(study)
     (home := folder / "home").mkdir()
     for name, text in around.home.items():
@@ -130,12 +137,13 @@ def set_up(
 
 
 @pytest.mark.parametrize("name", AROUND)
-def test_nothing_reaches_in_and_nothing_leaks_out(name: str, tmp_path: Path, storage: Storage):
+def test_nothing_reaches_in_and_nothing_leaks_out(
+    name: str, tmp_path: Path, fetched: Path, storage: Storage
+):
     with stranger() as (address, got):
-        study, shell = set_up(AROUND[name], tmp_path, address, lambda document: None)
-        for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "-q", "fetch")):
-            done = run_in(study, *command, **shell)
-            assert done.returncode == 0, done.stdout + done.stderr
+        study, shell = set_up(AROUND[name], tmp_path, address, fetched)
+        done = run_in(study, "python", "-m", "infra.local", "up", **shell)
+        assert done.returncode == 0, done.stdout + done.stderr
         pushed = run_in(study, "dvc", "push", **shell)
         assert pushed.returncode == 0, pushed.stdout + pushed.stderr
         looked = run_in(study, "python", "-m", "infra.local", "doctor", **shell)
@@ -155,7 +163,8 @@ def small(document: dict) -> None:
 @pytest.mark.parametrize("name", AROUND)
 def test_a_whole_study_in_every_environment(name: str, tmp_path: Path, storage: Storage):
     with stranger() as (address, got):
-        study, shell = set_up(AROUND[name], tmp_path, address, small)
+        begun = copy_study(tmp_path / "begun", small)
+        study, shell = set_up(AROUND[name], tmp_path, address, begun)
         for command in ("up", "study", "doctor"):
             done = run_in(study, "python", "-m", "infra.local", command, **shell)
             assert done.returncode == 0, done.stdout + done.stderr

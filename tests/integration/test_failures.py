@@ -9,12 +9,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from infra.local import s3
 from pipeline.params import read_yaml
 from pipeline.storage.s3 import Storage
 from tests.conftest import changed_params, copy_study, outside, run_in
-from tests.integration.trainings import result_of, said_by, start, store_of, update_of, wait_for
+from tests.integration.trainings import (
+    key_of,
+    result_of,
+    said_by,
+    start,
+    store_of,
+    update_of,
+    wait_for,
+)
 
 pytestmark = pytest.mark.integration
 LONG, LONGER = 1200, 3000  # updates
@@ -101,6 +110,31 @@ def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storag
     assert "resumed at update" in done.stdout
 
 
+def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Storage):
+    store, key, train = store_of(study, "again"), key_of(study, "again"), "stages.train"
+    store.clear()
+    process = start(study, "python", "-m", train, "again")
+    wait_for(lambda: update_of(store) > 0)
+    process.kill()
+    process.wait()
+    source = study / "pipeline/training/loop.py"
+    before = source.read_text()
+    source.write_text(f"{before}# other code\n")
+    try:
+        refused = run_in(study, "python", "-m", train, "again")
+        assert refused.returncode == 2, refused.stdout
+        assert f"STUDY_CONTINUE=again={key} dvc repro goes on" in refused.stderr
+        assert f"make forget RUN={key}" in refused.stderr
+        goes_on = run_in(study, "python", "-m", train, "again", STUDY_CONTINUE=f"again={key}")
+        assert "resumed at update" in goes_on.stdout, goes_on.stderr
+        assert json.loads((study / "runs/again/model.json").read_text())["run_key_overridden"]
+        forgotten = run_in(study, "python", "-m", "stages.forget", key)
+        assert "4 objects deleted" in forgotten.stdout, forgotten.stderr
+        assert store.facts() is None
+    finally:
+        source.write_text(before)
+
+
 def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
     store = store_of(study, "again")
     store.clear()
@@ -182,8 +216,9 @@ def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: 
     process = start(study, "python", "-m", "stages.train", "again")
     wait_for(lambda: update_of(store) > 0)
     before = update_of(store)
-    psutil.Process(s3.ensure_running().pid).kill()
-    output = said_by(process)
+    with FileLock(s3.state_dir() / "lock"):  # who connects anew would start it again
+        psutil.Process(s3.running().pid).kill()
+        output = said_by(process)
     assert process.returncode == 2, output
     assert "cannot be reached" in output
     done = run_in(study, "python", "-m", "stages.train", "again")

@@ -308,6 +308,23 @@ def test_another_number_of_threads_is_warned_of(
     assert "warning: threads was 64" in capfd.readouterr().err
 
 
+def test_a_checkpoint_of_before_rows_named_their_threads_is_gone_on_from(
+    digits_path: Path, row: Callable[..., Row]
+):
+    wanted = job(digits_path, row())
+    undisturbed = fingerprint(finish(wanted, Memory()))
+    checkpoints = Memory(12, committed=True)
+    with pytest.raises(Killed):
+        finish(wanted, checkpoints)
+    checkpoints.kill_at = None
+    _, facts = checkpoints.saved[-1]
+    del facts["trained"]["row"]["threads"]
+    for line in facts["history"]:
+        del line["threads"]
+    assert wanted.is_of(facts, facts["trained"]["data"])
+    assert fingerprint(finish(wanted, checkpoints)) == undisturbed
+
+
 def test_a_history_survives_csv_with_all_its_digits():
     history = [
         Record(4, 1 / 3, 0.1, 2.3e-17, 100 / 7, float("inf"), 0.0, "float32", 1, 1.5, 1234.5678)

@@ -1,0 +1,143 @@
+"""All stale rows at once on this machine: failures, deaths, interruptions; the same bits on any cores."""
+
+import json
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.storage.s3 import Storage
+from tests.conftest import changed_params, copy_study, run_in
+from tests.integration.trainings import (
+    result_of,
+    said_by,
+    start,
+    store_of,
+    update_of,
+    wait_for,
+)
+
+pytestmark = pytest.mark.integration
+UPDATES = 400
+SINGLE = ("one", "two")
+ROWS = (*SINGLE, "pair")  # which takes Ray half a minute
+HANDOVER = ("python", "-m", "stages.handover")
+
+
+def three_rows(document: dict) -> None:
+    """Two rows of one worker, the second with two threads, and one of two workers."""
+    plain, residual = document["models"]["plain-8"], document["models"]["resnet-8"]
+    long = {"schedule": "schedules/long.yaml", "report_every_updates": 50}
+    document["models"] = {
+        "one": {**plain, **long},
+        "two": {**residual, **long, "threads": 2},
+        "pair": {**plain, **long, "workers": 2, "schedule": "schedules/short.yaml"},
+    }
+    document["tune"]["model"] = "one"
+    document["ensemble"] = {"members": ["one", "two"]}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
+    folder = copy_study(tmp_path_factory.mktemp("side") / "study", three_rows)
+    for name, updates in (("long", UPDATES), ("short", 100)):
+        (folder / f"schedules/{name}.yaml").write_text(
+            f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
+        )
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
+        assert run_in(folder, *command).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(study: Path) -> dict[str, tuple[str, str]]:
+    """What each row ends with when it is trained alone, on one core."""
+    found = {}
+    for name in ROWS:
+        done = run_in(study, "taskset", "-c", "0", "python", "-m", "stages.train", name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[name] = result_of(study, name)
+    return found
+
+
+def forget(study: Path, *names: str) -> None:
+    for name in names or SINGLE:
+        store_of(study, name).clear()
+        for file in (study / "runs" / name).glob("*"):
+            file.unlink()
+
+
+def collected(study: Path) -> dict[str, tuple[str, str]]:
+    for name in ROWS:
+        done = run_in(study, "python", "-m", "stages.train", name)
+        assert "already trained" in done.stdout, done.stdout + done.stderr
+    return {name: result_of(study, name) for name in ROWS}
+
+
+def workers_of(process: object) -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "Worker.train" in " ".join(child.cmdline())]
+
+
+@pytest.mark.parametrize("cores, rows", [("1", SINGLE), ("4", ROWS)])
+def test_any_number_of_cores_ends_with_the_same_bits(
+    study: Path, wanted: dict, storage: Storage, cores: str, rows: tuple[str, ...]
+):
+    forget(study, *rows)
+    done = run_in(study, *HANDOVER, STUDY_CPUS=cores)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+    assert collected(study) == wanted
+    threads = json.loads((study / "runs/two/model.json").read_text())["threads"]
+    assert threads == 2
+
+
+def test_a_dead_worker_is_replaced_and_its_row_goes_on(study: Path, wanted: dict, storage: Storage):
+    forget(study)
+    process = start(study, *HANDOVER)
+    wait_for(lambda: update_of(store_of(study, "two")) > 0)
+    for worker in workers_of(process):
+        worker.kill()
+    output = said_by(process)
+    assert process.returncode == 0, output
+    assert "going on from update" in output
+    assert collected(study) == wanted
+
+
+def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Storage):
+    forget(study)
+    process = start(study, *HANDOVER)
+    wait_for(lambda: update_of(store_of(study, "two")) > 0)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output = said_by(process)
+    assert process.returncode == 130, output
+    wait_for(lambda: not any(child.is_running() for child in children))
+    again = run_in(study, *HANDOVER)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert collected(study) == wanted
+
+
+def test_a_row_that_fails_stops_no_other_and_is_not_tried_twice(
+    study: Path, wanted: dict, storage: Storage
+):
+    forget(study)
+    with changed_params(study, lambda d: d["models"]["one"].update(learning_rate_factor=1e30)):
+        targets = ["handover", *(f"train@{name}" for name in ROWS)]
+        done = run_in(study, "dvc", "repro", "--keep-going", *targets)
+        assert done.returncode != 0
+        assert done.stderr.count("the loss of update") == 1, done.stderr
+        assert "(the next `dvc repro` tries again)" in done.stderr
+        assert "train@one" in done.stderr
+    for name in ("two", "pair"):
+        assert result_of(study, name) == wanted[name]
+
+
+def test_who_collects_imports_neither_torch_nor_ray_nor_mlflow(study: Path, wanted: dict):
+    code = (
+        "import sys; from stages import train; train.main('two'); "
+        "print(sorted({'torch', 'ray', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    done = run_in(study, "python", "-c", code)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr

@@ -1,0 +1,161 @@
+"""`make trial-faults`: faults planted one by one, each of which its own folder's tests must catch.
+
+    python -m tests.planted_faults [words of the faults to try]
+
+Each is planted in a copy of the code, where that folder's tests (units and, for the embedded server, its
+real services) then run until the first failure. Prints a table; exits with 1 where one is not caught.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A line of the source, what stands in its place, and whose tests must notice."""
+
+    what: str
+    file: str
+    right: str
+    wrong: str
+    tests: str
+
+
+F = Fault
+FAULTS = (
+    # training
+    F("gradients are never cleared", "pipeline/training/loop.py",
+      "self.optimizer.zero_grad(set_to_none=True)", "pass", "tests/training"),
+    F("pieces of a batch count in full", "pipeline/training/loop.py",
+      "loss = loss / self.pieces", "loss = loss * 1", "tests/training"),
+    F("the row's rate factor is forgotten", "pipeline/training/loop.py",
+      "state.history) * learning_rate_factor", "state.history) * 1", "tests/training"),
+    F("momentum is not restored", "pipeline/training/state.py",
+      "if name in momentum:", "if False:", "tests/training"),
+    F("a drop comes one update late", "pipeline/training/schedule.py",
+      "bisect_right(self.drops, update)", "bisect_right(self.drops, update - 1)", "tests/training"),
+    F("the error warm-up ends at once", "pipeline/training/schedule.py",
+      "if not any(line.train_error_pct < warmup.train_error_pct for line in history):",
+      "if not history:", "tests/training"),
+    F("averaged statistics are moving ones", "pipeline/training/batch_norm.py",
+      "norm.momentum = None", "norm.momentum = 0.1", "tests/training"),
+    F("a stranger's checkpoint is taken", "pipeline/training/job.py",
+      'if facts["key"] != self.key or _trained(facts) != wanted:', "if False:", "tests/training"),
+    F("the seed is not in the key", "pipeline/training/identity.py",
+      'exclude={"schedule"}', 'exclude={"schedule", "seed"}', "tests/training"),
+    F("timings are part of a history's identity", "pipeline/training/history.py",
+      "if name not in TIMINGS", "if name", "tests/training"),
+    F("any captured step is trusted", "pipeline/training/capture.py",
+      "MOST_DIFFERENCE = 0.02", "MOST_DIFFERENCE = 1e9", "tests/training"),
+    F("the machine decides the threads", "pipeline/training/run.py",
+      "torch.set_num_threads(job.row.threads)", "pass", "tests/training"),
+    # data
+    F("every pass has the same order", "pipeline/data/batches.py",
+      "_mix(self._seed, 0, epoch, number)", "_mix(self._seed, 0, 0, number)", "tests/data"),
+    F("each worker draws for itself", "pipeline/data/batches.py",
+      "_mix(seed, 1, update)", "_mix(seed, 1, 0)", "tests/data"),
+    F("the mirror is never drawn", "pipeline/data/augment.py",
+      "torch.randint(2 if self._recipe.mirror else 1, (count, 1)", "torch.randint(1, (count, 1)",
+      "tests/data"),
+    F("planes are read as rows", "pipeline/data/cifar.py",
+      "pixels.reshape(count, 3, SIDE_PX, SIDE_PX).transpose(0, 2, 3, 1)",
+      "pixels.reshape(count, SIDE_PX, SIDE_PX, 3)", "tests/data"),
+    F("the digest is of names alone", "pipeline/data/arrays.py",
+      "sha.update(np.ascontiguousarray(array).data)", "pass", "tests/data"),
+    F("a label may be any number", "pipeline/data/cifar.py",
+      "if count == 0 or labels.min() < 0 or labels.max() >= classes:", "if count == 0:", "tests/data"),
+    # storage
+    F("a checkpoint's bytes are not compared", "pipeline/storage/checkpoints.py",
+      'if tensors is not None and found == facts["sha256"]:', "if tensors is not None:", "tests/storage"),
+    F("one checkpoint is kept", "pipeline/storage/checkpoints.py", "KEPT = 2", "KEPT = 1", "tests/storage"),
+    F("the server holds no lock", "infra/local/s3.py", "pass_fds=(lock,)", "pass_fds=()", "tests/storage"),
+    F("whoever listens is asked", "infra/local/s3.py",
+      "int(line[7]) == os.getuid()", "True", "tests/storage"),
+    F("a bucket that another has just made is an error", "pipeline/storage/s3.py",
+      'if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:', "if True:", "tests/storage"),
+    F("a shard's bytes are not compared", "pipeline/storage/shards.py",
+      "if (found := sha256(content)) != shard.sha256:", "if (found := shard.sha256) != shard.sha256:",
+      "tests/storage"),
+    # cluster
+    F("a pair takes one place", "pipeline/cluster/plan.py",
+      "free -= workers", "free -= 1", "tests/cluster"),
+    F("a drop may lie at the end", "pipeline/cluster/tune.py",
+      "min(max(round(f * total_updates), 1), total_updates - 1)", "round(f * total_updates)",
+      "tests/cluster"),
+    F("a worker may span nodes", "pipeline/cluster/jobs.py",
+      "int(min(shape.get(name, 0.0) / amount + EPSILON", "int(max(shape.get(name, 0.0) / amount + EPSILON",
+      "tests/cluster"),
+    F("memory is not counted", "pipeline/cluster/here.py",
+      "and (place.memory_bytes <= self._memory or place.gpus > 0)", "", "tests/cluster"),
+    F("the shortest row comes first", "pipeline/cluster/here.py",
+      "return per_image * row.global_batch_size * job.schedule.total_updates / threads",
+      "return -per_image * row.global_batch_size * job.schedule.total_updates / threads", "tests/cluster"),
+    # evaluation
+    F("ties count as right", "pipeline/evaluation/scores.py",
+      "ahead = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & before)",
+      "ahead = probabilities > own[:, None]", "tests/evaluation"),
+    F("the first member speaks for all", "pipeline/evaluation/ensemble.py",
+      "np.mean([member.probabilities for member in members], axis=0)", "first.probabilities",
+      "tests/evaluation"),
+    F("members of other images are averaged", "pipeline/evaluation/ensemble.py",
+      "if not np.array_equal(member.ids, first.ids) or not np.array_equal(", "if False and not np.array_equal(",
+      "tests/evaluation"),
+    F("the calibration error has a sign", "pipeline/evaluation/scores.py",
+      "np.abs(gap).sum()", "gap.sum()", "tests/evaluation"),
+    # report
+    F("what failed to train is a proof", "pipeline/report/verdicts.py",
+      "sign > 0 and not failed, sign < 0, evidence,", "sign > 0, sign < 0, evidence,", "tests/report"),
+    F("overlapping intervals decide", "pipeline/report/verdicts.py",
+      "sign = -1 if high < other_low else 1 if low > other_high else 0",
+      "sign = -1 if low < other_low else 1", "tests/report"),
+    F("1,202 layers are the usual deepest", "pipeline/report/verdicts.py",
+      "if depth != DEEPEST]", "if depth]", "tests/report"),
+)  # fmt: skip
+
+
+def is_caught(fault: Fault, folder: Path) -> str:
+    """Returns the test that catches a fault, or nothing."""
+    path = folder / fault.file
+    source = path.read_text()
+    assert source.count(fault.right) >= 1, f"{fault.file} has no {fault.right!r}"
+    path.write_text(source.replace(fault.right, fault.wrong, 1))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", fault.tests],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(source)
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].split(" ")[1].rpartition("::")[2] if failed else ""
+
+
+def main() -> int:
+    """Prints the table."""
+    words = sys.argv[1:]
+    chosen = [fault for fault in FAULTS if not words or any(word in fault.what for word in words)]
+    missed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "planted"
+        ignored = shutil.ignore_patterns(
+            ".venv", ".git", ".dvc", "__pycache__", ".mypy_cache", "runs"
+        )
+        shutil.copytree(REPO, folder, ignore=ignored)
+        (folder / ".venv").symlink_to((REPO / ".venv").resolve())
+        print("| fault | in | caught by |\n|---|---|---|")
+        for fault in chosen:
+            caught = is_caught(fault, folder)
+            missed += not caught
+            print(f"| {fault.what} | {fault.file} | {caught or '**nothing**'} |", flush=True)
+    print(f"\n{len(chosen) - missed} of {len(chosen)} caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
