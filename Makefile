@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -94,6 +94,9 @@ trial-hosts: install ## hosts lost for good and joined again (network namespaces
 
 trial-environments: install ## a whole study in each of some thirty hostile environments
 	pytest -m trial tests/integration/test_environments.py
+
+trial-faults: install ## faults planted one by one: whose tests catch each?
+	python -m tests.planted_faults
 
 trial-memory: install ## 1,202 layers at batch 128 within 16 GB
 	pytest -m trial -k 1202

@@ -32,7 +32,7 @@ from torchvision.transforms import functional
 
 from benchmarks.bench import our_step
 from infra.local import s3
-from pipeline import params
+from pipeline import machine, params
 from pipeline.cluster.pack import collected, pack_here
 from pipeline.data import arrays, listing, packing, sources
 from pipeline.data.arrays import Arrays
@@ -80,7 +80,7 @@ def prepared(archive: Path, folder: Path) -> tuple[Arrays, float]:
     packed = collected(pieces, "bench-photos")
     index = packing.index(data, found.classes, pieces, packed)
     arrays.save(index, folder / "arrays.safetensors", folder / "digest.json")
-    return arrays.load(folder / "arrays.safetensors", ShardCache(storage)), rate
+    return arrays.load(folder / "arrays.safetensors", ShardCache(storage, machine.cores())), rate
 
 
 def ours(data: Arrays) -> Batches:

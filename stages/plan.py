@@ -6,13 +6,9 @@ RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is of one node's hour.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import psutil
-import torch
 
 from infra.local import s3
 from pipeline import machine, params
@@ -27,11 +23,10 @@ from pipeline.progress import Progress
 from pipeline.report.study import PLAN
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.shards import ShardCache
-from pipeline.tracking.publish import tolerant
 from pipeline.training import hardware, result
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
-from stages import stage, tracked, where
+from stages import stage, where
 
 WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 
@@ -41,10 +36,8 @@ def main(*arguments: str) -> None:
     options, study = _options(arguments), params.load()
     data = arrays.load(where.ARRAYS)
     shapes, count, place = _nodes(options, study)
-    start_s = _start_s(study) if shapes is None else plan.START_S
-    slots = 1 if shapes is None else jobs.places(shapes, study.execution.share)
-    threads = machine.cores() if shapes is None else study.execution.worker_cpus
-    torch.set_num_threads(min(threads, machine.cores()))
+    start_s = plan.WARM_START_S if shapes is None else plan.START_S
+    slots = machine.cores() if shapes is None else jobs.places(shapes, study.execution.share)
     speeds = _speeds(study, options)
     rows, trainings = {}, []
     for name in study.models:
@@ -53,7 +46,9 @@ def main(*arguments: str) -> None:
         key, _ = run_key(name, row, schedule, data.digest)
         low, high = row.worker_bounds
         workers = max(low, min(high, slots))
-        trainings.append((1 if shapes is None else workers, seconds))
+        # here a row takes a core for each thread, there each worker its share
+        taken = min(slots, row.threads * low) if shapes is None else workers
+        trainings.append((taken, seconds))
         rows[name] = {
             "run_key": key,
             "images_per_s": round(row.global_batch_size / speeds[name].update_s, 1),
@@ -63,15 +58,6 @@ def main(*arguments: str) -> None:
     makespan = plan.makespan_s(trainings, slots)
     write_json(PLAN, {"where": place, "rows": rows, "makespan_s": round(makespan, 1)})
     _show(rows, makespan, place, slots, float(options.get("price", 0)) * count)
-
-
-def _start_s(study: Study) -> float:
-    """Returns what the stage `train` takes on this machine before and beside training."""
-    from pipeline.cluster import train  # noqa: F401 - it takes a second
-
-    with tolerant():
-        tracked.tracker_of(study)
-    return time.time() - psutil.Process().create_time()
 
 
 def _options(arguments: tuple[str, ...]) -> dict[str, str]:
@@ -92,7 +78,7 @@ def _options(arguments: tuple[str, ...]) -> dict[str, str]:
 def _nodes(
     options: Mapping[str, str], study: Study
 ) -> tuple[list[dict[str, float]] | None, int, str]:
-    """Returns the nodes' shapes (None: this machine, one training at a time), their count, words."""
+    """Returns the nodes' shapes (None: this machine, rows side by side), their count, words."""
     if "nodes" in options:
         count = int(float(options["nodes"]))
         shape = {
@@ -125,7 +111,7 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
             for name in study.models
         }
     storage, found = s3.connect(), {}
-    store, files = CheckpointStore(storage, "speed"), ShardCache(storage)
+    store, files = CheckpointStore(storage, "speed"), ShardCache(storage, machine.cores())
     kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
     with Progress("measuring speeds", len(kinds), "networks") as progress:
         for kind, name in kinds.items():

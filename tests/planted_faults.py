@@ -25,63 +25,64 @@ class Fault:
     right: str
     wrong: str
     tests: str
+    """A file of that folder's tests, or some tests in it: what catches it there catches it in the folder."""
 
 
 F = Fault
 FAULTS = (
     # training
     F("gradients are never cleared", "pipeline/training/loop.py",
-      "self.optimizer.zero_grad(set_to_none=True)", "pass", "tests/training"),
+      "self.optimizer.zero_grad(set_to_none=True)", "pass", "tests/training/test_run.py -k learns or accumulated"),
     F("pieces of a batch count in full", "pipeline/training/loop.py",
-      "loss = loss / self.pieces", "loss = loss * 1", "tests/training"),
+      "loss = loss / self.pieces", "loss = loss * 1", "tests/training/test_run.py -k accumulated_gradients"),
     F("the row's rate factor is forgotten", "pipeline/training/loop.py",
-      "state.history) * learning_rate_factor", "state.history) * 1", "tests/training"),
+      "state.history) * learning_rate_factor", "state.history) * 1", "tests/training/test_run.py -k factor"),
     F("momentum is not restored", "pipeline/training/state.py",
-      "if name in momentum:", "if False:", "tests/training"),
+      "if name in momentum:", "if False:", "tests/training/test_run.py -k same_bits"),
     F("a drop comes one update late", "pipeline/training/schedule.py",
-      "bisect_right(self.drops, update)", "bisect_right(self.drops, update - 1)", "tests/training"),
+      "bisect_right(self.drops, update)", "bisect_right(self.drops, update - 1)", "tests/training/test_schedule.py"),
     F("the error warm-up ends at once", "pipeline/training/schedule.py",
       "if not any(line.train_error_pct < warmup.train_error_pct for line in history):",
-      "if not history:", "tests/training"),
+      "if not history:", "tests/training/test_schedule.py"),
     F("averaged statistics are moving ones", "pipeline/training/batch_norm.py",
-      "norm.momentum = None", "norm.momentum = 0.1", "tests/training"),
+      "norm.momentum = None", "norm.momentum = 0.1", "tests/training/test_run.py -k averaged_statistics"),
     F("a stranger's checkpoint is taken", "pipeline/training/job.py",
-      'if facts["key"] != self.key or _trained(facts) != wanted:', "if False:", "tests/training"),
+      'if facts["key"] != self.key or _trained(facts) != wanted:', "if False:", "tests/training/test_run.py -k checkpoint_of_another"),
     F("the seed is not in the key", "pipeline/training/identity.py",
-      'exclude={"schedule"}', 'exclude={"schedule", "seed"}', "tests/training"),
+      'exclude={"schedule"}', 'exclude={"schedule", "seed"}', "tests/training/test_identity.py"),
     F("timings are part of a history's identity", "pipeline/training/history.py",
-      "if name not in TIMINGS", "if name", "tests/training"),
+      "if name not in TIMINGS", "if name", "tests/training/test_run.py -k timings"),
     F("any captured step is trusted", "pipeline/training/capture.py",
-      "MOST_DIFFERENCE = 0.02", "MOST_DIFFERENCE = 1e9", "tests/training"),
+      "MOST_DIFFERENCE = 0.02", "MOST_DIFFERENCE = 1e9", "tests/training/test_capture.py"),
     F("the machine decides the threads", "pipeline/training/run.py",
-      "torch.set_num_threads(job.row.threads)", "pass", "tests/training"),
+      "torch.set_num_threads(job.row.threads)", "pass", "tests/training/test_run.py -k threads"),
     # data
     F("every pass has the same order", "pipeline/data/batches.py",
-      "_mix(self._seed, 0, epoch, number)", "_mix(self._seed, 0, 0, number)", "tests/data"),
-    F("each worker draws for itself", "pipeline/data/batches.py",
-      "_mix(seed, 1, update)", "_mix(seed, 1, 0)", "tests/data"),
+      "_mix(self._seed, 0, epoch, number)", "_mix(self._seed, 0, 0, number)", "tests/data/test_batches.py"),
+    F("every update draws the same", "pipeline/data/batches.py",
+      "_mix(seed, 1, update)", "_mix(seed, 1, 0)", "tests/data/test_batches.py"),
     F("the mirror is never drawn", "pipeline/data/augment.py",
       "torch.randint(2 if self._recipe.mirror else 1, (count, 1)", "torch.randint(1, (count, 1)",
-      "tests/data"),
+      "tests/data/test_augment.py"),
     F("planes are read as rows", "pipeline/data/cifar.py",
       "pixels.reshape(count, 3, SIDE_PX, SIDE_PX).transpose(0, 2, 3, 1)",
-      "pixels.reshape(count, SIDE_PX, SIDE_PX, 3)", "tests/data"),
+      "pixels.reshape(count, SIDE_PX, SIDE_PX, 3)", "tests/data/test_cifar.py"),
     F("the digest is of names alone", "pipeline/data/arrays.py",
-      "sha.update(np.ascontiguousarray(array).data)", "pass", "tests/data"),
+      "sha.update(np.ascontiguousarray(array).data)", "pass", "tests/data/test_arrays.py"),
     F("a label may be any number", "pipeline/data/cifar.py",
-      "if count == 0 or labels.min() < 0 or labels.max() >= classes:", "if count == 0:", "tests/data"),
+      "if count == 0 or labels.min() < 0 or labels.max() >= classes:", "if count == 0:", "tests/data/test_cifar.py"),
     # storage
     F("a checkpoint's bytes are not compared", "pipeline/storage/checkpoints.py",
-      'if tensors is not None and found == facts["sha256"]:', "if tensors is not None:", "tests/storage"),
-    F("one checkpoint is kept", "pipeline/storage/checkpoints.py", "KEPT = 2", "KEPT = 1", "tests/storage"),
-    F("the server holds no lock", "infra/local/s3.py", "pass_fds=(lock,)", "pass_fds=()", "tests/storage"),
+      'if tensors is not None and found == facts["sha256"]:', "if tensors is not None:", "tests/storage/test_storage.py"),
+    F("one checkpoint is kept", "pipeline/storage/checkpoints.py", "KEPT = 2", "KEPT = 1", "tests/storage/test_storage.py"),
+    F("the server holds no lock", "infra/local/s3.py", "pass_fds=(lock,)", "pass_fds=()", "tests/storage/test_server.py"),
     F("whoever listens is asked", "infra/local/s3.py",
-      "int(line[7]) == os.getuid()", "True", "tests/storage"),
+      "int(line[7]) == os.getuid()", "True", "tests/storage/test_server.py"),
     F("a bucket that another has just made is an error", "pipeline/storage/s3.py",
-      'if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:', "if True:", "tests/storage"),
+      'if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:', "if True:", "tests/storage/test_server.py"),
     F("a shard's bytes are not compared", "pipeline/storage/shards.py",
       "if (found := sha256(content)) != shard.sha256:", "if (found := shard.sha256) != shard.sha256:",
-      "tests/storage"),
+      "tests/storage/test_shards.py"),
     # cluster
     F("a pair takes one place", "pipeline/cluster/plan.py",
       "free -= workers", "free -= 1", "tests/cluster"),
@@ -125,9 +126,11 @@ def is_caught(fault: Fault, folder: Path) -> str:
     source = path.read_text()
     assert source.count(fault.right) >= 1, f"{fault.file} has no {fault.right!r}"
     path.write_text(source.replace(fault.right, fault.wrong, 1))
+    place, _, which = fault.tests.partition(" -k ")
+    arguments = [place, *(["-k", which] if which else [])]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", fault.tests],
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *arguments],
             cwd=folder, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:

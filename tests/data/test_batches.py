@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.data import arrays
 from pipeline.data.augment import PadCropper, augmenter_of
-from pipeline.data.batches import Batches, MemoryBatches, Order, batches_of
+from pipeline.data.batches import Batches, MemoryBatches, Order, batches_of, drawn_at
 from pipeline.data.shards import Shard
 from pipeline.errors import StorageError
 from pipeline.params import PadCrop, ScaleCrop, Span
@@ -48,6 +48,14 @@ def test_a_batch_does_not_depend_on_those_before(digits_path: Path):
         if update == 17:
             assert torch.equal(images, some_images)
             assert torch.equal(labels, some_labels)
+
+
+def test_every_update_draws_its_own_augmentation(digits_path: Path):
+    recipe = PadCrop(kind="pad_crop", pad_px=1, mirror=True)
+    augmenter, sizes = PadCropper(recipe, torch.zeros(8, 8, 1)), torch.full((96, 2), 8)
+    drawn = [drawn_at(augmenter, sizes, seed, update) for seed, update in ((1, 0), (1, 1), (2, 0))]
+    assert not torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[0], drawn_at(augmenter, sizes, 1, 0))
 
 
 def test_any_number_of_workers_sees_the_same_global_batch(digits_path: Path):

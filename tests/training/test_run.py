@@ -194,6 +194,15 @@ def test_the_history_records_the_precision(digits_path: Path, row: Callable[...,
         assert {record.precision for record in state.history} == {precision}
 
 
+def test_the_threads_are_the_rows_whatever_the_machine_says(
+    digits_path: Path, row: Callable[..., Row]
+):
+    torch.set_num_threads(2)
+    for threads in (1, 3):
+        state = finish(job(digits_path, row(threads=threads)), Memory())
+        assert {record.threads for record in state.history} == {threads}
+
+
 def test_the_history_has_a_line_at_each_report_and_at_the_end(
     digits_path: Path, row: Callable[..., Row]
 ):
