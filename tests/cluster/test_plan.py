@@ -24,6 +24,7 @@ def test_a_training_is_its_start_its_updates_and_its_reports(row: Callable[..., 
         ([(1, 3.0)] * 6, 2, 9.0),
         ([(1, 4.0), (1, 1.0), (2, 2.0)], 2, 6.0),  # the pair waits for the longer
         ([(1, 4.0), (1, 1.0), (1, 2.0)], 2, 4.0),
+        ([(2, 3.0), (1, 1.0)], 2, 4.0),  # beside a pair there is no place
         ([(3, 1.0)], 2, float("inf")),
         ([], 2, 0.0),
     ],

@@ -107,6 +107,13 @@ def test_an_unreachable_server_is_told_in_bounded_time(monkeypatch: pytest.Monke
         Storage().ensure_bucket()
 
 
+def test_a_bucket_that_another_has_just_made_is_as_good(storage: Storage):
+    fresh = Storage("made-by-two", at=storage.place)
+    for _ in range(2):  # both have looked before either made it
+        fresh._create_bucket()
+    fresh.put("a", b"1")
+
+
 def test_a_missing_bucket_is_told(storage: Storage):
     with pytest.raises(StorageError, match="STUDY_BUCKET"):
         Storage("no-such-bucket").put("a", b"1")
