@@ -19,6 +19,8 @@ STATE = "STUDY_STATE_DIR"
 BUCKET = "STUDY_BUCKET"
 MLFLOW = "MLFLOW_TRACKING_URI"
 CLUSTER = "RAY_ADDRESS"
+# characters: loaders talk over sockets among temporary files, whose paths may have some hundred
+LONGEST_TMPDIR = 64
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 # of these families nothing reaches in but what is named; each entry: prefix, kept always, and kept
@@ -84,6 +86,9 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
         # Ray's own file for it, ~/.ray/auth_token, may be readable for all
         environ.pop("RAY_AUTH_TOKEN", None)
         environ["RAY_AUTH_TOKEN_PATH"] = str(state / "ray_token")
+    if len(long := environ.get("TMPDIR", "")) > LONGEST_TMPDIR:
+        environ.setdefault("STUDY_CACHE_DIR", f"{long}/study-cache")  # large files stay there
+        environ["TMPDIR"] = "/tmp"
     environ[SETTLED] = "1"
 
 

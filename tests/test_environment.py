@@ -51,6 +51,15 @@ def test_loopback_is_never_asked_through_a_proxy_and_the_users_exceptions_stay()
     assert settled(no_proxy="intranet")["no_proxy"] == "intranet,127.0.0.1,localhost,::1"
 
 
+def test_a_folder_too_long_for_sockets_keeps_the_cache_alone():
+    long = "/scratch/" + 20 * "long-"
+    found = settled(TMPDIR=long)
+    assert found["TMPDIR"] == "/tmp"
+    assert found["STUDY_CACHE_DIR"] == f"{long}/study-cache"
+    assert settled(TMPDIR=long, STUDY_CACHE_DIR="/mine")["STUDY_CACHE_DIR"] == "/mine"
+    assert "STUDY_CACHE_DIR" not in settled(TMPDIR="/var/tmp")
+
+
 def test_a_child_takes_it_as_it_is():
     environ = settled()
     environ["RAY_RAYLET_PID"] = "1"  # set by Ray for its own
