@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray.util.state import list_actors
 
@@ -32,7 +33,7 @@ def short_folder(name: str) -> Path:
 def embedded() -> Iterator[None]:
     """Runs Ray on this machine, on loopback, for as long as the context lasts."""
     own_token()
-    folder = Path(tempfile.mkdtemp(prefix="e", dir=private_folder(short=True)))
+    folder = _folder_of_embedded()
     try:
         ray.init(
             address="local",
@@ -47,6 +48,16 @@ def embedded() -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_of_embedded() -> Path:
+    """Returns a new folder for the embedded Ray's files, and deletes those of processes that died."""
+    around = private_folder(short=True)
+    for left in around.glob("e*-*"):
+        pid = left.name[1:].partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"e{os.getpid()}-", dir=around))
 
 
 def own_token() -> None:

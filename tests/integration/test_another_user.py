@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import s3
+from pipeline.cluster import session
 from pipeline.storage.s3 import Storage
 from tests import pace
 from tests.conftest import REPO, outside
@@ -102,12 +103,17 @@ def test_keys_tokens_and_data_cannot_be_read(storage: Storage, own_state: Path):
     assert as_nobody("ls", str(own_state)).returncode != 0
 
 
-def test_rays_files_cannot_be_read(own_state: Path):
-    from pipeline.cluster import session
-
+def test_rays_files_cannot_be_read_and_go_with_it(own_state: Path):
+    around = session.private_folder(short=True)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = around / f"e{dead.pid}-killed"  # of one that was killed
+    left.mkdir()
     with session.embedded():
-        (folder,) = session.private_folder(short=True).glob("e*/session_latest")
-        assert (folder / "logs").is_dir()
-        assert as_nobody("ls", str(folder / "logs")).returncode != 0
+        (folder,) = around.glob(f"e{os.getpid()}-*")
+        assert (folder / "session_latest/logs").is_dir()
+        assert as_nobody("ls", str(folder / "session_latest/logs")).returncode != 0
+        assert not left.exists()
+    assert not folder.exists()
     token = Path(os.environ[session.TOKEN_PATH])
     assert token.stat().st_mode & 0o077 == 0
