@@ -1,0 +1,13 @@
+"""MLflow: the only importer of it. Its settings are read when it is used, so they are made here."""
+
+import os
+
+for _name, _value in {  # a dead server must not hold anyone up for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_DISABLE_ENV_MANAGER_CONDA_WARNING": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}.items():
+    os.environ.setdefault(_name, _value)

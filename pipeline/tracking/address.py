@@ -4,6 +4,7 @@ import os
 from urllib.parse import quote
 
 from pipeline.environment import MLFLOW
+from pipeline.errors import TrackingError
 
 EXPERIMENT = "resnet-study"
 COLUMNS = (  # that a person wants to see of a study's rows
@@ -35,8 +36,13 @@ def page(experiment_id: str) -> str:
 
 
 def experiment_id(uri: str) -> str:
-    """Returns the id of the studies' experiment; raises what MLflow raises where it is not there."""
+    """Returns the id of the studies' experiment; raises TrackingError where MLflow does not answer."""
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
-    found = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
+    try:
+        found = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
+    except MlflowException as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise TrackingError(f"MLflow at {uri}: {first}: check {MLFLOW}") from error
     return str(found.experiment_id) if found else "0"

@@ -7,7 +7,6 @@ matter how often, by whom, or after what failure a history is published: each li
 
 import hashlib
 import logging
-import os
 import subprocess
 import sys
 import time
@@ -23,15 +22,6 @@ CODE = ("--porcelain", "--", "pipeline", "stages", "schedules", "params.yaml", "
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
-for _name, _value in {  # a dead server must not hold anyone up for minutes
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_DISABLE_ENV_MANAGER_CONDA_WARNING": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}.items():
-    os.environ.setdefault(_name, _value)
 
 
 @contextmanager
