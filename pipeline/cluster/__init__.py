@@ -6,6 +6,7 @@ import os
 SETTINGS = {
     "RAY_AUTH_MODE": "token",  # loopback is not enough
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a training would stand still
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is seen four times sooner
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # an elastic group then tries with fewer
     "RAY_TRAIN_METRICS_ENABLED": "0",
