@@ -68,7 +68,7 @@ def address(own_state: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("cluster") / "study", four_networks)
-    for name, updates in (("long", UPDATES), ("longer", LONGER)):
+    for name, updates in (("long", UPDATES), ("longer", LONGER), ("endless", 10**6)):
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
         )
@@ -179,8 +179,8 @@ def test_a_killed_driver_is_started_again(study: Path, address: str, storage: St
 
 
 def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, storage: Storage):
-    longer = {"seed": 33, "schedule": "schedules/longer.yaml"}
-    with changed_params(study, lambda document: document["models"]["three"].update(longer)):
+    endless = {"seed": 33, "schedule": "schedules/endless.yaml"}  # it is stopped
+    with changed_params(study, lambda document: document["models"]["three"].update(endless)):
         store = store_of(study, "three")
         process = start(study, "python", "-m", "stages.train", "three", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
@@ -297,7 +297,7 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
     def others(document: dict) -> None:
         del document["models"]["longer"]
         for row in document["models"].values():
-            row["seed"] += 100
+            row |= {"seed": row["seed"] + 100, "schedule": "schedules/endless.yaml"}
 
     with changed_params(study, others):
         both = [
