@@ -42,6 +42,7 @@ def longer(document: dict) -> None:
             "schedule": "schedules/longer.yaml",
             "report_every_updates": 25,
         },
+        "endless": {**row, "seed": 7, "schedule": "schedules/endless.yaml"},
     }
     document["models"]["two-workers"]["schedule"] = "schedules/medium.yaml"
     document["tune"] |= {"model": "resnet-8", "trials": 4, "total_updates": 400, "grace_updates": 400,
@@ -51,7 +52,7 @@ def longer(document: dict) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("failures") / "study", longer)
-    for name, updates in (("medium", 100), ("long", LONG), ("longer", LONGER)):
+    for name, updates in (("medium", 100), ("long", LONG), ("longer", LONGER), ("endless", 10**6)):
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
         )
@@ -136,12 +137,12 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
 
 
 def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
-    store = store_of(study, "again")
+    store = store_of(study, "endless")
     store.clear()
-    first = start(study, "python", "-m", "stages.train", "again")
+    first = start(study, "python", "-m", "stages.train", "endless")
     try:
         wait_for(lambda: update_of(store) > 0)
-        second = run_in(study, "python", "-m", "stages.train", "again")
+        second = run_in(study, "python", "-m", "stages.train", "endless")
         assert second.returncode == 2
         assert "already under way in another process" in second.stderr
     finally:
