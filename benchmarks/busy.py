@@ -4,6 +4,7 @@ python -m benchmarks.busy [seconds]      # for ten minutes if nothing is said
 """
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from pipeline.machine import cores
 LONGEST_S = 600.0
 
 
-def _loop(seconds: float) -> None:
+def _loop(seconds: float, parent: int) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end and os.getppid() == parent:  # no loop outlives who began it
         for _ in range(100_000):
             pass
 
@@ -25,7 +26,10 @@ def _loop(seconds: float) -> None:
 def busy(seconds: float = LONGEST_S) -> Iterator[None]:
     """Keeps every core busy while the context lasts, `seconds` at the most."""
     context = multiprocessing.get_context("spawn")
-    loops = [context.Process(target=_loop, args=(seconds,), daemon=True) for _ in range(cores())]
+    loops = [
+        context.Process(target=_loop, args=(seconds, os.getpid()), daemon=True)
+        for _ in range(cores())
+    ]
     for loop in loops:
         loop.start()
     try:
