@@ -40,6 +40,7 @@ from pipeline.params import CifarNetwork, PadCrop
 from pipeline.training.capture import CapturedStep
 from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step, train
+from pipeline.training.replicas import Replicas
 from pipeline.training.schedule import CosineSchedule
 from pipeline.training.state import TrainingState
 
@@ -151,8 +152,8 @@ def ours(depth: int, split: Split) -> Measure:
             state, step, batches,
             CosineSchedule(shape="cosine", base_lr=0.1, total_updates=total, warmup=None),
             learning_rate_factor=1.0, precision="bfloat16", device=DEVICE,
-            report_every_updates=updates, finish=lambda: None, validate=lambda: (0.0, 0.0),
-            report=lambda state: None, reduce=lambda value: value,
+            until=total, report_every_updates=updates, finish=lambda: None, validate=lambda: (0.0, 0.0),
+            report=lambda state: None, replicas=Replicas(),
         )  # fmt: skip
         return state.history[-1].train_images_per_s
 

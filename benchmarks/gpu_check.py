@@ -129,16 +129,20 @@ def resumed(device: torch.device) -> str:
 
 
 def precisions(device: torch.device) -> str:
-    """bfloat16 follows float32 for some updates."""
+    """bfloat16, and on a GPU TF32, follow float32 for some updates."""
     states = []
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16", *(("tf32",) if device.type == "cuda" else ())):
         rig = Rig(device, precision=precision)  # type: ignore[arg-type]
         states.append(rig.state())
         rig.train(states[-1], rig.step(states[-1]), 4)
-    found = apart(rig, *states)
-    assert found < 0.2, f"{found:.2%} apart"
-    tf32 = torch.backends.cudnn.allow_tf32 if device.type == "cuda" else False
-    return f"bfloat16 {found:.1e} from float32; convolutions of float32 use TF32: {tf32}"
+    found = [apart(rig, states[0], other) for other in states[1:]]
+    assert max(found) < 0.2, f"{max(found):.2%} apart"
+    if len(found) > 1:
+        assert 0 < found[1] < found[0], "TF32 is not between float32 and bfloat16"
+    return ", ".join(
+        f"{name} {far:.1e} from float32"
+        for name, far in zip(("bfloat16", "tf32"), found, strict=False)
+    )
 
 
 def several_rows(device: torch.device) -> str:
@@ -195,7 +199,8 @@ def speeds(device: torch.device) -> Iterator[str]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "processor"
     peaks = next((both for key, both in PEAKS.items() if key in name), None)
     for depth in DEPTHS if device.type == "cuda" else DEPTHS[:1]:
-        for place, precision in enumerate(("float32", "bfloat16")):
+        names = ("tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
+        for place, precision in enumerate(names):
             rig = Rig(device, depth, precision)  # type: ignore[arg-type]
             state = rig.state()
             step: Update = rig.step(state)

@@ -4,13 +4,15 @@ StudyError                  what a user can mend; a stage prints it and exits wi
 ├── ParamsError             params.yaml or a schedule says something impossible
 ├── DataError               an archive, an image or a data set is not what it should be
 │   └── ChecksumError       bytes differ from their published checksum
+├── ScoreError              a network's predictions cannot be scored
 ├── StorageError            S3 cannot be reached, refuses the keys, or holds damaged bytes
 ├── TrackingError           MLflow cannot be reached (a stage turns it into a warning)
 ├── ResourceError           the machine or the cluster lacks what was asked for
 ├── BusyError               another process already does this work
 └── TrainingError           a training cannot go on
     ├── CheckpointError     a checkpoint does not belong to this network
-    └── DivergedError       a loss is not finite
+    ├── DivergedError       a loss is not finite
+    └── ReplicasError       the workers of a training no longer hold the same weights
 
 A message says what, where, what was found, what was wanted, and the next step.
 """
@@ -42,6 +44,10 @@ class ChecksumError(DataError):
     """Bytes differ from their published checksum."""
 
 
+class ScoreError(StudyError):
+    """A network's predictions are not finite, or are of other data."""
+
+
 class StorageError(StudyError):
     """S3 cannot be reached, refuses the keys, or holds damaged bytes."""
 
@@ -68,3 +74,7 @@ class CheckpointError(TrainingError):
 
 class DivergedError(TrainingError):
     """A training loss is not finite."""
+
+
+class ReplicasError(TrainingError):
+    """The workers of a training no longer hold the same weights or history."""

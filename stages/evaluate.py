@@ -1,7 +1,6 @@
 """Stage `evaluate`: a trained network -> predictions on val and test, and scores.
 
-Photographs are tested in three views (section 3.4), by the cluster where there is one; val, on which
-members are chosen, in the single view.
+Photographs are tested in three views (section 3.4), by the cluster where there is one; val in the single view.
 """
 
 from itertools import groupby
@@ -14,7 +13,14 @@ from pipeline import params
 from pipeline.data import arrays
 from pipeline.data.arrays import Arrays
 from pipeline.evaluation import predictions
-from pipeline.evaluation.parts import assembled, evaluated, outcomes_in, parts_of, times_shown
+from pipeline.evaluation.parts import (
+    assembled,
+    evaluated,
+    outcomes_in,
+    parts_of,
+    require_same_data,
+    times_shown,
+)
 from pipeline.evaluation.scores import scores
 from pipeline.evaluation.tables import SINGLE, Table
 from pipeline.files import write_json
@@ -67,6 +73,7 @@ def main(name: str) -> None:
     row, recipe = params.row_of(study, name), study.evaluation
     sides, trained = recipe.scales_px, weights.load(Path("runs") / name)
     data = arrays.load(PREPARED, ShardCache(s3.connect(), cores()) if sides else None)
+    require_same_data(trained, data)
     tables, found = tables_of(name, row, sides, data, trained), {}
     for (split, view), table in tables.items():
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())

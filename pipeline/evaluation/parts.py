@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.arrays import SPLITS, Arrays, Split
 from pipeline.data.shards import Photos
+from pipeline.errors import ScoreError
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import Outcomes, outcomes, softmax
 from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table
@@ -33,6 +34,17 @@ class Part:
         split: Split = getattr(data, self.split)
         whole = not isinstance(split.images, Photos)
         return split if whole else split.of_shards(range(self.first, self.end))
+
+
+def require_same_data(trained: Trained, data: Arrays) -> None:
+    """Raises ScoreError where a network was trained on another set, or split, than it is tested on."""
+    name = trained.facts["name"]
+    if (trained_on := trained.facts["data_digest"]) != data.digest:
+        raise ScoreError(
+            f"{name}: runs/{name} was trained on the data set {trained_on[:12]}, the prepared one is "
+            f"{data.digest[:12]}: its test images may be among those it was trained on: "
+            f"`dvc repro train@{name}` trains it on the present data"
+        )
 
 
 def parts_of(data: Arrays, sides_px: Sequence[int] | None) -> list[Part]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ScoreError
 from pipeline.params import Evaluation
 
 Array = NDArray[np.float64]
@@ -14,7 +15,14 @@ CONFUSION_CLASSES = 100  # more are no picture, and no small file
 
 
 def softmax(logits: NDArray[Any]) -> Array:
-    """Returns probabilities float64 (N, classes) of logits."""
+    """Returns probabilities float64 (N, classes) of logits; raises ScoreError where one is not finite."""
+    if not np.isfinite(logits).all():
+        images = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+        raise ScoreError(
+            f"the logits of {len(images)} of {len(logits)} images are not finite (the first is image "
+            f"{images[0]}: {logits[images[0]].tolist()}): there is nothing to score; look at the "
+            "training's history, and train in float32 or at a lower rate"
+        )
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     result: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -70,7 +78,12 @@ class Outcomes:
 
 
 def outcomes(probabilities: Array, labels: NDArray[np.int64]) -> Outcomes:
-    """Returns what scores need of probabilities (N, classes)."""
+    """Returns what scores need of probabilities (N, classes); raises ScoreError where one is not finite.
+
+    Every comparison with NaN is false: such an image would count as right.
+    """
+    if not np.isfinite(probabilities).all():
+        raise ScoreError("a probability is not finite: there is nothing to score")
     own = probabilities[np.arange(len(labels)), labels]
     before = np.arange(probabilities.shape[1]) < labels[:, None]
     ahead = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & before)

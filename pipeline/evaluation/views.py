@@ -113,8 +113,7 @@ def dense(model: ResNet, images: Tensor, crop_px: int, precision: Precision) -> 
     kernel = -(-crop_px // model.stride)
     window = [min(kernel, side) for side in features.shape[2:]]
     pooled = avg_pool2d(features, window, stride=1).mean(dim=(2, 3))
-    logits: Tensor = model.fc(pooled)
-    return logits.softmax(dim=1)
+    return model.classified(pooled).softmax(dim=1)
 
 
 def _logarithms(probabilities: Tensor) -> NDArray[np.float32]:

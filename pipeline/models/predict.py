@@ -22,10 +22,18 @@ def device() -> torch.device:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Returns the context in which a forward pass runs; weights and sums stay float32."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    """Returns the context in which a forward pass runs; weights and sums stay float32.
+
+    `tf32` rounds what a GPU's convolutions and matrix products multiply to ten bits of mantissa;
+    `float32` does not, whatever torch's default is. The backward pass does as the last forward pass did.
+    """
+    if device.type == "cuda":
+        arithmetic = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cudnn.conv.fp32_precision = arithmetic  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = arithmetic
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
 
 
 @torch.inference_mode()

@@ -62,8 +62,22 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits (N, classes) of float images (N, channels, H, W), mean subtracted."""
-        features = self.stages(self.pool(torch.relu_(self.bn1(self.conv1(images)))))
-        logits: Tensor = self.fc(features.mean(dim=(2, 3)))
+        *_, features = self.features(images).values()
+        return self.classified(features.float().mean(dim=(2, 3)))
+
+    def classified(self, pooled: Tensor) -> Tensor:
+        """Returns logits float32 (N, classes) of pooled features float32 (N, width).
+
+        The classifier is in float32 whatever the precision of the convolutions: of bfloat16 logits
+        many are equal.
+        """
+        logits: Tensor
+        where = pooled.device.type
+        if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
+            with torch.autocast(where, enabled=False):
+                logits = self.fc(pooled)
+        else:
+            logits = self.fc(pooled)
         return logits
 
 

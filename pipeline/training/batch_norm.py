@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.data.batches import Batches
 from pipeline.models.predict import autocast
 from pipeline.params import Precision
-from pipeline.training.loop import Reduce
+from pipeline.training.replicas import Replicas
 
 
 @torch.no_grad()
@@ -23,12 +23,11 @@ def average_statistics(
     *,
     pieces: int,
     precision: Precision,
-    reduce: Reduce,
+    replicas: Replicas,
 ) -> None:
     """Sets every batch norm's mean and variance to their means over `count` batches from `first`.
 
-    Each batch passes in `pieces`, as in training; with several workers (`reduce` sums over them)
-    their shares count alike.
+    Each batch passes in `pieces`, as in training; the shares of several workers count alike.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -40,9 +39,8 @@ def average_statistics(
         for some_images in images.chunk(pieces):
             with autocast(precision, some_images.device):
                 model(some_images)
-    workers = reduce(torch.ones((), device=images.device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         for statistic in (norm.running_mean, norm.running_var):
             assert statistic is not None
-            statistic.copy_(reduce(statistic) / workers)
+            statistic.copy_(replicas.sum(statistic) / replicas.workers)

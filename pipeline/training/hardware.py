@@ -23,7 +23,9 @@ def require(precision: Precision, key: str) -> None:
     """Raises ResourceError where the device lacks the precision that `key` of params.yaml names."""
     if precision == "float32":
         return
-    if torch.cuda.is_available():
+    if precision == "tf32":
+        able = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    elif torch.cuda.is_available():
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         able = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # convolutions, not only tensors

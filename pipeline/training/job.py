@@ -32,7 +32,9 @@ def _trained(facts: dict[str, Any]) -> dict[str, Any]:
 class TrainJob:
     """All that determines a training; `arrays` is the prepared data set's file.
 
-    `started` is the time (seconds since 1970) at which this attempt began, for wall_seconds.
+    `started` is the time (seconds since 1970) at which this attempt began, for wall_seconds. To train the
+    same key afresh is another `instance` of it. `kind` says where it is kept; a trial of a search trains
+    only `until` an update, and further later.
     """
 
     name: str
@@ -41,6 +43,9 @@ class TrainJob:
     schedule: Schedule
     arrays: Path
     started: float
+    instance: int = 1
+    kind: str = "trainings"
+    until: int | None = None
 
     def is_of(self, facts: dict[str, Any], data_digest: str) -> bool:
         """Tells whether a checkpoint is of this row, schedule and data, by whatever code and threads."""
@@ -56,5 +61,5 @@ class TrainJob:
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} belongs to another training "
                 f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
-                "params.yaml or STUDY_CONTINUE, or `dvc repro -f` trains afresh"
+                "params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
             )

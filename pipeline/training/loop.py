@@ -18,11 +18,9 @@ from pipeline.errors import DivergedError
 from pipeline.models.predict import autocast, predict
 from pipeline.params import Precision
 from pipeline.training.history import Record
+from pipeline.training.replicas import Replicas
 from pipeline.training.schedule import Schedule
 from pipeline.training.state import TrainingState
-
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over all workers; the identity for one."""
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Changes the weights by a batch, as `Step` does; a GPU may replay it from a graph."""
@@ -54,7 +52,7 @@ class Step:
         for some_images, some_labels in shares:
             with autocast(self.precision, images.device):
                 logits = self.model(some_images)
-            loss = cross_entropy(logits.float(), some_labels, label_smoothing=self.label_smoothing)
+            loss = cross_entropy(logits, some_labels, label_smoothing=self.label_smoothing)
             loss = loss / self.pieces
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
@@ -69,6 +67,7 @@ def train(
     batches: Batches,
     schedule: Schedule,
     *,
+    until: int,
     learning_rate_factor: float,
     precision: Precision,
     device: torch.device,
@@ -76,17 +75,18 @@ def train(
     finish: Callable[[], None],
     validate: Callable[[], tuple[float, float]],
     report: Callable[[TrainingState], None],
-    reduce: Reduce,
+    replicas: Replicas,
 ) -> None:
-    """Brings `state` from its update to the schedule's last, reporting now and then.
+    """Brings `state` to the update `until`, the schedule's last or a report's, reporting now and then.
 
-    `step` changes the state's weights. `finish` runs after the last update, before it is reported;
-    `validate` returns (loss, error in percent) on the validation images. Raises DivergedError at
-    the first report after a loss that is not finite; nothing of that interval is stored.
+    `step` changes the state's weights. `finish` runs after the schedule's last update, before it is reported;
+    `validate` returns (loss, error in percent) on the validation images, the same on every worker. Raises
+    DivergedError at the first report after a loss that is not finite, ReplicasError where workers no
+    longer hold the same; nothing of that interval is stored.
     """
     meter = Meter(report_every_updates, device)
     state.model.train()
-    for update, (images, labels) in batches.between(state.update, schedule.total_updates):
+    for update, (images, labels) in batches.between(state.update, until):
         lr = schedule.lr_at(update, state.history) * learning_rate_factor
         state.set_lr(lr)
         loss, wrong = step(images, labels)
@@ -94,9 +94,10 @@ def train(
         state.update = update + 1
 
         if state.update % report_every_updates == 0 or state.update == schedule.total_updates:
-            rate, train_loss, train_error_pct = meter.read(state, reduce)
+            rate, train_loss, train_error_pct = meter.read(state, replicas)
             if state.update == schedule.total_updates:
                 finish()
+            replicas.share_statistics(state.model)
             val_loss, val_error_pct = validate()
             if not math.isfinite(val_loss):
                 raise DivergedError(
@@ -104,6 +105,7 @@ def train(
                     f"rate of {lr:g}; {_last_good(state)}"
                 )
             before = state.history[-1].seconds if state.history else 0.0
+            seconds, rate = replicas.of_first([before + meter.seconds(), rate])
             state.history.append(
                 Record(
                     update=state.update,
@@ -115,10 +117,11 @@ def train(
                     val_error_pct=val_error_pct,
                     precision=precision,
                     threads=torch.get_num_threads(),
-                    seconds=before + meter.seconds(),
+                    seconds=seconds,
                     train_images_per_s=rate,
                 )
             )
+            replicas.require_equal(state)
             report(state)
             meter.reset()
 
@@ -145,11 +148,11 @@ class Meter:
         self._images += images
         self._rates.append(lr)
 
-    def read(self, state: TrainingState, reduce: Reduce) -> tuple[float, float, float]:
+    def read(self, state: TrainingState, replicas: Replicas) -> tuple[float, float, float]:
         """Returns images a second, mean loss and error in percent, over all workers."""
         updates = len(self._rates)
         wrong, images, losses = (
-            reduce(value.double()).cpu()
+            replicas.sum(value.double()).cpu()
             for value in (
                 self._wrong,
                 torch.tensor(self._images, device=self._wrong.device),
@@ -180,11 +183,18 @@ def _last_good(state: TrainingState) -> str:
     )
 
 
-def loss_and_error(
+def loss_and_wrong(
     model: torch.nn.Module, inputs: Iterable[Tensor], labels: Tensor, precision: Precision
-) -> tuple[float, float]:
-    """Returns the mean cross-entropy and the error in percent over a whole split's batches."""
-    logits = torch.cat(list(predict(model, inputs, precision)))
-    loss = float(cross_entropy(logits, labels))
-    wrong = (logits.argmax(1) != labels).double().mean()
-    return loss, float(100 * wrong)
+) -> Tensor:
+    """Returns the sum of the cross-entropy and how many are wrong, float64 (2,), over batches of images.
+
+    `labels` int64 (N,) are those of all batches, in order.
+    """
+    found = torch.zeros(2, dtype=torch.float64, device=labels.device)
+    done = 0
+    for logits in predict(model, inputs, precision):
+        some = labels[done : done + len(logits)]
+        found[0] += cross_entropy(logits.double(), some, reduction="sum")
+        found[1] += (logits.argmax(1) != some).sum()
+        done += len(logits)
+    return found

@@ -21,13 +21,14 @@ def is_finished(facts: dict[str, Any] | None) -> bool:
     return facts is not None and facts["update"] == facts["total_updates"]
 
 
-def is_collected(folder: Path, key: str) -> bool:
-    """Tells whether a folder holds the result of the training with this key."""
+def is_collected(folder: Path, job: TrainJob) -> bool:
+    """Tells whether a folder holds the result of a training: of its key, and of no earlier instance."""
     try:
         facts = json.loads((folder / "model.json").read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return facts.get("run_key") == key and (folder / "model.safetensors").exists()
+    there = (folder / "model.safetensors").exists()
+    return there and facts.get("run_key") == job.key and facts.get("instance", 1) >= job.instance
 
 
 def weights_in(tensors: bytes) -> weights.Weights:
@@ -72,6 +73,7 @@ def write_result(
             "seed": job.row.seed,
             "run_key": job.key,
             "run_key_overridden": overridden,
+            "instance": job.instance,
             "commit": commit,
             "data_digest": data.digest,
             "updates": facts["update"],

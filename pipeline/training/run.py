@@ -4,11 +4,10 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.data import views
@@ -26,18 +25,10 @@ from pipeline.training.hardware import hardware
 from pipeline.training.history import Record, records_of
 from pipeline.training.identity import what_is_trained
 from pipeline.training.job import TrainJob
-from pipeline.training.loop import Reduce, Step, Update, loss_and_error, train
+from pipeline.training.loop import Step, Update, loss_and_wrong, train
+from pipeline.training.replicas import Replicas
+from pipeline.training.saving import Checkpoints, Saving
 from pipeline.training.state import TrainingState
-
-
-class Checkpoints(Protocol):
-    """Where a training's checkpoints are kept: S3, by `pipeline.storage.checkpoints`."""
-
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
-        """Returns (tensors, facts) of the last committed checkpoint, or None."""
-
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
-        """Commits a checkpoint; `facts` has its `update` and is JSON."""
 
 
 def run(
@@ -52,11 +43,13 @@ def run(
 ) -> TrainingState:
     """Returns the finished state; resumes from the last checkpoint and commits one at each report.
 
-    Every worker reads the same checkpoint; rank 0 writes, and all wait for it before the next
-    update. `files` brings the shards of photographs. Raises CheckpointError for a checkpoint of another training, DivergedError.
+    Every worker reads the same checkpoint and rank 0 writes. `files` brings the shards of photographs.
+    Raises CheckpointError for a checkpoint of another training, DivergedError, ReplicasError, and what
+    a commit raises.
     """
     keep_freed_memory()
-    torch.set_num_threads(job.row.threads)
+    row, replicas = job.row, Replicas(rank, workers)
+    torch.set_num_threads(row.threads)
     arrays = load(job.arrays, files)
     state = _initial_state(job, arrays, device)
     wall_before = 0.0
@@ -64,37 +57,39 @@ def run(
         job.check(found[1], arrays.digest)
         _resume(state, job, *found, workers)
         wall_before = found[1]["wall_seconds"]
-    if workers > 1:
-        distributed.barrier()  # nobody overwrites a checkpoint that another still reads
-
-    def report(state: TrainingState) -> None:
-        if rank == 0:
-            facts = _facts(job, state, arrays.digest, wall_before, workers)
-            checkpoints.save(state.tensors(), facts)
-        on_report(state.history)
-
-    row, reduce = job.row, _sum_over_workers if workers > 1 else lambda value: value
-    val = arrays.val.to(device)
+    replicas.require_equal(state)  # and nobody overwrites a checkpoint that another still reads
     batches = _batches(row, arrays, device, rank, workers)
-    train(
-        state,
-        _step(row, state, device, workers),
-        batches,
-        job.schedule,
-        learning_rate_factor=row.learning_rate_factor,
-        precision=row.precision,
-        device=device,
-        report_every_updates=row.report_every_updates,
-        finish=lambda: _finish(row, state, batches, reduce),
-        validate=lambda: loss_and_error(
-            state.model,
-            views.inputs(val, arrays.mean, row.crop_px, device),
-            val.labels,
-            row.precision,
-        ),
-        report=report,
-        reduce=reduce,
-    )
+    val = arrays.val.share(rank, workers).to(device)
+
+    def validate() -> tuple[float, float]:
+        inputs = views.inputs(val, arrays.mean, row.crop_px, device)
+        share = loss_and_wrong(state.model, inputs, val.labels, row.precision)
+        loss, wrong = (replicas.sum(share) / len(arrays.val)).tolist()
+        return loss, 100 * wrong
+
+    with Saving(checkpoints) as saving:
+
+        def report(state: TrainingState) -> None:
+            if rank == 0:
+                facts = _facts(job, state, arrays.digest, wall_before, workers)
+                saving.save(state.tensors(), facts)
+            on_report(state.history)
+
+        train(
+            state,
+            _step(row, state, device, workers),
+            batches,
+            job.schedule,
+            until=job.until or job.schedule.total_updates,
+            learning_rate_factor=row.learning_rate_factor,
+            precision=row.precision,
+            device=device,
+            report_every_updates=row.report_every_updates,
+            finish=lambda: _finish(row, state, batches, replicas),
+            validate=validate,
+            report=report,
+            replicas=replicas,
+        )
     return state
 
 
@@ -135,7 +130,7 @@ def _step(row: Row, state: TrainingState, device: torch.device, workers: int) ->
     return ComparedStep(CapturedStep(step), step, state.changed_by_updates, EAGER_UPDATES)
 
 
-def _finish(row: Row, state: TrainingState, batches: Batches, reduce: Reduce) -> None:
+def _finish(row: Row, state: TrainingState, batches: Batches, replicas: Replicas) -> None:
     """Averages batch-norm statistics over the batches after the last, where the row asks for it."""
     if row.averaged_batch_norm_batches:
         average_statistics(
@@ -145,7 +140,7 @@ def _finish(row: Row, state: TrainingState, batches: Batches, reduce: Reduce) ->
             row.averaged_batch_norm_batches,
             pieces=row.gradient_accumulation_steps,
             precision=row.precision,
-            reduce=reduce,
+            replicas=replicas,
         )
 
 
@@ -199,9 +194,3 @@ def _resume(
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def _sum_over_workers(value: Tensor) -> Tensor:
-    value = value.clone()
-    distributed.all_reduce(value)
-    return value

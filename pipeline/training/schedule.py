@@ -141,7 +141,10 @@ class PlateauSchedule(_Schedule):
 Schedule = Annotated[StepSchedule | CosineSchedule | PlateauSchedule, Field(discriminator="shape")]
 
 
-def load_schedule(path: Path) -> Schedule:
-    """Returns the schedule in a YAML file; raises ParamsError where it is none."""
-    schedule: Schedule = validate(Schedule, read_yaml(path), str(path))
+def load_schedule(path: Path, wanted_by: str = "") -> Schedule:
+    """Returns the schedule in a YAML file; raises ParamsError where it is none.
+
+    `wanted_by` is the key of params.yaml that names it.
+    """
+    schedule: Schedule = validate(Schedule, read_yaml(path, wanted_by), str(path))
     return schedule

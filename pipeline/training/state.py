@@ -68,7 +68,7 @@ class TrainingState:
         except (SafetensorError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"the checkpoint at update {update} does not fit this network ({error}): "
-                "`dvc repro -f train@<row>` trains afresh"
+                "`make again RUN=<row>` trains afresh"
             ) from error
         self.update = update
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
+from pipeline.errors import ScoreError
 from pipeline.evaluation.scores import (
     Predictions,
     bootstrap_ci95,
@@ -74,3 +75,18 @@ def test_a_gain_is_paired(rng: np.random.Generator):
     said = predictions(rng)
     gain, interval = gain_pct(said, said, RECIPE)
     assert (gain, interval) == (0, [0, 0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_never_scored(rng: np.random.Generator, value: float):
+    logits = rng.normal(size=(10, 4))
+    logits[7, 2] = value
+    with pytest.raises(ScoreError, match=r"1 of 10 images are not finite .*the first is image 7"):
+        softmax(logits)
+
+
+def test_a_probability_that_is_not_finite_is_never_counted_as_right():
+    probabilities = np.full((3, 4), 0.25)
+    probabilities[1] = np.nan
+    with pytest.raises(ScoreError, match="not finite"):
+        outcomes(probabilities, np.zeros(3, np.int64))

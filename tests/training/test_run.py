@@ -298,7 +298,8 @@ def test_wall_seconds_add_up_over_attempts(digits_path: Path, row: Callable[...,
 def test_weights_that_are_not_finite_are_never_stored(
     digits_path: Path, row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipeline.training.run.loss_and_error", lambda *a: (float("nan"), 90.0))
+    spoiled = torch.tensor([float("nan"), 90.0], dtype=torch.float64)
+    monkeypatch.setattr("pipeline.training.run.loss_and_wrong", lambda *a: spoiled)
     checkpoints = Memory()
     with pytest.raises(DivergedError, match="validation loss after update 4 is nan"):
         finish(job(digits_path, row()), checkpoints)

@@ -1,0 +1,133 @@
+"""Several workers of one training, as processes that talk by gloo: one record for all of them."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from pipeline.data import arrays, views
+from pipeline.errors import ReplicasError
+from pipeline.params import Row
+from pipeline.training import run as training
+from pipeline.training.history import history_digest
+from pipeline.training.job import TrainJob
+from pipeline.training.loop import loss_and_wrong
+from pipeline.training.schedule import PlateauSchedule
+from pipeline.training.state import TrainingState
+
+CPU = torch.device("cpu")
+# each report that is not five points better drops the rate: where replicas judge apart, they differ soon
+SCHEDULE = PlateauSchedule(
+    shape="plateau", base_lr=0.05, total_updates=24, warmup=None, max_drops=3, patience_reports=1,
+    min_gain_pct=5.0,
+)  # fmt: skip
+
+
+class Files:
+    """Checkpoints as files that all workers see."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
+        found = sorted(self.folder.glob("*.json"))
+        if not found:
+            return None
+        return found[-1].with_suffix(".bin").read_bytes(), json.loads(found[-1].read_text())
+
+    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+        path = self.folder / f"{facts['update']:08d}.json"
+        path.with_suffix(".bin").write_bytes(tensors)
+        path.write_text(json.dumps(facts))
+
+
+def val_of(state: TrainingState, path: Path, rank: int, workers: int) -> tuple[float, float]:
+    """Returns the sums of loss and errors of a worker's share of the validation images."""
+    data = arrays.load(path)
+    share = data.val.share(rank, workers)
+    inputs = views.inputs(share, data.mean, None, CPU)
+    return tuple(loss_and_wrong(state.model, inputs, share.labels, "float32").tolist())
+
+
+def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: int | None) -> None:
+    """Trains as one of several workers; `spoiled` is the update before which worker 1 goes astray."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers
+    )
+    job = TrainJob("net", "k" * 24, row, SCHEDULE, path, time.time())
+    step_of = training._step
+
+    def astray(row: Row, state: TrainingState, *rest: Any) -> Callable[..., Any]:
+        step = step_of(row, state, *rest)
+
+        def update(*batch: torch.Tensor) -> Any:
+            if rank == 1 and state.update == spoiled:
+                state.model.fc.bias.data += 0.001
+            return step(*batch)
+
+        return update
+
+    if spoiled is not None:
+        training._step = astray
+    try:
+        state = training.run(
+            job, Files(folder), device=CPU, rank=rank, workers=workers,
+            on_report=lambda history: None,
+        )  # fmt: skip
+        said = {
+            "weights": hashlib.sha256(state.tensors()).hexdigest(),
+            "history": history_digest(state.history),
+            "lines": [vars(record) for record in state.history],
+            "alone": val_of(state, path, 0, 1),
+            "shares": [val_of(state, path, other, workers) for other in range(workers)],
+        }
+    except ReplicasError as error:
+        said = {"refused": str(error)}
+    (folder / f"said-{rank}").write_text(json.dumps(said))
+    distributed.destroy_process_group()
+
+
+def together(
+    folder: Path, workers: int, path: Path, row: Row, spoiled: int | None = None
+) -> list[dict[str, Any]]:
+    """Returns what each worker says at its end."""
+    multiprocessing.spawn(work, (workers, folder, path, row, spoiled), nprocs=workers)
+    return [json.loads((folder / f"said-{rank}").read_text()) for rank in range(workers)]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_all_workers_have_one_history_and_the_same_weights(
+    tmp_path: Path, digits_path: Path, row: Callable[..., Row], workers: int
+):
+    said = together(tmp_path, workers, digits_path, row(report_every_updates=2))
+    assert len({one["weights"] for one in said}) == 1
+    assert len({one["history"] for one in said}) == 1
+    assert all(one["lines"] == said[0]["lines"] for one in said)  # timings too: there is one record
+    rates = {line["lr"] for line in said[0]["lines"]}
+    assert len(rates) > 1, "the plateau did not drop: the test shows nothing"
+    for (
+        one
+    ) in said:  # the weights' statistics are fixed now: validation is the same however it is split
+        added = [sum(values) for values in zip(*one["shares"], strict=True)]
+        assert added == pytest.approx(one["alone"], rel=1e-5)
+    images = len(arrays.load(digits_path).val)
+    last = said[0]["lines"][-1]
+    assert last["val_loss"] == pytest.approx(said[0]["alone"][0] / images, rel=1e-5)
+    assert last["val_error_pct"] == pytest.approx(100 * said[0]["alone"][1] / images)
+
+
+def test_a_worker_that_goes_astray_stops_all_and_nothing_of_it_is_stored(
+    tmp_path: Path, digits_path: Path, row: Callable[..., Row]
+):
+    said = together(tmp_path, 2, digits_path, row(report_every_updates=4), spoiled=9)
+    for one in said:
+        assert (
+            "after update 12 the weights or the history of worker 1 of 2 differ" in one["refused"]
+        )
+    assert [path.stem for path in sorted(tmp_path.glob("*.json"))] == ["00000004", "00000008"]
