@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor again project quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -56,6 +56,12 @@ submit: install ## hand the study to that cluster and return
 
 plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
 	@dvc repro --quiet prepare && python -m stages.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
+
+again: install up ## train a row afresh, search or pack anew: make again RUN=<row, tune@search or prepare>
+	@python -m stages.again "$(RUN)"
+
+project: install ## draw a new project id, for a copy of this project that is another study
+	@python -m infra.project
 
 forget: install ## forget a training or search that other code began: make forget RUN=<key>
 	@python -m stages.forget "$(RUN)"

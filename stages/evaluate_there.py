@@ -1,5 +1,6 @@
 """Of stage `evaluate`: photographs are evaluated over all nodes of the cluster of RAY_ADDRESS."""
 
+import sys
 from pathlib import Path
 
 from infra.local import s3
@@ -11,7 +12,7 @@ from pipeline.evaluation.tables import Table
 from pipeline.params import Row, canonical_sha256
 from pipeline.storage.evaluations import EvaluationStore
 from pipeline.training.identity import KEY_LENGTH, source_digest
-from stages import stage, where
+from stages import where
 
 
 def tables(
@@ -32,9 +33,7 @@ def tables(
     source = source_digest("models", "data", "evaluation")
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
     store = EvaluationStore(storage, key)
-    if stage.is_forced():
-        store.clear()
-    if (found := store.tables()) is None:
+    if (found := _whole(store)) is None:
         where.make_ready(there, data.digest, storage)
         there.require_room(f"models.{name}", 1, study.execution.share)
         store.put_network(Path("runs") / name)
@@ -46,5 +45,14 @@ def tables(
         there.finish(Work(key, title, facts, document))
         found = store.tables()
     if found is None:
-        raise StorageError(f"evaluate {name}: its job ended, and S3 has no evaluations/{key}")
+        raise StorageError(f"evaluate {name}: its job ended, and S3 has no evaluation {key}")
     return found
+
+
+def _whole(store: EvaluationStore) -> dict[tuple[str, str], Table] | None:
+    """Returns what was evaluated before; None where there is nothing, or it is damaged."""
+    try:
+        return store.tables()
+    except StorageError as error:
+        print(f"warning: {error}: evaluated again", file=sys.stderr, flush=True)
+        return None

@@ -12,9 +12,9 @@ from pipeline.cluster.pack import collected, listed_in_prefix, pack_here
 from pipeline.data import arrays, listing, packing, sources
 from pipeline.data.listing import Listing
 from pipeline.files import exclusively
-from pipeline.params import ImageNetData, Sharded, canonical_sha256
+from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
 from pipeline.storage.shards import LIMIT, ShardStore
-from stages import stage
+from stages import fitting, stage
 from stages.fetch import DOWNLOADS, fetch_s3
 
 PREPARED, DIGEST = Path("data/arrays.safetensors"), Path("data/digest.json")
@@ -50,8 +50,6 @@ def packed_pieces(data: Sharded, key: str, pieces: list[packing.Piece]) -> list[
     An s3:// prefix is packed by the cluster where there is one, all else where its files are: here.
     """
     store, address = ShardStore(s3.connect(), key), jobs.address()
-    if stage.is_forced():
-        store.forget()
     wanted = [piece for piece in pieces if piece.name not in store.done()]
     if wanted and address and (sources.folder_of(data) or "").startswith("s3://"):
         there = Cluster(address, stage.occasion())
@@ -65,16 +63,20 @@ def packed_pieces(data: Sharded, key: str, pieces: list[packing.Piece]) -> list[
     return collected(pieces, key)
 
 
-def pack(data: Sharded) -> str:
+def pack(study: Study) -> str:
     """Packs photographs into shards and writes their index; returns what was prepared."""
+    data = study.data
+    assert isinstance(data, Sharded)
     found, source = listed(data)
     key, pieces = packing.key_of(data, source), packing.plan(data, found)
     with exclusively(s3.state_dir() / "locks" / key, "packing this data set"):
         packed = packed_pieces(data, key, pieces)
     odd = packing.oddities(packed)
     index = packing.index(data, found.classes, pieces, packed)
+    fitting.settle(study, packing.account_of(found, pieces, packed))
     shards = {"count": len(packed), "bytes": sum(part.shard.bytes for part in packed)}
-    arrays.save(index, PREPARED, DIGEST, shards=shards, oddities=odd)
+    recipe = fitting.recipe_of(study)
+    arrays.save(index, PREPARED, DIGEST, shards=shards, oddities=odd, recipe=recipe)
     counts = ", ".join(f"{len(index[f'{split}_labels']):,} {split}" for split in arrays.SPLITS)
     unusual = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in odd.items())
     window = data.shuffle_shards * max(part.shard.bytes for part in packed)

@@ -5,7 +5,8 @@ from pathlib import Path
 from pipeline import params
 from pipeline.data import arrays
 from pipeline.params import ImageNetData, PhotosData
-from stages import stage
+from stages import fitting, stage
+from stages.fitting import settle
 
 
 def main() -> None:
@@ -14,15 +15,20 @@ def main() -> None:
     if isinstance(study.data, ImageNetData | PhotosData):
         from stages.pack import pack  # Ray: not needed for small sets
 
-        text = pack(study.data)
+        text = pack(study)
     else:
-        prepared = arrays.prepare(study.data, Path("data/archive"))
-        arrays.save(prepared, Path("data/arrays.safetensors"), Path("data/digest.json"))
+        prepared, found = arrays.prepare(study.data, Path("data/archive"))
+        settle(study, found)
+        recipe = fitting.recipe_of(study)
+        arrays.save(
+            prepared, Path("data/arrays.safetensors"), Path("data/digest.json"), recipe=recipe
+        )
         counts = ", ".join(
             f"{len(prepared[f'{split}_labels']):,} {split}" for split in arrays.SPLITS
         )
         text = f"{counts} images of {'x'.join(map(str, prepared['mean'].shape))}"
     print(f"{study.data.kind}: {text}")
+    fitting.require_if_prepared(study)  # before a search or a training begins
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def everything(study: Study, results: dict[str, Any]) -> None:
             tracked.row_result(
                 tracker, row["name"], study.models[row["name"]], row["scores"], pictures
             )
-        tracked.search_result(tracker, study.tune.model)
+        for name in study.tune:
+            tracked.search_result(tracker, name)
         errors = figures.test_errors(results["groups"], results["rows"], results["ensemble"])
         picture = figures.png(errors, Path(scratch) / "errors.png")
         tracked.ensemble_result(tracker, params.digest(study), [picture])

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import json
 import os
-import re
 import signal
 import socket
 import sys
@@ -69,27 +68,19 @@ def _let_it_be_timed() -> None:
     atexit.register(write)
 
 
-def _repro() -> psutil.Process | None:
-    """Returns the `dvc repro` that runs this stage, or None."""
+def _command() -> psutil.Process | None:
+    """Returns the DVC command that runs this stage (`dvc repro`, `dvc exp run`), or None."""
+    found = None
     for ancestor in psutil.Process().parents():
         with contextlib.suppress(psutil.Error):
-            command = ancestor.cmdline()
-            if "repro" in command and any("dvc" in Path(word).name for word in command[:3]):
-                return ancestor
-    return None
-
-
-def is_forced() -> bool:
-    """Tells whether this stage runs under `dvc repro -f`, which asks to train afresh."""
-    repro = _repro()
-    return repro is not None and any(
-        word == "--force" or re.fullmatch(r"-[a-zA-Z]*f[a-zA-Z]*", word) for word in repro.cmdline()
-    )
+            if any(Path(word).name == "dvc" for word in ancestor.cmdline()[:3]):
+                found = ancestor
+    return found
 
 
 def occasion() -> str:
-    """Returns a name of the `dvc repro` that runs this stage, the same for all of its stages."""
-    process = _repro() or psutil.Process()
+    """Returns a name of the DVC command that runs this stage, the same for all of its stages."""
+    process = _command() or psutil.Process()
     return f"{socket.gethostname()} {process.pid} {_ticks_at_start(process)}"
 
 

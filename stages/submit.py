@@ -10,10 +10,8 @@ from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster.tune import Search
-from pipeline.data import arrays
+from pipeline.data import prepared
 from pipeline.errors import ResourceError
-from pipeline.params import TUNED_SCHEDULE
 from stages import stage, where
 
 
@@ -22,19 +20,21 @@ def main() -> None:
     there, study = where.cluster(), params.load()
     if there is None:
         raise ResourceError("RAY_ADDRESS is not set: there is no cluster to hand the study to")
-    data, storage = arrays.load(where.ARRAYS), s3.connect()
-    row = params.row_of(study, study.tune.model)
-    search = Search(study.tune, row, where.ARRAYS, data.digest, storage)
-    rows, waiting = list(study.models), []
-    if search.key != _searched():
-        waiting = [name for name in rows if study.models[name].schedule == TUNED_SCHEDULE]
+    data, storage = prepared.look(where.ARRAYS), s3.connect()
+    rows, undone = list(study.models), set()
+    for name in study.tune:
+        search = where.search_named(study, name, data.digest, storage)
+        if search.key == _searched(name):
+            continue
+        undone.add(name)
         if search.is_done:
-            print("the search is done: `dvc repro` writes its schedule")
+            print(f"the search {name} is done: `dvc repro` writes its schedule")
         else:
             where.make_ready(there, data.digest, storage)
-            there.require_room("tune", 1, study.execution.share)
-            job = there.ensure(where.search_of(study, search.key, data.digest))
-            print(f"the search: job {job.name}: {job.status}", flush=True)
+            there.require_room(f"tune.{name}", 1, study.execution.share)
+            job = there.ensure(where.search_of(study, name, search, data.digest))
+            print(f"the search {name}: job {job.name}: {job.status}", flush=True)
+    waiting = [name for name in rows if study.models[name].tuned_by in undone]
     ready = [name for name in rows if name not in waiting]
     where.hand_over(there, study, data.digest, storage, ready)
     if waiting:
@@ -42,10 +42,10 @@ def main() -> None:
     print("`make jobs` lists the jobs; `dvc repro` collects them, today or later")
 
 
-def _searched() -> str | None:
-    """Returns the key of the search that tuned/ is of, or None."""
-    table = Path("tuned/trials.csv")
-    if not table.exists() or not Path(TUNED_SCHEDULE).exists():
+def _searched(name: str) -> str | None:
+    """Returns the key of the search that tuned/<name> is of, or None."""
+    table = Path(f"tuned/{name}.csv")
+    if not table.exists() or not table.with_suffix(".yaml").exists():
         return None
     with table.open() as file:
         first = next(csv.DictReader(file), None)

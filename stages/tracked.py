@@ -12,7 +12,7 @@ from infra.local import s3
 from pipeline import params
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.trials import TrialStore
+from pipeline.storage.layout import TRIALS
 from pipeline.tracking.follow import Follower, Publisher
 from pipeline.tracking.publish import Child, Tracker, tolerant
 from pipeline.training.history import parse_history_csv
@@ -53,7 +53,7 @@ def followed(study: Study) -> Iterator[Callable[[TrainJob], Follower]]:
     with Publisher(publish) as publisher:
 
         def follow(job: TrainJob) -> Follower:
-            facts = CheckpointStore(storage, job.key).facts
+            facts = CheckpointStore(storage, job.key, instance=job.instance).facts
             offer = partial(publisher.offer, job.name)
             return Follower(job.name, job.schedule.total_updates, facts, offer)
 
@@ -103,22 +103,22 @@ def row_result(
     child.finished()
 
 
-def search_result(tracker: Tracker, model: str) -> None:
-    """Publishes the search and its trials; their histories are on S3 beside their outcomes."""
-    with Path("tuned/trials.csv").open() as file:
+def search_result(tracker: Tracker, name: str) -> None:
+    """Publishes a search and its trials; their histories are on S3."""
+    schedule, found = Path(f"tuned/{name}.yaml"), Path(f"tuned/{name}.csv")
+    with found.open() as file:
         table = list(csv.DictReader(file))
-    search = tracker.child("search", f"search {model}", table[0]["search"])
+    search, storage = tracker.child("search", f"search {name}", table[0]["search"]), s3.connect()
     search.metrics({"best_val_error_pct": float(table[0]["val_error_pct"]), "trials": len(table)})
-    search.artifacts([Path("tuned/trials.csv"), Path("tuned/schedule.yaml")])
+    search.artifacts([found, schedule])
     search.finished()
-    outcomes = TrialStore(s3.connect(), table[0]["search"])
     for line in table:
-        trial = tracker.child("trial", f"trial {line['trial'][:8]}", line["trial"])
+        trial = tracker.child("trial", f"trial {name} {line['number']}", line["trial"])
         trial.params({name: line[name] for name in line if not name.startswith("val_")})
         if line["val_error_pct"]:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
-        outcome = outcomes.get(line["trial"])
-        trial.history(outcome["history"] if outcome else [])
+        facts = CheckpointStore(storage, line["trial"], kind=TRIALS).facts()
+        trial.history(facts["history"] if facts else [])
         trial.finished()
 
 

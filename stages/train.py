@@ -2,18 +2,16 @@
 
 The run key decides: a finished training is collected, an unfinished one goes on from its last
 checkpoint, and what was never begun begins: here, or as a job on the cluster that RAY_ADDRESS
-names. `dvc repro -f` trains afresh.
+names. `make again RUN=<row>` trains afresh.
 """
 
 import time
 from pathlib import Path
-from typing import Any
 
 from infra.local import s3
 from pipeline import params
 from pipeline.data import prepared
-from pipeline.errors import ParamsError
-from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.errors import CheckpointError, ParamsError
 from pipeline.training import result
 from pipeline.training.identity import CONTINUE
 from stages import stage, where
@@ -22,34 +20,36 @@ from stages import stage, where
 def main(name: str) -> None:
     """Trains the row `name`, or collects it."""
     study, data, storage = params.load(), prepared.look(where.ARRAYS), s3.connect()
-    job, overridden = where.job_of(study, name, data.digest)
-    checkpoints = CheckpointStore(storage, job.key)
-
-    def known() -> dict[str, Any] | None:
-        facts = checkpoints.facts()
-        if facts is not None:
+    job, overridden = where.job_of(study, name, data.digest, storage)
+    checkpoints = where.checkpoints_of(job, storage)
+    with where.alone(job.key, f"the training of {name}"):
+        if facts := checkpoints.facts():
             job.check(facts, data.digest)
         elif overridden:
             raise ParamsError(
                 f"{CONTINUE}: {name}={job.key}: there is no training of this key on S3"
             )
-        return facts
-
-    with where.alone(job.key, f"the training of {name}"):
-        if stage.is_forced() and where.may_begin_afresh(job.key, name):
-            checkpoints.clear()
-        if trained := not result.is_finished(known()):
+        finished = checkpoints.finished()
+        if trained := finished is None:
             where.refuse_a_second_try(job.key)
-            if checkpoints.facts() is None:
+            if facts is None:
                 where.refuse_what_is_left_behind(job, data.digest, storage)
             from stages import tracked  # MLflow: not needed to collect
 
             with tracked.followed(study) as follow, follow(job):
                 where.train_row(study, job, data.digest, storage)
+            finished = checkpoints.finished()
+    if finished is None:
+        raise CheckpointError(
+            f"{name}: trained, but its last checkpoint is not whole on S3: `dvc repro` goes on from the "
+            "one before"
+        )
     if not trained:
-        print(f"{name}: already trained (key {job.key}): collected", flush=True)
-    finished = checkpoints.latest()
-    assert finished is not None
+        print(
+            f"{name}: already trained (key {job.key}): collected; `make again RUN={name}` trains it "
+            "afresh",
+            flush=True,
+        )
     tensors, facts = finished
     wall_seconds = facts["wall_seconds"] + (time.time() - facts["time"] if trained else 0)
     history = result.write_result(

@@ -1,4 +1,4 @@
-"""Stage `tune`: Ray Tune searches a learning-rate schedule on the validation split."""
+"""Stage `tune`: a search for a learning-rate schedule on the validation split, by its name."""
 
 import csv
 import io
@@ -8,40 +8,36 @@ from ruamel.yaml import YAML
 
 from infra.local import s3
 from pipeline import params
-from pipeline.cluster.tune import Search
-from pipeline.data import arrays
+from pipeline.data import prepared
 from pipeline.files import write
 from pipeline.tracking.publish import tolerant
 from stages import stage, tracked, where
-from stages.where import ARRAYS
 
 
-def main() -> None:
+def main(name: str) -> None:
     """Searches, writes the chosen schedule and the table of all trials, publishes both."""
-    study = params.load()
-    storage, data = s3.connect(), arrays.load(ARRAYS)
-    row = params.row_of(study, study.tune.model)
-    search = Search(study.tune, row, ARRAYS, data.digest, storage)
+    study, storage, data = params.load(), s3.connect(), prepared.look(where.ARRAYS)
+    search = where.search_named(study, name, data.digest, storage)
     with where.alone(search.key, "this search"):
-        if stage.is_forced() and where.may_begin_afresh(search.key, "the search"):
-            search.clear()
         if not search.is_done:
-            if not search.trials():
-                where.refuse_a_search_left_behind(search, data.digest, storage)
-            where.run_search(study, search, data.digest, storage)
-    trials = search.best()
+            if not search.has_begun:
+                where.refuse_a_search_left_behind(search, storage)
+            where.run_search(study, name, search, data.digest, storage)
+        else:
+            print(f"{name}: already searched (key {search.key}): collected", flush=True)
+    trials = search.placed()
 
     schedule, table = io.StringIO(), io.StringIO()
-    YAML().dump(trials[0].schedule.model_dump(mode="json"), schedule)
-    lines = [search.line(trial) for trial in trials]
+    YAML().dump(trials[0].trial.schedule.model_dump(mode="json"), schedule)
+    lines = [search.line(place) for place in trials]
     writer = csv.DictWriter(table, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write(Path("tuned/trials.csv"), table.getvalue())
-    write(Path("tuned/schedule.yaml"), schedule.getvalue())
+    write(Path(f"tuned/{name}.csv"), table.getvalue())
+    write(Path(f"tuned/{name}.yaml"), schedule.getvalue())
     with tolerant():
-        tracked.search_result(tracked.tracker_of(study), study.tune.model)
-    print(f"chosen of {len(trials)} trials: {trials[0].schedule!r}")
+        tracked.search_result(tracked.tracker_of(study), name)
+    print(f"chosen of {len(trials)} trials: {trials[0].trial.schedule!r}")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.local import s3
 from pipeline import params
 from pipeline.environment import CLUSTER
-from pipeline.errors import BusyError, CheckpointError, TrainingError
+from pipeline.errors import BusyError, CheckpointError, ParamsError, TrainingError
 from pipeline.files import exclusively, write_json
 from pipeline.params import Study
-from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.checkpoints import Before, CheckpointStore
+from pipeline.storage.layout import SEARCHES, TRAININGS, TRIALS, Instance, Instances
 from pipeline.storage.s3 import Storage
-from pipeline.storage.trials import TrialStore
 from pipeline.tracking.publish import commit
 from pipeline.training import result
 from pipeline.training.identity import CONTINUE, KEY_LENGTH, run_key
@@ -28,10 +28,11 @@ from stages import stage
 
 if TYPE_CHECKING:
     from pipeline.cluster.jobs import Cluster, Work
-    from pipeline.cluster.tune import Search
+    from pipeline.cluster.search import Search
 
 ARRAYS = Path("data/arrays.safetensors")
 MOST_LOCKS = 200
+AGAIN = "STUDY_AGAIN"
 
 
 def cluster() -> "Cluster | None":
@@ -93,52 +94,46 @@ def training_of(study: Study, job: TrainJob, digest: str) -> "Work":
         "kind": "training",
         "name": job.name,
         "key": job.key,
+        "instance": job.instance,
         "row": job.row.model_dump(mode="json"),
         "schedule": job.schedule.model_dump(mode="json"),
         "data": digest,
         "share": study.execution.share,
         "commit": commit(),
     }
-    facts = {"kind": "training", "row": job.name, "study": study.study}
+    facts = {"kind": "training", "row": job.name, "study": study.study, "again": _again()}
     return Work(job.key, job.name, facts, document)
 
 
-def search_of(study: Study, key: str, digest: str) -> "Work":
-    """Returns the search as a job."""
+def search_named(study: Study, name: str, digest: str, storage: Storage) -> "Search":
+    """Returns a search of the study, the instance of it that this command is about."""
+    from pipeline.cluster.search import Search
+
+    if name not in study.tune:
+        raise ParamsError(
+            f'params.yaml: tune has no search "{name}"; it has {", ".join(study.tune)}'
+        )
+    tune = study.tune[name]
+    search = Search(tune, params.row_of(study, tune.model), ARRAYS, digest, storage)
+    search.instance = instance_of(SEARCHES, search.key, storage)
+    return search
+
+
+def search_of(study: Study, name: str, search: "Search", digest: str) -> "Work":
+    """Returns a search as a job."""
     from pipeline.cluster.jobs import Work
 
-    row = params.row_of(study, study.tune.model)
     document = {
         "kind": "search",
-        "tune": study.tune.model_dump(mode="json"),
-        "row": row.model_dump(mode="json"),
+        "tune": search.tune.model_dump(mode="json"),
+        "row": search.row.model_dump(mode="json"),
+        "instance": search.instance,
         "data": digest,
         "at_once": study.execution.trials_at_once,
         "share": study.execution.share,
     }
-    facts = {"kind": "search", "row": study.tune.model, "study": study.study}
-    return Work(key, f"search {key[:8]}", facts, document)
-
-
-def may_begin_afresh(key: str, name: str) -> bool:
-    """Tells whether `dvc repro -f` may forget what is known of a key: once, and not under way.
-
-    Raises BusyError where a job of another `dvc repro` is at it.
-    """
-    if noted(key):
-        return False  # `handover` of this very `dvc repro -f` did so and trained it
-    there = cluster()
-    last = there.latest(key) if there else None
-    if last is None:
-        return True
-    if last.facts.get("by") == stage.occasion():
-        return False  # an earlier stage of this very `dvc repro -f` did so and submitted it
-    if last.is_alive:
-        raise BusyError(
-            f"{name}: the job {last.name} is at it: `make stop RUN={last.name}` first, then "
-            "`dvc repro -f` begins afresh"
-        )
-    return True
+    facts = {"kind": "search", "row": name, "study": study.study, "again": _again()}
+    return Work(search.key, f"search {name}", facts, document)
 
 
 def train_row(study: Study, job: TrainJob, digest: str, storage: Storage) -> None:
@@ -154,7 +149,7 @@ def train_row(study: Study, job: TrainJob, digest: str, storage: Storage) -> Non
     there.finish(training_of(study, job, digest))
 
 
-def run_search(study: Study, search: "Search", digest: str, storage: Storage) -> None:
+def run_search(study: Study, name: str, search: "Search", digest: str, storage: Storage) -> None:
     """Brings a search to its end, following it."""
     there = cluster()
     if there is None:
@@ -163,16 +158,49 @@ def run_search(study: Study, search: "Search", digest: str, storage: Storage) ->
         search_here(search, study.execution)
         return
     make_ready(there, digest, storage)
-    there.require_room("tune", 1, study.execution.share)
+    there.require_room(f"tune.{name}", 1, study.execution.share)
     with search.followed():
-        there.finish(search_of(study, search.key, digest))
+        there.finish(search_of(study, name, search, digest))
 
 
-def job_of(study: Study, name: str, digest: str) -> tuple[TrainJob, bool]:
+def job_of(study: Study, name: str, digest: str, storage: Storage) -> tuple[TrainJob, bool]:
     """Returns the training of a row, and whether the user overrode its key."""
     row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
     key, overridden = run_key(name, row, schedule, digest)
-    return TrainJob(name, key, row, schedule, ARRAYS.resolve(), stage.begun()), overridden
+    instance = instance_of(TRAININGS, key, storage)
+    return TrainJob(name, key, row, schedule, ARRAYS.resolve(), stage.begun(), instance), overridden
+
+
+def instance_of(kind: str, key: str, storage: Storage) -> int:
+    """Returns the instance of a training or a search that this command is about.
+
+    It is the last that was begun; where the environment's STUDY_AGAIN asks for the study afresh, one of
+    that request's own, begun by whoever asks first.
+    """
+    instances = Instances(storage, kind, key)
+    if not (request := _again()):
+        return instances.current()
+    if there := cluster():
+        require_none_alive(there, key)
+    return instances.begin(request)
+
+
+def _again() -> str:
+    return os.environ.get(AGAIN, "")
+
+
+def require_none_alive(there: "Cluster", key: str) -> None:
+    """Raises BusyError where another `dvc repro`'s job is at a key: afresh would leave it behind."""
+    last = there.latest(key)
+    if last and last.is_alive and last.facts.get("again") != _again():
+        raise BusyError(
+            f"the job {last.name} is at it: `make stop RUN={last.name}` first, then begin afresh"
+        )
+
+
+def checkpoints_of(job: TrainJob, storage: Storage) -> CheckpointStore:
+    """Returns the checkpoints of a training's instance."""
+    return CheckpointStore(storage, job.key, instance=job.instance)
 
 
 def refuse_what_is_left_behind(job: TrainJob, digest: str, storage: Storage) -> None:
@@ -193,7 +221,7 @@ def refuse_what_is_left_behind(job: TrainJob, digest: str, storage: Storage) -> 
             )
 
 
-def refuse_a_search_left_behind(search: "Search", digest: str, storage: Storage) -> None:
+def refuse_a_search_left_behind(search: "Search", storage: Storage) -> None:
     """Raises CheckpointError where this row's search was begun here by other code, and is not done.
 
     A search cannot go on with trials of other code.
@@ -201,27 +229,53 @@ def refuse_a_search_left_behind(search: "Search", digest: str, storage: Storage)
     for key in _keys_tried_here():
         if key == search.key:
             continue
-        trials = TrialStore(storage, key)
-        for trial in trials.keys():  # noqa: SIM118 - not a dict
-            if (trials.get(trial) or {}).get("status") != "running":
-                continue
-            facts = CheckpointStore(storage, trial).facts()
-            if facts and search.is_of(facts, digest):
-                raise CheckpointError(
-                    f"tune: a search for this row, begun by other code, is not done (key {key}), and "
-                    f"this code cannot go on with it: `make forget RUN={key}` forgets it"
-                )
+        mine = search.document()
+        left = any(
+            not found["done"] and {name: found[name] for name in mine} == mine
+            for found in searches_of(key, storage)
+        )
+        if left or _was_left_before(key, search, storage):
+            raise CheckpointError(
+                f"tune: a search for this row, begun by other code, is not done (key {key}), and "
+                f"this code cannot go on with it: `make forget RUN={key}` forgets it"
+            )
+
+
+def _was_left_before(key: str, search: "Search", storage: Storage) -> bool:
+    """Tells whether a search of before there were instances was begun for this row, and is not done."""
+    for name in storage.keys(f"searches/{key}/"):
+        content = storage.get(name)
+        if content is None or json.loads(content)["status"] != "running":
+            continue
+        if (facts := Before(storage, Path(name).stem).facts()) and search.is_of(facts):
+            return True
+    return False
+
+
+def searches_of(key: str, storage: Storage) -> list[dict[str, Any]]:
+    """Returns what the instances of a search say of it."""
+    from pipeline.cluster.search import ALL
+
+    numbers = Instances(storage, SEARCHES, key).numbers()
+    found = (Instance(storage, SEARCHES, key, number).manifest(ALL) for number in numbers)
+    return [manifest[0] for manifest in found if manifest]
 
 
 def forget(key: str) -> int:
     """Forgets a training or a search; returns how many objects were deleted."""
-    storage, trials = s3.connect(), TrialStore(s3.connect(), key)
-    prefixes = [f"trainings/{some}/" for some in (key, *trials.keys())] + [f"searches/{key}/"]
-    names = [name for prefix in prefixes for name in storage.keys(prefix)]
-    # what says that something is there goes first
+    storage = s3.connect()
+    trials = [trial for search in searches_of(key, storage) for trial in search["trials"]]
+    count = sum(
+        Instances(storage, kind, some).forget()
+        for kind, some in [(TRAININGS, key), (SEARCHES, key), *((TRIALS, key) for key in trials)]
+    )
+    # as they lay before there were instances
+    old = storage.keys(f"searches/{key}/")
+    some = [Path(name).stem for name in old]
+    names = [name for one in (key, *some) for name in storage.keys(f"trainings/{one}/")] + old
     storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
     (s3.state_dir() / "locks" / key).unlink(missing_ok=True)
-    return len(names)
+    return count + len(names)
 
 
 def _keys_tried_here() -> list[str]:
@@ -236,16 +290,12 @@ def stale(study: Study, digest: str, storage: Storage, rows: list[str]) -> list[
     """Returns the trainings of those rows that have no result, here or on S3."""
     found = []
     for name in rows:
-        job, overridden = job_of(study, name, digest)
-        checkpoints = CheckpointStore(storage, job.key)
-        if overridden and checkpoints.facts() is None:
-            continue  # `train` says what is wrong
-        if stage.is_forced() and may_begin_afresh(job.key, name):
-            checkpoints.clear()
-        elif result.is_collected(Path("runs") / name, job.key) or result.is_finished(
-            checkpoints.facts()
-        ):
+        job, overridden = job_of(study, name, digest, storage)
+        if result.is_collected(Path("runs") / name, job):
             continue
+        facts = checkpoints_of(job, storage).facts()
+        if result.is_finished(facts) or (overridden and facts is None):
+            continue  # `train` collects it, or says what is wrong
         found.append(job)
     return found
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from pipeline.errors import StudyError, TrainingError
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
 
 MAX_FAILURES = 3  # in a row, without a checkpoint between them
 PATIENCE_S = 180.0  # how long a process on a cluster waits for S3
@@ -14,22 +13,21 @@ LONGEST = 400  # characters of a failure that are shown
 
 def until_done(
     name: str,
-    key: str,
+    done: Callable[[], int],
     attempt: Callable[[], None],
     failures: tuple[type[Exception], ...],
-    patience_s: float = PATIENCE_S,
 ) -> None:
-    """Calls `attempt` until it returns; each call goes on from the last checkpoint on S3.
+    """Calls `attempt` until it returns; each call goes on from what is `done`: updates, or pieces.
 
-    Raises an error of ours that a worker raised, and TrainingError after four `failures` without a
-    checkpoint between them; its text says what happened last, and on which node.
+    Raises an error of ours that a worker raised, and TrainingError after four `failures` between which
+    nothing was done; its text says what happened last, and on which node.
     """
     count = before = 0
     while True:
         try:
             attempt()
         except failures as error:
-            now = update_of(key, patience_s)
+            now = done()
             count = 1 if now > before else count + 1
             before = now
             what = reason(error)
@@ -37,17 +35,17 @@ def until_done(
                 raise what from error
             if count > MAX_FAILURES:
                 raise TrainingError(
-                    f"{name}: failed {count} times at update {now:,} without a checkpoint between; "
+                    f"{name}: failed {count} times at {now:,} without anything done between; "
                     f"the last time: {what}"
                 ) from error
-            print(f"{name}: {what}: going on from update {now:,}", flush=True)
+            print(f"{name}: {what}: going on from {now:,}", flush=True)
         else:
             return
 
 
-def update_of(key: str, patience_s: float) -> int:
-    """Returns the update of the last checkpoint."""
-    facts = CheckpointStore(Storage(patience_s=patience_s), key).facts()
+def update_of(checkpoints: CheckpointStore) -> int:
+    """Returns the update of a training's last checkpoint."""
+    facts = checkpoints.facts()
     return facts["update"] if facts else 0
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from pipeline.cluster.again import until_done
+from pipeline.cluster.again import PATIENCE_S, until_done, update_of
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
 
 TELL_AFTER_S = 10.0
 
@@ -46,4 +48,6 @@ def train(spec: dict[str, Any]) -> None:
         finally:
             ray.kill(actor)  # its share is free at once
 
-    until_done(name, spec["key"], attempt, (RayError,))
+    storage = Storage(patience_s=PATIENCE_S)
+    checkpoints = CheckpointStore(storage, spec["key"], instance=spec["instance"])
+    until_done(name, lambda: update_of(checkpoints), attempt, (RayError,))

@@ -51,7 +51,7 @@ def evaluate_there(spec: dict[str, Any]) -> None:
 
     total = sum(times_shown(part.view, spec["scales_px"]) * len(part.of(data)) for part in wanted)
     with Progress(spec["name"], total, "images") as progress:
-        until_done(spec["name"], spec["key"], attempt, (RayError,))
+        until_done(spec["name"], lambda: len(tables), attempt, (RayError,))
     EvaluationStore(storage, spec["key"]).save(assembled(tables))
 
 

@@ -17,6 +17,8 @@ from pipeline import machine
 from pipeline.cluster import session
 from pipeline.cluster.again import MAX_FAILURES, reason, update_of
 from pipeline.errors import StudyError, TrainingError
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
 from pipeline.training.job import TrainJob
 
 LOOK_EVERY_S = 0.5
@@ -129,7 +131,7 @@ def _may_go_on(place: Place, error: Exception) -> bool:
     """Counts a worker's death; tells whether the row is begun again, from its last checkpoint."""
     if isinstance(reason(error), StudyError):
         return False
-    now = update_of(place.job.key, 0.0)
+    now = update_of(CheckpointStore(Storage(), place.job.key, instance=place.job.instance))
     place.failures = 1 if now > place.update else place.failures + 1
     place.update = now
     if place.failures > MAX_FAILURES:

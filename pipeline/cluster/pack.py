@@ -68,7 +68,7 @@ def pack_there(spec: dict[str, Any]) -> None:
         wanted = [piece for piece in pieces if piece.name not in there]
         _pack_all(wanted, data, spec["key"], PATIENCE_S)
 
-    until_done("prepare", spec["key"], attempt, (RayError,))
+    until_done("prepare", lambda: len(store.done()), attempt, (RayError,))
 
 
 def _pack_all(pieces: Sequence[Piece], data: Sharded, key: str, patience_s: float) -> None:

@@ -11,7 +11,8 @@ import torch
 from pipeline.data.shards import ShardFiles
 from pipeline.params import Row, validate
 from pipeline.training.job import TrainJob
-from pipeline.training.run import Checkpoints, run
+from pipeline.training.run import run
+from pipeline.training.saving import Checkpoints
 from pipeline.training.schedule import Schedule
 
 SECONDS = 4.0

@@ -24,7 +24,7 @@ from ray.train.torch.config import _TorchBackend
 
 from pipeline import machine
 from pipeline.cluster import session
-from pipeline.cluster.again import PATIENCE_S, until_done
+from pipeline.cluster.again import PATIENCE_S, until_done, update_of
 from pipeline.cluster.here import WORKER_BYTES
 from pipeline.errors import ResourceError
 from pipeline.params import Row, validate
@@ -85,17 +85,17 @@ def train_several_here(config: dict[str, Any]) -> None:
         use_gpu=torch.cuda.device_count() >= workers,
         resources_per_worker={"CPU": min(config["job"].row.threads, cores / workers)},
     )
-    _fit_group({**config, "decoders": max(1, cores // workers)}, group)
+    fit_group({**config, "decoders": max(1, cores // workers)}, group)
 
 
 def train_alone(spec: dict[str, Any], started: float) -> None:
     """Trains the row of a job's document in this process of a cluster, its only worker."""
-    train_one(_config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
+    train_one(config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
 
 
 def train_group(spec: dict[str, Any]) -> None:
     """Trains the row of a job's document with several workers of the cluster it has joined."""
-    config, share = _config_there(spec, time.time()), spec["share"]
+    config, share = config_there(spec, time.time()), spec["share"]
     low, high = config["job"].row.worker_bounds
     group = ScalingConfig(
         num_workers=high if low == high else (low, high),
@@ -104,28 +104,34 @@ def train_group(spec: dict[str, Any]) -> None:
         placement_strategy="SPREAD",
         elastic_resize_monitor_interval_s=ELASTIC_LOOK_EVERY_S,
     )
-    _fit_group(config, group)
+    fit_group(config, group)
 
 
-def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
+def config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
     """Returns what a worker on a cluster must know."""
     row, schedule = validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job")
-    job = TrainJob(spec["name"], spec["key"], row, schedule, Path("on the nodes"), started)
+    job = TrainJob(
+        spec["name"], spec["key"], row, schedule, Path("on the nodes"), started, spec["instance"]
+    )
     return {
         "job": job, "commit": spec["commit"], "data": spec["data"], "patience_s": PATIENCE_S,
         "decoders": spec["share"]["CPU"],
     }  # fmt: skip
 
 
-def _fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
+def fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
+    """Trains a row, or a trial, with a group of workers; raises what `until_done` raises."""
     job: TrainJob = config["job"]
     until_done(
         job.name,
-        job.key,
+        lambda: update_of(_checkpoints(job, Storage(patience_s=config["patience_s"]))),
         lambda: _fit(config, group),
         (TrainingFailedError, RayActorError),
-        config["patience_s"],
     )
+
+
+def _checkpoints(job: TrainJob, storage: Storage, **notes: str) -> CheckpointStore:
+    return CheckpointStore(storage, job.key, notes, instance=job.instance, kind=job.kind)
 
 
 def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
@@ -179,7 +185,7 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     run(
         job,
-        CheckpointStore(storage, job.key, {"commit": config["commit"]}),
+        _checkpoints(job, storage, commit=config["commit"]),
         device=get_device(),
         files=ShardCache(storage, config["decoders"]),
         rank=context.get_world_rank(),

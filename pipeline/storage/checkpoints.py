@@ -1,91 +1,205 @@
-"""Checkpoints of unfinished trainings on S3, under the run key.
+"""Checkpoints of trainings on S3: one manifest each, of which the last two are kept.
 
-Two objects each: `<update>.safetensors`, then `<update>.json` with its sha256. Writing the JSON is
-the commit: what was killed before it never happened. The last two are kept.
+Every process that trains makes an attempt of its own, numbered when it first commits. Only the last
+attempt may commit, and of two manifests that of the later attempt counts: a worker that was cut off and
+still lives cannot mix its files with its successor's.
 """
 
-import hashlib
 import json
+import os
+import socket
 import sys
+import uuid
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
-from pipeline.errors import StorageError
+from pipeline.errors import BusyError, StorageError
+from pipeline.storage.layout import TRAININGS, Instance, Instances, sha256
 from pipeline.storage.s3 import Storage
 
 KEPT = 2
+TENSORS = "tensors"
+
+Checkpoint = tuple[bytes, dict[str, Any]]
 
 
 class CheckpointStore:
-    """The checkpoints of one training; `notes` go into the facts of each that is saved."""
+    """The checkpoints of one instance of a training, the current one if nothing is said.
 
-    def __init__(self, storage: Storage, key: str, notes: dict[str, str] | None = None) -> None:
-        self._storage = storage
-        self._notes = notes or {}
-        self._prefix = f"trainings/{key}/"
+    `notes` go into the facts of each checkpoint that is saved.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        key: str,
+        notes: dict[str, str] | None = None,
+        *,
+        instance: int | None = None,
+        kind: str = TRAININGS,
+    ) -> None:
+        self._storage, self._key, self._kind = storage, key, kind
+        self._notes, self._number, self._attempt = notes or {}, instance, 0
+        who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        self._who = json.dumps(who).encode()
+
+    @cached_property
+    def instance(self) -> Instance:
+        """The instance whose checkpoints these are; it stays the same when another one begins."""
+        number = self._number or Instances(self._storage, self._kind, self._key).current()
+        return Instance(self._storage, self._kind, self._key, number)
+
+    def facts(self) -> dict[str, Any] | None:
+        """Returns the facts of the last committed checkpoint (its history among them), or None."""
+        for name in reversed(self.instance.names()):
+            with suppress(StorageError):
+                if (found := self.instance.manifest(name)) is not None:
+                    return found[0]
+        return self._before.facts() if self._before else None
+
+    def latest(self) -> Checkpoint | None:
+        """Returns (tensors, facts) of the last committed checkpoint that is whole, or None.
+
+        A damaged one is passed over with a warning. Raises StorageError where all are damaged.
+        """
+        damaged = None
+        for name in reversed(self.instance.names()):
+            try:
+                if (found := self.instance.manifest(name)) is None:
+                    continue  # deleted since: a later one is there
+                facts, objects = found
+                return self.instance.object(objects[TENSORS]), facts
+            except (StorageError, KeyError) as error:
+                damaged = damaged or error
+                print(f"warning: {error}: going on from the checkpoint before", file=sys.stderr,
+                      flush=True)  # fmt: skip
+        if damaged is not None:
+            raise StorageError(
+                f"{damaged}: no earlier checkpoint is whole: `make again RUN=<row>` trains afresh"
+            )
+        return self._before.latest() if self._before else None
+
+    def finished(self) -> Checkpoint | None:
+        """Returns (tensors, facts) of the last update where it is committed and whole, or None.
+
+        What this returns is what was judged: where the last checkpoint is damaged the training is not
+        finished, whatever its manifest says.
+        """
+        facts = self.facts()
+        if facts is None or facts["update"] != facts["total_updates"]:
+            return None
+        found = self.latest()
+        if found is None or found[1]["update"] != found[1]["total_updates"]:
+            return None
+        return found
+
+    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+        """Commits a checkpoint and drops those before the last two.
+
+        Raises BusyError where a later attempt has begun: this process is no longer the one that trains.
+        """
+        self._attempt = self._attempt or self._claim()
+        digest = self.instance.put_object(tensors)
+        self._require_last()
+        facts = {**facts, **self._notes, "attempt": self._attempt}
+        name = f"{self._attempt:06d}-{facts['update']:08d}"
+        self.instance.put_manifest(name, facts, {TENSORS: digest})
+        self._drop(self.instance.names()[:-KEPT])
+
+    def clear(self) -> None:
+        """Forgets the training, all of its instances."""
+        Instances(self._storage, self._kind, self._key).forget()
+        if self._before:
+            self._before.clear()
+        self._attempt = 0
+        self.__dict__.pop("instance", None)
+
+    # --- attempts -------------------------------------------------------------------------------
+
+    def _attempts(self) -> int:
+        prefix = f"{self.instance.prefix}attempts/"
+        names = [key[len(prefix) :].removesuffix(".json") for key in self._storage.keys(prefix)]
+        return max((int(name) for name in names), default=0)
+
+    def _claim(self) -> int:
+        """Takes the next attempt's number, and deletes what a killed one has left without a manifest."""
+        while True:
+            number = self._attempts() + 1
+            if self._storage.put_new(self._attempt_key(number), self._who):
+                break
+        named = self._objects_of(self.instance.names())
+        prefix = f"{self.instance.prefix}objects/"
+        left = [key for key in self._storage.keys(prefix) if key[len(prefix) :] not in named]
+        self._storage.delete(*left)
+        return number
+
+    def _attempt_key(self, number: int) -> str:
+        return f"{self.instance.prefix}attempts/{number:06d}.json"
+
+    def _require_last(self) -> None:
+        last = self._attempts()
+        # a store without conditional puts lets two claim one number at the same moment: the later has it
+        if last > self._attempt or self._storage.get(self._attempt_key(last)) != self._who:
+            raise BusyError(
+                f"{self._key}: attempt {last} at this training has begun elsewhere, and this process "
+                f"makes attempt {self._attempt}: it stops, and stores nothing more"
+            )
+
+    def _drop(self, names: list[str]) -> None:
+        """Deletes checkpoints: the objects first, so that none is left that nothing names."""
+        if names:
+            kept = self._objects_of(self.instance.names()[-KEPT:])
+            for name in names:
+                gone = self._objects_of([name]) - kept
+                self._storage.delete(*(self.instance.object_key(digest) for digest in gone))
+                self._storage.delete(self.instance.manifest_key(name))
+
+    def _objects_of(self, names: list[str]) -> set[str]:
+        found: set[str] = set()
+        for name in names:
+            with suppress(StorageError):
+                if (manifest := self.instance.manifest(name)) is not None:
+                    found |= set(manifest[1].values())
+        return found
+
+    @cached_property
+    def _before(self) -> "Before | None":
+        """The checkpoints as they lay before there were instances; the first instance goes on from them."""
+        first = self._kind == TRAININGS and self.instance.number == 1
+        return Before(self._storage, self._key) if first else None
+
+
+class Before:
+    """What was committed before 2026-11-25: `trainings/<key>/<update>.json` beside `.safetensors`."""
+
+    def __init__(self, storage: Storage, key: str) -> None:
+        self._storage, self._prefix = storage, f"trainings/{key}/"
 
     def _committed(self) -> list[str]:
         return [key for key in self._storage.keys(self._prefix) if key.endswith(".json")]
 
     def _facts(self, key: str) -> dict[str, Any] | None:
-        """Returns the JSON at a key; None where it was deleted since, or is cut off."""
         content = self._storage.get(key)
-        try:
-            facts: dict[str, Any] | None = json.loads(content) if content is not None else None
-        except ValueError:
-            self._warn(f"s3://{self._storage.bucket}/{key} is damaged")
-            return None
-        return facts
-
-    def _warn(self, what: str) -> None:
-        print(f"warning: {what}: going on from the checkpoint before", file=sys.stderr, flush=True)
+        with suppress(ValueError):
+            return json.loads(content) if content is not None else None
+        return None
 
     def facts(self) -> dict[str, Any] | None:
-        """Returns the facts of the last committed checkpoint (its history among them), or None."""
+        """Returns the facts of the last one, or None."""
         found = (self._facts(key) for key in reversed(self._committed()))
         return next((facts for facts in found if facts is not None), None)
 
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
-        """Returns (tensors, facts) of the last committed checkpoint that is whole, or None.
-
-        A damaged one is passed over with a warning. Raises StorageError where all are damaged.
-        """
-        damaged = ""
+    def latest(self) -> Checkpoint | None:
+        """Returns (tensors, facts) of the last one that is whole, or None."""
         for key in reversed(self._committed()):
-            facts = self._facts(key)
-            if facts is None:
-                continue
-            tensors_key = self._tensors_key(facts["update"])
-            tensors = self._storage.get(tensors_key)
-            found = hashlib.sha256(tensors or b"").hexdigest()
-            if tensors is not None and found == facts["sha256"]:
-                return tensors, facts
-            damaged = (
-                f"s3://{self._storage.bucket}/{tensors_key}: sha256 {found}, expected "
-                f"{facts['sha256']}"
-            )
-            self._warn(damaged)
-        if damaged:
-            raise StorageError(
-                f"{damaged}: no earlier checkpoint is whole: `dvc repro -f train@<row>` trains afresh"
-            )
+            if (facts := self._facts(key)) is not None:
+                tensors = self._storage.get(key.removesuffix(".json") + ".safetensors")
+                if tensors is not None and sha256(tensors) == facts["sha256"]:
+                    return tensors, facts
         return None
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
-        """Commits a checkpoint and drops those before the last two."""
-        update = facts["update"]
-        self._storage.put(self._tensors_key(update), tensors)
-        facts = {**facts, **self._notes, "sha256": hashlib.sha256(tensors).hexdigest()}
-        self._storage.put(self._facts_key(update), json.dumps(facts).encode())
-        for key in self._committed()[:-KEPT]:
-            self._storage.delete(key, key.removesuffix(".json") + ".safetensors")
-
     def clear(self) -> None:
-        """Forgets the training."""
-        keys = self._storage.keys(self._prefix)
-        self._storage.delete(*sorted(keys, key=lambda key: not key.endswith(".json")))
-
-    def _tensors_key(self, update: int) -> str:
-        return f"{self._prefix}{update:08d}.safetensors"
-
-    def _facts_key(self, update: int) -> str:
-        return f"{self._prefix}{update:08d}.json"
+        """Forgets them."""
+        names = self._storage.keys(self._prefix)
+        self._storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))

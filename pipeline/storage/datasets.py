@@ -1,5 +1,6 @@
 """Prepared data sets on S3, under their digest, and a cache of them on each node of a cluster."""
 
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -10,9 +11,11 @@ from safetensors.numpy import load_file
 from pipeline.data.arrays import content_digest
 from pipeline.errors import ResourceError, StorageError
 from pipeline.files import private_folder
+from pipeline.storage.layout import DATA_SETS, Instance
 from pipeline.storage.s3 import Storage
 
 CACHE = "STUDY_CACHE_DIR"
+PREPARED = "prepared"
 
 
 def cache_dir() -> Path:
@@ -25,21 +28,19 @@ def cache_dir() -> Path:
 
 
 class DataSets:
-    """The prepared data sets of a bucket."""
+    """The prepared data sets of a project, each by its digest."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def _key(self, digest: str) -> str:
-        return f"data/{digest}.safetensors"
-
-    def _is_there(self, digest: str) -> bool:
-        return self._key(digest) in self._storage.keys(self._key(digest))
-
     def upload(self, digest: str, path: Path) -> None:
         """Stores a data set that is not there yet."""
-        if not self._is_there(digest):
-            self._storage.upload(self._key(digest), path)
+        there = Instance(self._storage, DATA_SETS, digest)
+        if there.manifest(PREPARED) is None:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            self._storage.upload(there.object_key(sha256), path)
+            there.put_manifest(PREPARED, {}, {PREPARED: sha256})
 
     def cached(self, digest: str) -> Path:
         """Returns the data set's file on this node, fetched and checked if it is not there yet.
@@ -54,27 +55,29 @@ class DataSets:
         return path
 
     def _fetch(self, digest: str, path: Path) -> None:
-        where = f"s3://{self._storage.bucket}/{self._key(digest)}"
-        if not self._is_there(digest):
+        there = Instance(self._storage, DATA_SETS, digest)
+        if (manifest := there.manifest(PREPARED)) is None:
             raise StorageError(
-                f"{where}: not there, as this node sees S3 at "
+                f"{there.address(PREPARED)}: not there, as this node sees S3 at "
                 f"{self._storage.place.shown}: the nodes and the machine that runs "
                 "`dvc repro` must have the same STUDY_BUCKET and S3"
             )
         part = path.with_suffix(".part")
         try:
             try:
-                self._storage.download(self._key(digest), part)
+                self._storage.download(there.object_key(manifest[1][PREPARED]), part)
             except OSError as error:
                 raise ResourceError(
                     f"{socket.gethostname()}: {part}: {error.strerror}: free space there, or set "
                     f"{CACHE} in the nodes' environment to a folder with room for the data set"
                 ) from error
-            found = content_digest(load_file(part))
+            with part.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == manifest[1][PREPARED]
+            found = content_digest(load_file(part)) if whole else "none: damaged"
             if found != digest:
                 raise StorageError(
-                    f"{where}: its content has sha256 {found}, wanted {digest}: delete the object; "
-                    "`dvc repro` uploads it again"
+                    f"{there.address(PREPARED)}: its content has digest {found}, wanted {digest}: "
+                    f"delete {there.prefix} there; `dvc repro` uploads it again"
                 )
             part.replace(path)
         finally:

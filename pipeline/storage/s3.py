@@ -38,6 +38,9 @@ ISOLATED = {
     "config_file": (None, None, os.devnull, None),
     "credentials_file": (None, None, os.devnull, None),
 }
+# of a conditional put: another was first; the store knows no such thing
+THERE_ALREADY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+UNCONDITIONAL = {"501", "NotImplemented"}
 RETRY_EVERY_S = 3.0
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -154,6 +157,27 @@ class Storage:
         with self._named(key):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
+    def put_new(self, key: str, content: bytes) -> bool:
+        """Stores an object where there is none; tells whether the one that is there is this one.
+
+        `content` must be unlike anybody else's. A store with conditional puts has one winner; of one
+        without, the last of several at the same moment wins, and the others see it.
+        """
+        self._put_if_none(key, content)
+        return self.get(key) == content
+
+    @_patient
+    def _put_if_none(self, key: str, content: bytes) -> None:
+        with self._named(key):
+            try:
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
+            except ClientError as error:
+                code = error.response.get("Error", {}).get("Code", "?")
+                if code in UNCONDITIONAL:
+                    self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
+                elif code not in THERE_ALREADY:
+                    raise
+
     @_patient
     def get(self, key: str) -> bytes | None:
         """Returns an object's bytes, or None where there is none."""
@@ -164,6 +188,16 @@ class Storage:
                 if error.response.get("Error", {}).get("Code") in ABSENT:
                     return None
                 raise
+
+    @_patient
+    def folders(self, prefix: str) -> list[str]:
+        """Returns the names of the folders right below a prefix; nothing in them is listed."""
+        with self._named(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+            )
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", ())]
+            return sorted(name[len(prefix) :].rstrip("/") for name in found)
 
     def keys(self, prefix: str) -> list[str]:
         """Returns the keys under a prefix, sorted."""

@@ -1,7 +1,7 @@
 """Shards of photographs on S3, and a bounded cache of them on each node.
 
-A shard is there when its facts are: `<shard>.facts` is written after `<shard>.arrow`. On a node a
-shard's name is its sha256, so that every study and every process of a user shares them.
+A shard is there when its manifest is. Its name is its sha256, on S3 and on a node, so that every study and
+every process of a user shares what the node has.
 """
 
 import os
@@ -12,46 +12,37 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.data.packing import Packed
-from pipeline.data.shards import Shard, sha256
+from pipeline.data.shards import Shard
 from pipeline.errors import ParamsError, ResourceError, StorageError
 from pipeline.storage.datasets import CACHE, cache_dir
-from pipeline.storage.s3 import Storage
+from pipeline.storage.layout import SHARDS, Instance, Instances
+from pipeline.storage.s3 import Storage, UnreachableError
 
 LIMIT = "STUDY_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
-PREFIX, FACTS = "shards/", ".facts"
+SHARD, FACTS = "shard", "facts"
 
 
 class ShardStore:
-    """The shards of one packing, by its key."""
+    """The shards of one instance of a packing, by the packing's key: the current one."""
 
     def __init__(self, storage: Storage, key: str) -> None:
-        self._storage = storage
-        self._prefix = f"{PREFIX}{key}/"
+        number = Instances(storage, SHARDS, key).current()
+        self._there = Instance(storage, SHARDS, key, number)
 
     def done(self) -> set[str]:
         """Returns the names `<split>-<number>` of the shards that are there."""
-        keys = self._storage.keys(self._prefix)
-        return {Path(key).stem for key in keys if key.endswith(FACTS)}
-
-    def forget(self) -> None:
-        """Lets all shards be packed again; they stay until then, for those who read them."""
-        keys = self._storage.keys(self._prefix)
-        self._storage.delete(*(key for key in keys if key.endswith(FACTS)))
+        return set(self._there.names())
 
     def put(self, name: str, content: bytes, packed: Packed) -> None:
-        """Stores a shard, and then its facts."""
-        self._storage.put(PREFIX + packed.shard.key, content)
-        self._storage.put(f"{self._prefix}{name}{FACTS}", packed.tensors())
+        """Stores a shard and its facts, and then the manifest that names them."""
+        self._there.put(name, {}, {SHARD: content, FACTS: packed.tensors()})
 
     def get(self, name: str) -> Packed:
-        """Returns the facts of a shard that is there."""
-        content = self._storage.get(f"{self._prefix}{name}{FACTS}")
-        if content is None:
-            raise StorageError(
-                f"s3://{self._storage.bucket}/{self._prefix}{name}{FACTS}: it was deleted"
-            )
-        return Packed.parse(content)
+        """Returns the facts of a shard that is there; raises StorageError where they are damaged."""
+        if (found := self._there.manifest(name)) is None:
+            raise StorageError(f"{self._there.address(name)}: it was deleted")
+        return Packed.parse(self._there.object(found[1][FACTS]))
 
 
 class ShardCache:
@@ -85,18 +76,7 @@ class ShardCache:
         ):  # a loader's process must not share its parent's connections
             self._storage = Storage(self._storage.bucket, patience_s=self._storage.patience_s)
             self._process = os.getpid()
-        where = f"s3://{self._storage.bucket}/{PREFIX}{shard.key}"
-        content = self._storage.get(PREFIX + shard.key)
-        if content is None:
-            raise StorageError(
-                f"{where}: not there: `dvc repro -f prepare` packs the data set again"
-            )
-        if (found := sha256(content)) != shard.sha256:
-            raise StorageError(
-                f"{where}: sha256 {found} ({len(content):,} bytes), expected {shard.sha256} "
-                f"({shard.bytes:,} bytes): the shard is damaged: `dvc repro -f prepare` packs the data "
-                "set again"
-            )
+        content = self._content(shard)
         self._make_room(shard.bytes)
         part = path.with_suffix(".part")
         try:
@@ -109,6 +89,21 @@ class ShardCache:
             ) from error
         finally:
             part.unlink(missing_ok=True)
+
+    def _content(self, shard: Shard) -> bytes:
+        """Returns a shard's bytes from the last instance of its packing that has them whole."""
+        failure = None
+        for number in reversed(Instances(self._storage, SHARDS, shard.key).numbers() or [1]):
+            try:
+                return Instance(self._storage, SHARDS, shard.key, number).object(shard.sha256)
+            except UnreachableError:
+                raise
+            except StorageError as error:
+                failure = failure or error
+        raise StorageError(
+            f"{failure} ({shard.bytes:,} bytes): the shard is damaged or was deleted: "
+            "`make again RUN=prepare` packs the data set again"
+        )
 
     def _make_room(self, needed: int) -> None:
         """Deletes the shards that were not used for longest; who has one open keeps it."""

@@ -49,7 +49,7 @@ def four_networks(document: dict) -> None:
         "four": {**residual, **long, "seed": 4},
         "longer": {**plain, **long, "schedule": "schedules/longer.yaml", "seed": 5},
     }
-    document["tune"]["model"] = "one"
+    document["tune"]["resnet-8"]["model"] = "one"
     document["ensemble"] = {"members": ["one", "two"]}
 
 

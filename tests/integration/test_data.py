@@ -34,7 +34,15 @@ def sha256(path: Path) -> str:
 
 def cifar(study: Path, folder: Path) -> Path:
     path = archive(folder / "cifar-10-python.tar.gz", count=8)
-    use(study, kind="cifar10", archive=path.name, sha256=sha256(path), val_images=10, split_seed=0)
+    use(
+        study,
+        kind="cifar10",
+        archive=path.name,
+        sha256=sha256(path),
+        val_images=10,
+        split_seed=0,
+        duplicates_pct=100,
+    )
     return path
 
 
@@ -68,7 +76,15 @@ def test_a_malicious_archive_stops_prepare_and_earlier_arrays_stay(study: Path, 
     earlier = study / "data/arrays.safetensors"
     kept = earlier.read_bytes()
     archive(study / "data/archive", data_batch_1={b"labels": [0], b"data": Evil()})
-    use(study, kind="cifar10", archive="a", sha256="0" * 64, val_images=1, split_seed=0)
+    use(
+        study,
+        kind="cifar10",
+        archive="a",
+        sha256="0" * 64,
+        val_images=1,
+        split_seed=0,
+        duplicates_pct=100,
+    )
     done = run_in(study, "python", "-m", "stages.prepare")
     assert done.returncode == 2
     assert "it may be malicious" in done.stderr
@@ -85,7 +101,7 @@ def test_images_under_an_s3_prefix_become_arrays(study: Path, storage: Storage):
                 storage.put(f"photos/{split}/{label}/{number}.png", out.getvalue())
     use(
         study, kind="imagefolder", archive=f"s3://{storage.bucket}/photos/", sha256=None,
-        train_split="train", test_split="test", image_size_px=8, val_images=2, split_seed=0,
+        train_split="train", test_split="test", image_size_px=8, val_images=2, split_seed=0, duplicates_pct=100,
     )  # fmt: skip
     done = run_in(study, "dvc", "repro", "prepare")
     assert done.returncode == 0, done.stdout + done.stderr

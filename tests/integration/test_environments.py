@@ -155,7 +155,7 @@ def test_nothing_reaches_in_and_nothing_leaks_out(
 def small(document: dict) -> None:
     """Two networks, a search of one trial."""
     del document["models"]["resnet-8"]
-    document["tune"] |= {"trials": 1, "model": "resnet-8-tuned"}
+    document["tune"]["resnet-8"] |= {"trials": 1, "model": "resnet-8-tuned"}
     document["ensemble"]["members"] = ["plain-8", "resnet-8-tuned"]
 
 

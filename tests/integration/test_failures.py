@@ -12,7 +12,10 @@ import pytest
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.params import read_yaml
+from pipeline.cluster.search import Search
+from pipeline.data import prepared
+from pipeline.params import load, read_yaml
+from pipeline.storage.layout import SEARCHES, TRIALS, project
 from pipeline.storage.s3 import Storage
 from tests.conftest import changed_params, copy_study, outside, run_in
 from tests.integration.trainings import (
@@ -45,8 +48,10 @@ def longer(document: dict) -> None:
         "endless": {**row, "seed": 7, "schedule": "schedules/endless.yaml"},
     }
     document["models"]["two-workers"]["schedule"] = "schedules/medium.yaml"
-    document["tune"] |= {"model": "resnet-8", "trials": 4, "total_updates": 400, "grace_updates": 400,
-                         "report_every_updates": 40}  # fmt: skip
+    document["tune"]["resnet-8"] |= {
+        "model": "resnet-8", "trials": 4, "total_updates": 160, "grace_updates": 40,
+        "report_every_updates": 40,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,7 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
         assert "resumed at update" in goes_on.stdout, goes_on.stderr
         assert json.loads((study / "runs/again/model.json").read_text())["run_key_overridden"]
         forgotten = run_in(study, "python", "-m", "stages.forget", key)
-        assert "4 objects deleted" in forgotten.stdout, forgotten.stderr
+        assert "objects deleted" in forgotten.stdout, forgotten.stderr
         assert store.facts() is None
     finally:
         source.write_text(before)
@@ -174,41 +179,85 @@ def test_two_workers_train_and_outlive_the_kill_of_one(study: Path, storage: Sto
     assert result_of(study, "two-workers") == wanted
 
 
-def test_a_search_that_was_killed_goes_on(study: Path, storage: Storage):
-    others = storage.keys("searches/")
+SEARCH = ("python", "-m", "stages.tune", "resnet-8")
 
-    def trials() -> list[str]:
-        keys = [key for key in storage.keys("searches/") if key not in others]
-        found = [json.loads(storage.get(key) or b"{}") for key in keys]
-        return sorted(trial["status"] for trial in found)
 
-    process = start(study, "python", "-m", "stages.tune")
-    wait_for(lambda: "complete" in trials() and "running" in trials())
-    process.kill()
-    process.wait()
-    time.sleep(2)  # Ray's processes see that their driver is gone
-    finished = trials().count("complete")
-    done = run_in(study, "python", "-m", "stages.tune")
+def searched(study: Path) -> tuple[str, str]:
+    """Returns what a search wrote: the schedule, and the table of its trials."""
+    return tuple((study / f"tuned/resnet-8.{suffix}").read_text() for suffix in ("yaml", "csv"))
+
+
+def updates_of(study: Path, storage: Storage) -> dict[str, int]:
+    """Returns how far each trial of the search is, by its key."""
+    document = load(study / "params.yaml")
+    digest = prepared.look(study / "data/arrays.safetensors").digest
+    tune = document.tune["resnet-8"]
+    search = Search(tune, document.models[tune.model], study, digest, storage)
+    return {trial.key: trial.updates for trial in search.trials()}
+
+
+def forget_the_search(study: Path, storage: Storage) -> None:
+    for kind in (SEARCHES, TRIALS):
+        prefix = f"{project()}/{kind}/"
+        storage.delete(*storage.keys(prefix))
+
+
+def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_to_it(
+    study: Path, storage: Storage
+):
+    done = run_in(study, *SEARCH)
     assert done.returncode == 0, done.stderr
-    assert f"{finished} trials are done, going on" in done.stdout
-    assert trials().count("complete") >= 4
-    assert read_yaml(study / "tuned/schedule.yaml")["total_updates"] == 400
-    assert len((study / "tuned/trials.csv").read_text().splitlines()) == 5
+    assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 160
+    wanted = searched(study)
+    for at_once in (1, 3):  # each killed at every rung, and one moment more
+        forget_the_search(study, storage)
+        with changed_params(study, lambda d, n=at_once: d["execution"].update(trials_at_once=n)):
+            for wait in (lambda u: max(u) >= 40, lambda u: max(u) >= 80, lambda u: max(u) >= 120):
+                process = start(study, *SEARCH)
+                wait_for(lambda wait=wait: wait(updates_of(study, storage).values()))
+                process.kill()
+                process.wait()
+            done = run_in(study, *SEARCH)
+        assert done.returncode == 0, done.stderr
+        assert searched(study) == wanted, at_once
+    before = updates_of(study, storage)
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=6)):
+        process = start(study, *SEARCH)
+        output = said_by(process)
+        assert process.returncode == 0, output
+        after = updates_of(study, storage)
+        more = searched(study)
+    assert "2 trials to update 40" in output  # the new ones alone
+    assert {key: after[key] for key in before if after[key] < before[key]} == {}
+    assert len(after) == 6
+    forget_the_search(study, storage)
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=6)):
+        done = run_in(study, *SEARCH)
+    assert done.returncode == 0, done.stderr
+    assert searched(study) == more  # as if it had six from the beginning
+
+
+def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
+    for suffix in ("yaml", "csv"):
+        (study / f"tuned/resnet-8.{suffix}").unlink(missing_ok=True)
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9, time_limit_s=0.01)):
+        done = run_in(study, *SEARCH)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "time limit of 0.01 s is over" in done.stderr
+    assert "nothing is decided" in done.stderr
+    assert not (study / "tuned/resnet-8.yaml").exists()
 
 
 def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
     study: Path, storage: Storage
 ):
-    for name in ("schedule.yaml", "trials.csv"):
-        (study / "tuned" / name).unlink(missing_ok=True)
-    with changed_params(study, lambda document: document["tune"].update(seed=9)):
-        known = len(storage.keys("searches/"))
-        process = start(study, "python", "-m", "stages.tune")
-        wait_for(lambda: len(storage.keys("searches/")) > known)
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9)):
+        process = start(study, *SEARCH)
+        wait_for(lambda: len(storage.keys(f"{project()}/{SEARCHES}/")) > 0)
         process.send_signal(signal.SIGINT)
         output = said_by(process)
     assert process.returncode == 130, output
-    assert not (study / "tuned/schedule.yaml").exists()
+    assert not (study / "tuned/resnet-8.yaml").exists()
 
 
 def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
@@ -244,12 +293,12 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_pa
 
 def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
     def wild(document: dict) -> None:
-        document["tune"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
-        document["tune"]["report_every_updates"] = 4
-        document["tune"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
+        document["tune"]["resnet-8"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
+        document["tune"]["resnet-8"]["report_every_updates"] = 4
+        document["tune"]["resnet-8"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
 
     with changed_params(study, wild):
-        done = run_in(study, "python", "-m", "stages.tune")
+        done = run_in(study, *SEARCH)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert "none of 2 trials" in done.stderr
+    assert "each of the 2 trials diverged" in done.stderr
     assert "Traceback" not in done.stderr

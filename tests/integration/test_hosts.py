@@ -34,7 +34,7 @@ def one_network(document: dict) -> None:
     row = document["models"]["resnet-8"]
     both = {**row, "workers": 2, "schedule": "schedules/long.yaml", "report_every_updates": 25}
     document["models"] = {"both": both, "other": row}
-    document["tune"]["model"] = "both"
+    document["tune"]["resnet-8"]["model"] = "both"
     document["ensemble"] = {"members": ["both", "other"]}
 
 

@@ -15,8 +15,8 @@ import torch
 
 from pipeline.data import arrays
 from pipeline.models import weights
+from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.s3 import Storage
-from pipeline.storage.shards import PREFIX
 from tests.conftest import copy_study, run_in
 from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
 from tests.photographs import images, small_study, tar
@@ -60,14 +60,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: P
 def shards_of(storage: Storage) -> dict[str, object]:
     """Returns when each object of the shards was written."""
     pages = storage._client.get_paginator("list_objects_v2").paginate(
-        Bucket=storage.bucket, Prefix=PREFIX
+        Bucket=storage.bucket, Prefix=f"{project()}/{SHARDS}/"
     )
     return {o["Key"]: o["LastModified"] for page in pages for o in page.get("Contents", ())}
 
 
 def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, storage: Storage):
     process = start(study, "python", "-m", "stages.prepare")
-    wait_for(lambda: len([key for key in shards_of(storage) if key.endswith(".facts")]) >= 3)
+    wait_for(lambda: len([key for key in shards_of(storage) if "/manifests/" in key]) >= 3)
     process.kill()
     process.wait()
     time.sleep(3)  # its tasks end with it
@@ -76,7 +76,7 @@ def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, s
     assert done.returncode == 0, done.stdout + done.stderr
     whole = shards_of(storage)
     assert len(whole) > len(before)
-    finished = {key for key in before if key.endswith(".facts")}
+    finished = {key for key in before if "/manifests/" in key}
     assert {key: whole[key] for key in finished} == {key: before[key] for key in finished}
     digest = (study / "data/digest.json").read_bytes()
     (study / "data/arrays.safetensors").unlink()
@@ -109,7 +109,7 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, 
         "test_scales_error_pct",
     } <= together.keys()
     again = run_in(study, "dvc", "repro")
-    assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["handover"]
+    assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["check", "handover"]
 
 
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, storage: Storage):
@@ -129,7 +129,8 @@ def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, 
 
 def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, tmp_path: Path):
     data = arrays.load(study / "data/arrays.safetensors")
-    key = PREFIX + data.train.images.shards[0].key
+    shard = data.train.images.shards[0]
+    key = Instance(storage, SHARDS, shard.key).object_key(shard.sha256)
     content = storage.get(key)
     storage.put(key, content[:-9] + b"\0" * 9)
     store_of(study, "long").clear()

@@ -34,7 +34,7 @@ def three_rows(document: dict) -> None:
         "two": {**residual, **long, "threads": 2},
         "pair": {**plain, **long, "workers": 2, "schedule": "schedules/short.yaml"},
     }
-    document["tune"]["model"] = "one"
+    document["tune"]["resnet-8"]["model"] = "one"
     document["ensemble"] = {"members": ["one", "two"]}
 
 

@@ -70,7 +70,7 @@ def test_every_file_of_the_design_is_there(study: Path):
             assert low <= metrics[score] <= high
         for timing in ("updates", "train_images_per_s", "train_seconds", "wall_seconds"):
             assert metrics[timing] > 0
-    for file in ("tuned/schedule.yaml", "tuned/trials.csv", "ensemble/predictions.npz",
+    for file in ("tuned/resnet-8.yaml", "tuned/resnet-8.csv", "ensemble/predictions.npz",
                  "report/index.html", "report/report.json", "data/digest.json"):  # fmt: skip
         assert (study / file).stat().st_size
 
@@ -178,7 +178,7 @@ def test_mlflow_can_be_deleted_and_published_again(study: Path):
 def test_nothing_to_do_looks_for_failed_jobs_alone(study: Path):
     done = run_in(study, "dvc", "repro")
     assert done.returncode == 0
-    assert stages_run(done.stdout) == ["handover"]
+    assert stages_run(done.stdout) == ["check", "handover"]
 
 
 def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Path):
@@ -198,18 +198,56 @@ def test_one_changed_row_reruns_itself_and_what_depends_on_it(study: Path):
         done = run_in(study, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
     later = ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
-    assert stages_run(done.stdout) == ["handover", *later]
+    assert stages_run(done.stdout) == ["check", "handover", *later]
     done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_force_trains_afresh_and_ends_with_the_same_bits(study: Path):
+def instance_of(study: Path, name: str) -> int:
+    number: int = json.loads((study / "runs" / name / "model.json").read_text())["instance"]
+    return number
+
+
+def test_again_trains_what_it_names_and_nothing_else(study: Path):
     path = study / "runs/plain-8/model.safetensors"
     before = hashlib.sha256(path.read_bytes()).hexdigest()
-    done = run_in(study, "dvc", "repro", "-f", "-s", "train@plain-8")
+    assert instance_of(study, "plain-8") == 1
+    done = run_in(study, "python", "-m", "stages.again", "plain-8")
+    assert done.returncode == 0, done.stderr
+    assert stages_run(done.stdout) == ["train@plain-8", "evaluate@plain-8"]
+    assert "12/12 updates" in done.stdout
     assert "already trained" not in done.stdout
-    assert "12 updates" in done.stdout
+    assert instance_of(study, "plain-8") == 2
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    rest = run_in(study, "dvc", "repro")
+    assert rest.returncode == 0, rest.stderr
+    assert not [stage for stage in stages_run(rest.stdout) if "train" in stage or "tune" in stage]
+
+
+def test_force_alone_collects(study: Path):
+    done = run_in(study, "dvc", "repro", "-f", "-s", "train@plain-8", "tune@resnet-8")
+    assert done.returncode == 0, done.stderr
+    assert "collected; `make again RUN=plain-8` trains it afresh" in done.stdout
+    assert "already searched" in done.stdout
+    assert "12/12" not in done.stdout
+
+
+def test_a_request_for_the_whole_study_afresh_is_met_once(study: Path):
+    before = instance_of(study, "resnet-8")
+    for trained in (True, False):
+        done = run_in(
+            study, "dvc", "repro", "-f", "-s", "train@resnet-8", STUDY_AGAIN="of-this-test"
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("12/12 updates" in done.stdout) == trained
+        assert instance_of(study, "resnet-8") == before + 1
+
+
+@pytest.mark.parametrize("name", ["resnet-99", "prepare", "tune@resnet-99", ""])
+def test_again_refuses_what_is_none(study: Path, name: str):
+    done = run_in(study, "python", "-m", "stages.again", name)
+    assert done.returncode == 2
+    assert f"RUN={name}: " in done.stderr
 
 
 def test_a_lost_result_is_collected_and_not_trained_again(study: Path):

@@ -9,8 +9,9 @@ from pipeline.data import packing
 from pipeline.data.listing import Entry
 from pipeline.data.packing import Packed, Piece
 from pipeline.errors import ParamsError, StorageError
+from pipeline.storage.layout import SHARDS, Instance, Instances
 from pipeline.storage.s3 import Storage
-from pipeline.storage.shards import PREFIX, ShardCache, ShardStore
+from pipeline.storage.shards import ShardCache, ShardStore
 from tests.photographs import data, images, listed, tar
 
 
@@ -40,17 +41,28 @@ def test_shards_and_their_facts_come_back(storage: Storage, stored: list, cache_
 
 
 def test_a_shard_without_its_facts_is_not_there(storage: Storage, stored: list):
-    storage.delete(f"{PREFIX}a-packing/{stored[0][0].name}.facts")
+    there = Instance(storage, SHARDS, "a-packing")
+    storage.delete(there.manifest_key(stored[0][0].name))
     assert stored[0][0].name not in ShardStore(storage, "a-packing").done()
 
 
 def test_a_damaged_shard_is_named_and_not_used(storage: Storage, stored: list, cache_dir: Path):
     _, content, packed = stored[0]
-    storage.put(PREFIX + packed.shard.key, content[:-1] + bytes([content[-1] ^ 1]))
+    key = Instance(storage, SHARDS, "a-packing").object_key(packed.shard.sha256)
+    storage.put(key, content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(StorageError, match=packed.shard.key) as caught:
         ShardCache(storage).path(packed.shard)
     assert packed.shard.sha256 in str(caught.value)
     assert not list(cache_dir.rglob("*.arrow"))
+
+
+def test_shards_are_read_while_they_are_packed_again(
+    storage: Storage, stored: list, cache_dir: Path
+):
+    Instances(storage, SHARDS, "a-packing").begin("again")
+    assert ShardStore(storage, "a-packing").done() == set()
+    _, content, packed = stored[0]
+    assert ShardCache(storage).path(packed.shard).read_bytes() == content
 
 
 def test_a_cut_off_file_in_the_cache_is_fetched_again(

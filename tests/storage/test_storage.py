@@ -1,11 +1,16 @@
 """The bucket and the checkpoints in it, on a real server."""
 
+import json
+import random
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from pipeline.errors import StorageError
+from pipeline.errors import BusyError, StorageError
+from pipeline.storage import layout
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage, fetch_address
 
@@ -45,48 +50,179 @@ def test_the_last_checkpoint_comes_back(checkpoints: CheckpointStore):
     assert (found[0], found[1]["update"]) == (b"weights 12", 12)
 
 
+def objects_in(checkpoints: CheckpointStore, storage: Storage) -> dict[str, list[str]]:
+    """Returns the names of what a training has on S3, by folder."""
+    found: dict[str, list[str]] = {}
+    for key in storage.keys(checkpoints.instance.prefix):
+        folder, _, name = key[len(checkpoints.instance.prefix) :].rpartition("/")
+        found.setdefault(folder, []).append(name)
+    return found
+
+
 def test_two_checkpoints_are_kept(checkpoints: CheckpointStore, storage: Storage):
     for update in (3, 6, 12):
-        checkpoints.save(b"w", facts(update))
-    kept = [key.rsplit("/", 1)[1] for key in storage.keys(checkpoints._prefix)]
-    assert kept == [
-        "00000006.json",
-        "00000006.safetensors",
-        "00000012.json",
-        "00000012.safetensors",
-    ]
+        checkpoints.save(f"weights {update}".encode(), facts(update))
+    found = objects_in(checkpoints, storage)
+    assert found["manifests"] == ["000001-00000006.json", "000001-00000012.json"]
+    assert sorted(found["objects"]) == sorted(
+        layout.sha256(f"weights {update}".encode()) for update in (6, 12)
+    )
 
 
-def test_tensors_without_their_json_never_happened(checkpoints: CheckpointStore, storage: Storage):
+def test_equal_tensors_are_one_object_as_long_as_one_names_them(
+    checkpoints: CheckpointStore, storage: Storage
+):
+    for update in (3, 6, 12):
+        checkpoints.save(b"the same", facts(update))
+    assert len(objects_in(checkpoints, storage)["objects"]) == 1
+    assert checkpoints.latest() == (b"the same", {**facts(12), "attempt": 1})
+
+
+def test_tensors_without_a_manifest_never_happened_and_go(
+    checkpoints: CheckpointStore, storage: Storage
+):
     checkpoints.save(b"good", facts(3))
-    storage.put(checkpoints._tensors_key(6), b"killed in between")
-    found = checkpoints.latest()
-    assert found is not None
-    assert found[0] == b"good"
+    checkpoints.instance.put_object(b"killed in between")
+    assert checkpoints.latest() == (b"good", {**facts(3), "attempt": 1})
+    after = CheckpointStore(storage, checkpoints._key)
+    after.save(b"better", facts(6))
+    found = objects_in(checkpoints, storage)
+    assert sorted(found["objects"]) == sorted(map(layout.sha256, (b"good", b"better")))
 
 
+DAMAGES = {
+    "tensors": lambda store: store.instance.object_key(layout.sha256(b"newer")),
+    "manifest": lambda store: store.instance.manifest_key("000001-00000006"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
 @pytest.mark.parametrize("damage", [b"", b'{"upda', None])
-def test_a_damaged_checkpoint_is_passed_over(
-    checkpoints: CheckpointStore, storage: Storage, damage: bytes | None,
+def test_a_damaged_checkpoint_is_passed_over_and_told(
+    checkpoints: CheckpointStore, storage: Storage, what: str, damage: bytes | None,
     capfd: pytest.CaptureFixture[str],
 ):  # fmt: skip
     checkpoints.save(b"good", facts(3))
     checkpoints.save(b"newer", facts(6))
+    key = DAMAGES[what](checkpoints)
     if damage is None:
-        storage.put(checkpoints._tensors_key(6), b"baad!")
+        storage.delete(key)
     else:
-        storage.put(checkpoints._facts_key(6), damage)
+        storage.put(key, damage)
     found = checkpoints.latest()
     assert found is not None
     assert found[0] == b"good"
-    assert "going on from the checkpoint before" in capfd.readouterr().err
+    if not (what == "manifest" and damage is None):  # without its manifest it never happened
+        assert "going on from the checkpoint before" in capfd.readouterr().err
+
+
+def test_what_is_collected_is_what_was_judged_finished(
+    checkpoints: CheckpointStore, storage: Storage
+):
+    checkpoints.save(b"before", facts(6))
+    checkpoints.save(b"last", facts(9))
+    assert checkpoints.finished() == (b"last", {**facts(9), "attempt": 1})
+    storage.put(checkpoints.instance.object_key(layout.sha256(b"last")), b"lost")
+    assert checkpoints.finished() is None
+    found = checkpoints.latest()
+    assert found is not None
+    assert (found[0], found[1]["update"]) == (b"before", 6)
+
+
+def test_never_a_wrong_result_whatever_is_damaged(storage: Storage):
+    """200 flips, cuts and deletions: what comes back is whole and what it says, or nothing."""
+    moments = random.Random(5)
+    for number in range(200):
+        store = CheckpointStore(storage, f"damaged-{number}")
+        saved = {update: f"weights {update}".encode() * 50 for update in (3, 6, 9)}
+        for update, tensors in saved.items():
+            store.save(tensors, facts(update))
+        for _ in range(moments.choice((1, 1, 2))):
+            key = moments.choice(storage.keys(store.instance.prefix))
+            content = bytearray(storage.get(key) or b"?")
+            how = moments.choice(("flip", "cut", "delete"))
+            if how == "delete":
+                storage.delete(key)
+            else:
+                place = moments.randrange(len(content))
+                content[place] ^= 1 << moments.randrange(8)
+                storage.put(key, bytes(content[:place] if how == "cut" else content))
+        again = CheckpointStore(storage, f"damaged-{number}")
+        try:
+            finished, last = again.finished(), again.latest()
+        except StorageError as error:
+            assert "afresh" in str(error)
+            continue
+        for found in (finished, last):
+            assert found is None or found[0] == saved[found[1]["update"]]
+        assert finished is None or finished[1]["update"] == 9
 
 
 def test_damaged_tensors_are_refused_by_name(checkpoints: CheckpointStore, storage: Storage):
     checkpoints.save(b"good", facts(3))
-    storage.put(checkpoints._tensors_key(3), b"baad")
-    with pytest.raises(StorageError, match=r"00000003\.safetensors: sha256 .*, expected"):
+    digest = layout.sha256(b"good")
+    storage.put(checkpoints.instance.object_key(digest), b"baad")
+    with pytest.raises(StorageError, match=f"objects/{digest}: found sha256 .*, expected"):
         checkpoints.latest()
+
+
+def test_a_worker_that_was_cut_off_is_fenced(checkpoints: CheckpointStore, storage: Storage):
+    checkpoints.save(b"first", facts(3))
+    successor = CheckpointStore(storage, checkpoints._key)
+    successor.save(b"second", facts(3))
+    with pytest.raises(BusyError, match="attempt 2 at this training has begun elsewhere"):
+        checkpoints.save(b"still alive", facts(6))
+    found = successor.latest()
+    assert found is not None
+    assert (found[0], found[1]["attempt"]) == (b"second", 2)
+
+
+def test_of_many_who_begin_at_once_one_may_commit(storage: Storage):
+    stores = [CheckpointStore(storage, "claimed", instance=1) for _ in range(8)]
+
+    def claim(store: CheckpointStore) -> None:
+        store._attempt = store._claim()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(claim, stores))
+    committed = 0
+    for store in stores:
+        with suppress(BusyError):
+            store.save(b"w", facts(3))
+            committed += 1
+    assert committed == 1
+
+
+def test_another_instance_begins_with_nothing_and_deletes_nothing(
+    checkpoints: CheckpointStore, storage: Storage
+):
+    checkpoints.save(b"w", facts(9))
+    instances = layout.Instances(storage, layout.TRAININGS, checkpoints._key)
+    assert instances.current() == 1
+    assert instances.begin("a request") == instances.begin("a request") == 2
+    assert CheckpointStore(storage, checkpoints._key).latest() is None
+    checkpoints.save(b"of the first", facts(9))  # it still trains
+    assert CheckpointStore(storage, checkpoints._key).latest() is None
+    assert instances.begin("another") == 3
+    assert instances.numbers() == [1, 2, 3]
+
+
+def test_what_was_committed_before_there_were_instances_is_gone_on_from(
+    checkpoints: CheckpointStore, storage: Storage
+):
+    old = f"trainings/{checkpoints._key}/"
+    for update in (3, 6):
+        tensors = f"old {update}".encode()
+        storage.put(f"{old}{update:08d}.safetensors", tensors)
+        document = {**facts(update), "sha256": layout.sha256(tensors)}
+        storage.put(f"{old}{update:08d}.json", json.dumps(document).encode())
+    assert (checkpoints.facts() or {})["update"] == 6
+    storage.put(f"{old}00000006.safetensors", b"damaged")
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == b"old 3"
+    checkpoints.save(b"new", facts(9))
+    assert checkpoints.finished() == (b"new", {**facts(9), "attempt": 1})
 
 
 def test_clear_forgets(checkpoints: CheckpointStore):

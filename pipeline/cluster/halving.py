@@ -1,0 +1,174 @@
+"""A search for a learning-rate schedule by successive halving (Jamieson and Talwalkar, arXiv 1502.07943).
+
+All trials train to the first rung, the best of them to the next, and so on to the last update. A rung is
+judged when all of its trials have reached it, by their validation error there and nothing else; what is
+tried is a Sobol sequence. So the result is a function of space, seed, data and row, bit for bit: neither
+how many train at once matters, nor interruptions, nor the machine's speed, and more trials add to what was
+trained before.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline.errors import TrainingError
+from pipeline.params import SearchSpace, Tune, validate
+from pipeline.training.history import Record
+from pipeline.training.schedule import Schedule
+
+WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)
+Status = Literal["complete", "stopped", "diverged"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A schedule and how far it was trained; `diverged` says that it cannot be trained further."""
+
+    number: int
+    key: str
+    schedule: Schedule
+    history: tuple[Record, ...] = ()
+    diverged: bool = False
+
+    @property
+    def updates(self) -> int:
+        """The number of updates trained."""
+        return self.history[-1].update if self.history else 0
+
+    def at(self, update: int) -> Record | None:
+        """Returns the history's line of an update, or None where it was not reached."""
+        return next((record for record in self.history if record.update == update), None)
+
+    def rank(self, update: int) -> tuple[float, float, int]:
+        """Sorts the best at an update first: validation error, then its loss, then the number."""
+        if (record := self.at(update)) is None:
+            return math.inf, math.inf, self.number
+        return record.val_error_pct, record.val_loss, self.number
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a trial ended: at which rung, and how it stood there."""
+
+    trial: Trial
+    updates: int
+    status: Status
+    record: Record | None
+
+
+def rungs(tune: Tune) -> list[int]:
+    """Returns after how many updates trials are compared: multiples of the reports', and the last."""
+    found, updates = [], tune.grace_updates
+    while updates < tune.total_updates:
+        found.append(updates)
+        updates *= tune.reduction_factor
+    return [*found, tune.total_updates]
+
+
+def promoted(trials: Sequence[Trial], rung: int, tune: Tune) -> list[Trial]:
+    """Returns the trials that go on from a rung, best first: one of every `reduction_factor`."""
+    best = sorted(trials, key=lambda trial: trial.rank(rung))
+    count = max(1, len(trials) // tune.reduction_factor)
+    return [trial for trial in best[:count] if trial.at(rung)]
+
+
+def behind(trials: Sequence[Trial], tune: Tune) -> tuple[int, list[Trial]] | None:
+    """Returns the first rung that not all of its trials have reached, and those; None at the end."""
+    alive = list(trials)
+    for rung in rungs(tune):
+        late = [trial for trial in alive if not trial.diverged and trial.at(rung) is None]
+        if late:
+            return rung, late
+        alive = promoted(alive, rung, tune)
+    return None
+
+
+def placed(trials: Sequence[Trial], tune: Tune) -> list[Placed]:
+    """Returns all trials of a search that has ended, best first.
+
+    Raises TrainingError where all have diverged.
+    """
+    found: list[Placed] = []
+    alive = list(trials)
+    for rung in rungs(tune):
+        last = rung == tune.total_updates
+        go_on = [] if last else promoted(alive, rung, tune)
+        ended = [trial for trial in alive if trial not in go_on]
+        found = [
+            Placed(trial, rung if record else trial.updates, _status(record, last=last), record)
+            for trial in sorted(ended, key=lambda trial: trial.rank(rung))
+            for record in [trial.at(rung)]
+        ] + found
+        alive = go_on
+    if not found or found[0].status != "complete":
+        raise TrainingError(
+            f"tune: each of the {len(trials)} trials diverged: lower tune.<search>.space.base_lr in "
+            "params.yaml"
+        )
+    return found
+
+
+def _status(record: Record | None, *, last: bool) -> Status:
+    if record is None:
+        return "diverged"
+    return "complete" if last else "stopped"
+
+
+def planned_updates(tune: Tune) -> int:
+    """Returns how many updates a search trains, where no trial diverges."""
+    total, before, count = 0, 0, tune.trials
+    for rung in rungs(tune):
+        total += count * (rung - before)
+        before, count = rung, max(1, count // tune.reduction_factor)
+    return total
+
+
+def points(space: SearchSpace, seed: int, count: int) -> list[dict[str, Any]]:
+    """Returns the first points of a search: those of a scrambled Sobol sequence of five dimensions.
+
+    A point depends on the seed and its place in the sequence alone.
+    """
+    from scipy.stats import qmc  # half a second, which who only looks need not wait
+
+    sequence = qmc.Sobol(d=5, scramble=True, rng=seed)
+    filled = sequence.random_base2(
+        max(0, math.ceil(math.log2(count)))
+    )  # a power of two, as it wants
+    return [_point(space, [float(value) for value in unit]) for unit in filled[:count]]
+
+
+def _point(space: SearchSpace, unit: Sequence[float]) -> dict[str, Any]:
+    lr, shape, *fractions = unit
+    ranges = (space.warmup_fraction, space.first_drop_fraction, space.second_drop_fraction)
+    warmup, first, second = (
+        range_.low + share * (range_.high - range_.low)
+        for range_, share in zip(ranges, fractions, strict=True)
+    )
+    return {
+        "base_lr": space.base_lr.low * (space.base_lr.high / space.base_lr.low) ** lr,
+        "shape": space.shapes[min(int(shape * len(space.shapes)), len(space.shapes) - 1)],
+        "warmup_fraction": warmup,
+        "first_drop_fraction": first,
+        "second_drop_fraction": second,
+    }
+
+
+def schedule_of(point: dict[str, Any], total_updates: int) -> Schedule:
+    """Returns the schedule at a point of the search space."""
+    warmup = round(point["warmup_fraction"] * total_updates)
+    document: dict[str, Any] = {
+        "shape": point["shape"],
+        "base_lr": float(f"{point['base_lr']:.4g}"),
+        "total_updates": total_updates,
+        "warmup": None,
+    }
+    if warmup:
+        start = float(f"{point['base_lr'] * WARMUP_START_FRACTION:.4g}")
+        document["warmup"] = {"kind": "linear", "updates": warmup, "start_lr": start}
+    if point["shape"] == "step":
+        fractions = (point["first_drop_fraction"], point["second_drop_fraction"])
+        drops = {min(max(round(f * total_updates), 1), total_updates - 1) for f in fractions}
+        document["drops"] = sorted(drops)
+    schedule: Schedule = validate(Schedule, document, "trial")
+    return schedule

@@ -1,0 +1,164 @@
+"""Where everything lies on S3: `<project>/<kind>/<key>/<instance>/…`, the same for every kind.
+
+    <instance>/begun.json            who asked for this instance; the first one needs none
+    <instance>/manifests/<name>.json what is there: facts, and objects by their sha256; written last
+    <instance>/objects/<sha256>      the bytes
+    <instance>/attempts/<n>.json     who writes (checkpoints: only the last attempt may)
+
+What has no manifest never happened. A listing of manifests reads no object (some stores hash all bytes
+that they list). The project's id is a file of the repository, so that two studies on one bucket meet
+nowhere; to begin again makes the next instance and deletes nothing.
+"""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pipeline
+from pipeline.errors import ParamsError, StorageError
+from pipeline.storage.s3 import Storage
+
+TRAININGS, TRIALS, SEARCHES = "trainings", "trials", "searches"
+DATA_SETS, SHARDS, EVALUATIONS = "sets", "shards", "evaluations"
+BEGUN = "begun.json"
+PROJECT = Path(pipeline.__file__).with_name("project")
+
+
+@cache
+def project() -> str:
+    """Returns the project's id; raises ParamsError where its file is missing or holds something else."""
+    found = PROJECT.read_text().strip() if PROJECT.exists() else ""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,62}", found):
+        raise ParamsError(
+            f"{PROJECT.name} in pipeline/: found {found!r}, wanted an id of lower-case letters, digits "
+            "and hyphens: `make project` draws one, or `git checkout pipeline/project`"
+        )
+    return found
+
+
+def sha256(content: bytes) -> str:
+    """Returns the sha256 of bytes as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+class Instances:
+    """The instances of one key of a kind."""
+
+    def __init__(self, storage: Storage, kind: str, key: str) -> None:
+        self._storage, self.prefix = storage, f"{project()}/{kind}/{key}/"
+
+    def numbers(self) -> list[int]:
+        """Returns the instances that there are."""
+        found = self._storage.folders(self.prefix)
+        return sorted(int(name) for name in found if name.isdecimal())
+
+    def current(self) -> int:
+        """Returns the last instance; the first where none has begun."""
+        return max(self.numbers(), default=1)
+
+    def begin(self, request: str) -> int:
+        """Begins the next instance; the same request, made again, finds the one that it began."""
+        while True:
+            last = max(self.numbers(), default=0)
+            if last and self._request_of(last) == request:
+                return last
+            new = last + 1
+            content = {"request": request, "time": time.time()}
+            if self._storage.put_new(f"{self.prefix}{new}/{BEGUN}", json.dumps(content).encode()):
+                return new
+
+    def _request_of(self, number: int) -> str | None:
+        content = self._storage.get(f"{self.prefix}{number}/{BEGUN}")
+        if content is None:
+            return None
+        try:
+            return str(json.loads(content)["request"])
+        except (ValueError, KeyError):
+            return None
+
+    def forget(self) -> int:
+        """Deletes all instances, what says that something is there first; returns how many objects."""
+        names = self._storage.keys(self.prefix)
+        self._storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
+        return len(names)
+
+
+class Instance:
+    """What one instance has: manifests by their names, and the objects that they name."""
+
+    def __init__(self, storage: Storage, kind: str, key: str, number: int = 1) -> None:
+        self.storage, self.number = storage, number
+        self.prefix = f"{project()}/{kind}/{key}/{number}/"
+
+    def address(self, name: str) -> str:
+        """Returns what messages call an object below this instance."""
+        return f"s3://{self.storage.bucket}/{self.prefix}{name}"
+
+    def names(self) -> list[str]:
+        """Returns the names of the manifests, sorted."""
+        prefix = f"{self.prefix}manifests/"
+        found = self.storage.keys(prefix)
+        return [name[len(prefix) :].removesuffix(".json") for name in found]
+
+    def put_object(self, content: bytes) -> str:
+        """Stores bytes under their sha256, and returns it."""
+        digest = sha256(content)
+        self.storage.put(self.object_key(digest), content)
+        return digest
+
+    def put_manifest(self, name: str, facts: Mapping[str, Any], objects: Mapping[str, str]) -> None:
+        """Says that something is there: facts, and the sha256 of each object by its name in it."""
+        said = {"facts": facts, "objects": objects}
+        content = json.dumps({"manifest": said, "sha256": _sum_of(said)})
+        self.storage.put(self.manifest_key(name), content.encode())
+
+    def put(self, name: str, facts: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
+        """Stores objects, and then the manifest that names them."""
+        self.put_manifest(
+            name, facts, {what: self.put_object(content) for what, content in contents.items()}
+        )
+
+    def manifest(self, name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """Returns (facts, objects); None where there is none.
+
+        Raises StorageError where it is damaged.
+        """
+        content = self.storage.get(self.manifest_key(name))
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+            said = found["manifest"]
+            if _sum_of(said) == found["sha256"]:
+                return said["facts"], said["objects"]
+        except (ValueError, KeyError, TypeError):
+            pass
+        where = self.address(f"manifests/{name}.json")
+        raise StorageError(f"{where}: damaged: it is not what was written")
+
+    def object(self, digest: str) -> bytes:
+        """Returns an object's bytes; raises StorageError where they are not those of its name."""
+        content = self.storage.get(self.object_key(digest))
+        found = "nothing" if content is None else f"sha256 {sha256(content)}"
+        if content is None or sha256(content) != digest:
+            raise StorageError(
+                f"{self.address(f'objects/{digest}')}: found {found}, expected {digest}"
+            )
+        return content
+
+    def manifest_key(self, name: str) -> str:
+        """Returns a manifest's key."""
+        return f"{self.prefix}manifests/{name}.json"
+
+    def object_key(self, digest: str) -> str:
+        """Returns an object's key."""
+        return f"{self.prefix}objects/{digest}"
+
+
+def _sum_of(manifest: Any) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode())

@@ -1,0 +1,54 @@
+"""Stage `check`: the whole study is judged before any work, in two seconds; nothing else is done.
+
+Names, rows, every schedule's file and the precision of this device; rows against the prepared data where
+those are of this study (else `prepare` does so at its end). The output is always the same, so that it
+invalidates no one. Editors and CI run `python -m stages.check`.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline import params
+from pipeline.environment import CLUSTER
+from pipeline.files import write
+from pipeline.params import Study
+from pipeline.training.schedule import load_schedule
+from stages import fitting, stage
+
+
+def require_schedules(study: Study) -> None:
+    """Raises ParamsError where a row's schedule is missing or none; what a search finds comes later."""
+    rows: dict[str, list[str]] = {}
+    for name, row in study.models.items():
+        if row.tuned_by is None:
+            rows.setdefault(row.schedule, []).append(name)
+    params.together(
+        lambda file=file, names=names: load_schedule(
+            Path(file), wanted_by=f"models.{names[0]}.schedule{params.also_in(names)}"
+        )
+        for file, names in rows.items()
+    )
+
+
+def require_precisions(study: Study) -> None:
+    """Raises ResourceError where this machine trains, and has not the arithmetic of a row."""
+    if os.environ.get(CLUSTER):
+        return  # each node says so itself
+    for name, row in study.models.items():
+        if row.precision != "float32":
+            from pipeline.training.hardware import require  # torch
+
+            require(row.precision, f"models.{name}.precision")
+
+
+def main() -> None:
+    """Judges the study."""
+    study = params.load()
+    require_schedules(study)
+    require_precisions(study)
+    fitting.require_if_prepared(study)
+    write(Path("state/check"), "checked\n")
+
+
+if __name__ == "__main__":
+    stage.main(main)

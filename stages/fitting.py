@@ -1,0 +1,62 @@
+"""Whether data and study fit: the account of the data, and rows against what is prepared.
+
+Asked by `prepare`, and of the rows by `check` too.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import params
+from pipeline.data import account
+from pipeline.errors import ParamsError
+from pipeline.files import write_json
+from pipeline.params import Row, Study, canonical_sha256
+
+DIGEST, ACCOUNT = Path("data/digest.json"), Path("data/account.json")
+
+
+def recipe_of(study: Study) -> str:
+    """Returns what tells whether prepared data are of this study's section `data`."""
+    return canonical_sha256(study.data.model_dump(mode="json"))
+
+
+def require_if_prepared(study: Study) -> None:
+    """Raises ParamsError where a row does not fit the prepared data, if there are any of this study."""
+    try:
+        summary = json.loads(DIGEST.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    if summary.get("recipe") == recipe_of(study):
+        require(study, summary)
+
+
+def require(study: Study, summary: dict[str, Any]) -> None:
+    """Raises ParamsError with a line for each way in which rows do not fit the prepared data."""
+
+    def batch(names: list[str], row: Row) -> Callable[[], None]:
+        def judge() -> None:
+            count = summary["images"]["train"]
+            if row.global_batch_size > count:
+                raise ParamsError(
+                    f"params.yaml: models.{names[0]}.global_batch_size: "
+                    f"{row.global_batch_size:,} is larger than the training set of {count:,} images, and "
+                    f"a batch would have an image twice: lower it to {count:,} at the most"
+                    f"{params.also_in(names)}"
+                )
+
+        return judge
+
+    same: dict[int, list[str]] = {}
+    for name, row in study.models.items():
+        same.setdefault(row.global_batch_size, []).append(name)
+    params.together(batch(names, study.models[names[0]]) for names in same.values())
+
+
+def settle(study: Study, found: dict[str, Any]) -> None:
+    """Prints and writes the account of the data; raises DataError where it makes the study wrong."""
+    for line in account.said(found):
+        print(line, flush=True)
+    account.require_sound(found, study.data.duplicates_pct)
+    write_json(ACCOUNT, found)
