@@ -68,7 +68,7 @@ def prepared(archive: Path, folder: Path) -> tuple[Arrays, float]:
     """Returns the packed archive, and images a second of packing without Ray's start."""
     data = PhotosData(
         kind="photos", archive=archive.name, sha256="0" * 64, train_split="train", test_split="val",
-        val_images=500, split_seed=0, shorter_side_px=None, jpeg_quality=None, shard_mb=8,
+        val_images=500, split_seed=0, duplicates_pct=100, shorter_side_px=None, jpeg_quality=None, shard_mb=8,
         shuffle_shards=32, undecodable_images=0,
     )  # fmt: skip
     found = listing.of_folders(listing.in_tar(archive), data, archive.name)

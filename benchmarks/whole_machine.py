@@ -83,6 +83,9 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
         if commit is None:
             row["threads"] = 1
     document["tune"]["model"] = "resnet-20"
+    if commit is None:
+        document["tune"] = {"resnet-20": document["tune"]}
+        document["data"]["duplicates_pct"] = 1.0
     with (target / "params.yaml").open("w") as file:
         yaml.dump(document, file)
     for folder in ("runs", "scores", "tuned"):

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -33,11 +34,7 @@ from pipeline.errors import ParamsError
 
 PARAMS = Path("params.yaml")
 CIFAR10_SIZE_PX = 32
-UNION_TAGS = {  # pydantic puts them into a fault's place; they are not keys
-    "digits", "cifar10", "imagefolder", "photos", "cifar", "imagenet", "pad_crop", "scale_crop",
-    "random_resized_crop", "step", "cosine", "plateau", "linear", "constant", "until_error",
-}  # fmt: skip
-TUNED_SCHEDULE = "tuned/schedule.yaml"
+TUNED = "tuned"
 
 
 class Section(BaseModel):
@@ -74,7 +71,9 @@ def _row_name(value: str) -> str:
 def _schedule_file(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or path.suffix != ".yaml":
-        raise ValueError(f"wanted a .yaml file inside the study, such as {TUNED_SCHEDULE}")
+        raise ValueError("wanted a .yaml file inside the study, such as schedules/paper-cifar.yaml")
+    if path.parts[0] == TUNED and len(path.parts) != 2:
+        raise ValueError(f"wanted {TUNED}/<name of a search in tune>.yaml")
     return value
 
 
@@ -92,11 +91,14 @@ RowName = Annotated[str, AfterValidator(_row_name)]
 ScheduleFile = Annotated[str, AfterValidator(_schedule_file)]
 CifarDepth = Annotated[int, AfterValidator(_cifar_depth)]
 Shortcut = Literal["none", "A", "B", "C"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 # --- data ---------------------------------------------------------------------------------------
+# `duplicates_pct` of each kind: how many of the validation or test images, in percent, may be training images
+# too, by their content, before `prepare` stops.
 
 
 class DigitsData(Section):
@@ -111,6 +113,7 @@ class DigitsData(Section):
     test_images: PositiveInt
     val_images: PositiveInt
     split_seed: NonNegativeInt
+    duplicates_pct: Percent
 
 
 class Cifar10Data(Section):
@@ -121,6 +124,7 @@ class Cifar10Data(Section):
     sha256: Sha256
     val_images: PositiveInt
     split_seed: NonNegativeInt
+    duplicates_pct: Percent
 
 
 class _Folders(Section):
@@ -168,6 +172,7 @@ class ImageFolderData(_Folders):
     image_size_px: PositiveInt
     val_images: PositiveInt
     split_seed: NonNegativeInt
+    duplicates_pct: Percent
 
 
 class _Sharded(Section):
@@ -182,6 +187,7 @@ class _Sharded(Section):
 
     val_images: PositiveInt
     split_seed: NonNegativeInt
+    duplicates_pct: Percent
     shorter_side_px: PositiveInt | None
     jpeg_quality: Annotated[int, Field(ge=1, le=95)] | None
     shard_mb: Annotated[float, Field(gt=0, le=1000)]
@@ -421,6 +427,12 @@ class Row(Section):
         return None if isinstance(self.augmentation, PadCrop) else self.augmentation.crop_px
 
     @property
+    def tuned_by(self) -> str | None:
+        """The search that finds the row's schedule; None where it is a file of the study."""
+        folder, _, file = self.schedule.partition("/")
+        return file.removesuffix(".yaml") if folder == TUNED else None
+
+    @property
     def worker_bounds(self) -> tuple[int, int]:
         """The least and the largest number of workers."""
         if isinstance(self.workers, Elastic):
@@ -466,10 +478,12 @@ class SearchSpace(Section):
 
 
 class Tune(Section):
-    """The search for a schedule: Optuna's TPE proposes, ASHA stops; judged on val alone.
+    """A search for a schedule by successive halving, judged on val alone; it writes `tuned/<name>.yaml`.
 
-    `model` names the row whose network is searched. Trials that still run after `time_limit_s`
-    are stopped, so a search on a slow machine may see fewer of them.
+    `model` names the row whose network is searched. Of `trials` that train to `grace_updates`, one in
+    `reduction_factor` goes on to that many times the updates, and so on to `total_updates`. A search
+    that takes longer than `time_limit_s` (seconds) stops undecided and goes on the next time: neither
+    this nor the number of trials changes what a trial finds.
     """
 
     model: RowName
@@ -487,6 +501,11 @@ class Tune(Section):
         if self.grace_updates > self.total_updates:
             raise ValueError(
                 f"grace_updates {self.grace_updates} is above total_updates {self.total_updates}"
+            )
+        if self.grace_updates % self.report_every_updates:
+            raise ValueError(
+                f"grace_updates {self.grace_updates} is no multiple of report_every_updates "
+                f"{self.report_every_updates}: trials are compared at reports"
             )
         return self
 
@@ -539,7 +558,7 @@ class Study(Section):
 
     study: RowName
     data: Data
-    tune: Tune
+    tune: dict[RowName, Tune] = Field(min_length=1)
     models: dict[RowName, Row] = Field(min_length=1)
     ensemble: Ensemble
     evaluation: Evaluation
@@ -551,8 +570,15 @@ class Study(Section):
         for member in self.ensemble.members:
             if member not in self.models:
                 raise ValueError(f'ensemble.members: "{member}" is not a row, {wanted}')
-        if self.tune.model not in self.models:
-            raise ValueError(f'tune.model: "{self.tune.model}" is not a row, {wanted}')
+        for name, tune in self.tune.items():
+            if tune.model not in self.models:
+                raise ValueError(f'tune.{name}.model: "{tune.model}" is not a row, {wanted}')
+        for name, row in self.models.items():
+            if (search := row.tuned_by) is not None and search not in self.tune:
+                raise ValueError(
+                    f"models.{name}.schedule: {row.schedule} is what a search finds, and tune has no "
+                    f"search {search}; it has {', '.join(self.tune)}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -586,38 +612,103 @@ def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def read_yaml(path: Path) -> Any:
-    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is none."""
+def read_yaml(path: Path, wanted_by: str = "") -> Any:
+    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is none.
+
+    `wanted_by` is the key of params.yaml that names the file.
+    """
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if wanted_by:
+            there = sorted(str(found) for found in path.parent.glob("*.yaml"))
+            near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.3)
+            found = f"the folder has {', '.join(near or there[:8]) or 'no such file'}"
+            raise ParamsError(
+                f"params.yaml: {wanted_by}: {path} does not exist; {found}: correct the name or write it"
+            ) from None
         raise ParamsError(f"{path}: not found: run this in the study's folder") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not a YAML document: {error}") from None
 
 
 def validate(kind: Any, document: Any, where: str) -> Any:
-    """Returns `document` as `kind`; raises ParamsError with a line for each fault."""
+    """Returns `document` as `kind`; raises ParamsError with a line for each fault.
+
+    Rows that have the same fault share a line: where one YAML anchor is the cause, one is said.
+    """
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
-        raise ParamsError(
-            "\n".join(f"{where}: {_fault(fault)}" for fault in error.errors())
-        ) from None
+        found = [_fault(fault, document) for fault in error.errors()]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for key, message in found:
+        if key[:1] == ["models"] and len(key) > 1:
+            rest = key[1:]
+            rows.setdefault((".".join(rest[1:]), message), []).append(rest[0])
+        else:
+            rows.setdefault((".".join(key), message), [])
+    lines = []
+    for (inner, message), names in rows.items():
+        place = ".".join(part for part in (*(("models", names[0]) if names else ()), inner) if part)
+        message += also_in(names)
+        lines.append(f"{where}: {place}: {message}" if place else f"{where}: {message}")
+    raise ParamsError("\n".join(lines)) from None
 
 
-def _fault(fault: Any) -> str:
-    key = ".".join(
-        str(part)
-        for place, part in enumerate(fault["loc"])
-        if part not in UNION_TAGS or fault["loc"][:place] == ("models",)  # a row may be called so
-    )
+def also_in(names: Sequence[str]) -> str:
+    """Returns what a message about the first of some rows adds where others share its fault."""
+    return f" (and in {len(names) - 1} more rows)" if len(names) > 1 else ""
+
+
+def together(judged: Iterable[Callable[[], object]]) -> None:
+    """Calls each; raises ParamsError with the lines of all that raised it."""
+    faults = []
+    for judge in judged:
+        try:
+            judge()
+        except ParamsError as error:
+            faults.append(str(error))
+    if faults:
+        raise ParamsError("\n".join(faults))
+
+
+def _fault(fault: Any, document: Any) -> tuple[list[str], str]:
+    """Returns a fault's place in the document, as its keys, and what is wrong there.
+
+    What pydantic puts between them (the kind of a union that it tried) is in no document.
+    """
+    *inner, last = fault["loc"] or ("",)
+    key: list[str] = []
+    for part in inner:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            continue
+        key.append(str(part))
+    is_there = _has(document, last)
+    if is_there or fault["type"] == "missing":
+        key.append(str(last))
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing":
-        return f"{key}: missing; the document has no defaults: add it"
+        return key, "missing; the document has no defaults: add it"
+    if document is None and not key:
+        wanted = ", ".join(Study.model_fields)
+        return (
+            key,
+            f"empty, wanted the keys {wanted}: `make params STUDY=digits` puts a study there",
+        )
     found = fault["input"]
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
-    return f"{key}: {message}{shown}" if key else message
+    return key, f"{message}{shown}" if key else message
+
+
+def _has(document: Any, key: Any) -> bool:
+    try:
+        document[key]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
 
 
 def load(path: Path = PARAMS) -> Study:

@@ -65,8 +65,15 @@ def storage(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
 def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared digits at 8x8 pixels."""
     folder = tmp_path_factory.mktemp("digits")
-    data = DigitsData(kind="digits", image_size_px=8, test_images=300, val_images=200, split_seed=0)
-    prepared = arrays.prepare(data, shipped_digits())
+    data = DigitsData(
+        kind="digits",
+        image_size_px=8,
+        test_images=300,
+        val_images=200,
+        split_seed=0,
+        duplicates_pct=100,
+    )
+    prepared, _ = arrays.prepare(data, shipped_digits())
     arrays.save(prepared, folder / "arrays.safetensors", folder / "digest.json")
     return folder / "arrays.safetensors"
 
@@ -133,12 +140,14 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
             "network": {"family": "cifar", "block": "plain", "depth": 8, "shortcut": "none"},
         },
         "resnet-8": small,
-        "resnet-8-tuned": {**small, "schedule": "tuned/schedule.yaml"},
+        "resnet-8-tuned": {**small, "schedule": "tuned/resnet-8.yaml"},
     }
-    document["tune"] |= {
+    (tune,) = document["tune"].values()
+    small_search = {
         "model": "resnet-8", "trials": 2, "total_updates": 8, "grace_updates": 4,
         "report_every_updates": 4,
     }  # fmt: skip
+    document["tune"] = {"resnet-8": tune | small_search}
     document["ensemble"] = {"members": ["plain-8", "resnet-8"]}
     change(document)
     write_params(target, document)

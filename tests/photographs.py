@@ -61,7 +61,7 @@ def data(**changes: object) -> PhotosData:
     """Returns the section `data` of such a tar, changed as wanted."""
     document = {
         "kind": "photos", "archive": "photos.tar", "sha256": "0" * 64, "train_split": "train",
-        "test_split": "val", "val_images": 10, "split_seed": 0, "shorter_side_px": None,
+        "test_split": "val", "val_images": 10, "split_seed": 0, "duplicates_pct": 100, "shorter_side_px": None,
         "jpeg_quality": None, "shard_mb": 0.02, "shuffle_shards": 3, "undecodable_images": 0,
     }  # fmt: skip
     return PhotosData(**{**document, **changes})
@@ -76,7 +76,7 @@ class Files:
 
     def path(self, shard: Shard) -> Path:
         """Returns the shard's file."""
-        self.asked.append(shard.key)
+        self.asked.append(shard.sha256)
         return self.folder / shard.sha256
 
 
@@ -113,6 +113,6 @@ def small_study(document: dict, archive: str, sha256: str | None) -> None:
         "plain-18": {**row, "network": plain},
         "long": {**row, "schedule": "schedules/long.yaml", "report_every_updates": 5},
     }
-    document["tune"] |= {"model": "long", "trials": 1}
+    document["tune"]["resnet-8"] |= {"model": "long", "trials": 1}
     document["ensemble"] = {"members": ["plain-18", "long"]}
     document["evaluation"]["scales_px"] = [32, 48]

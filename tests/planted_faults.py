@@ -86,7 +86,7 @@ FAULTS = (
     # cluster
     F("a pair takes one place", "pipeline/cluster/plan.py",
       "free -= workers", "free -= 1", "tests/cluster"),
-    F("a drop may lie at the end", "pipeline/cluster/tune.py",
+    F("a drop may lie at the end", "pipeline/cluster/halving.py",
       "min(max(round(f * total_updates), 1), total_updates - 1)", "round(f * total_updates)",
       "tests/cluster"),
     F("a worker may span nodes", "pipeline/cluster/jobs.py",

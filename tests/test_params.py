@@ -32,7 +32,7 @@ def test_ready_made_studies_are_valid(path: Path):
     study = params.load(path)
     assert study.study == path.stem
     for row in study.models.values():
-        assert row.schedule == params.TUNED_SCHEDULE or load_schedule(REPO / row.schedule)
+        assert row.tuned_by or load_schedule(REPO / row.schedule)
 
 
 def test_the_default_study_is_digits():
@@ -44,7 +44,11 @@ def test_a_misspelt_key_is_answered_with_the_nearest():
     assert "params.yaml: models.plain-20" in message
     assert "momentun" in message
     message = fault("models", "plain-20", "optimizer", "momentun", value=0.9)
-    assert 'models.plain-20.optimizer: unknown key "momentun", wanted "momentum"' in message
+    wanted = 'models.plain-20.optimizer: unknown key "momentun", wanted "momentum"'
+    assert wanted in message
+    # one anchor of the YAML is the cause: one line says so
+    assert message.endswith("correct or remove it (and in 18 more rows)")
+    assert len(message.splitlines()) == 1
 
 
 def test_a_missing_key_has_no_default():
@@ -68,7 +72,18 @@ def test_an_ensemble_member_must_be_a_row():
 
 
 def test_the_searched_model_must_be_a_row():
-    assert 'tune.model: "resnet-99" is not a row' in fault("tune", "model", value="resnet-99")
+    said = fault("tune", "resnet-20", "model", value="resnet-99")
+    assert 'tune.resnet-20.model: "resnet-99" is not a row' in said
+
+
+def test_a_tuned_schedule_must_be_a_searchs():
+    said = fault("models", "resnet-20-tuned", "schedule", value="tuned/other.yaml")
+    assert "tune has no search other; it has resnet-20" in said
+
+
+def test_rungs_must_be_reports():
+    said = fault("tune", "resnet-20", "grace_updates", value=99)
+    assert "grace_updates 99 is no multiple of report_every_updates 50" in said
 
 
 @pytest.mark.parametrize("network, message", [

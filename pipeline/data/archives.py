@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
+from pipeline.data.choosing import require_utf8
 from pipeline.errors import DataError
 
+ZIP_UTF8 = 0x800  # the flag of a member whose name is UTF-8
 MAX_MEMBER_BYTES = 512 << 20  # CIFAR-10's largest member has 31 MB; a photograph far less
 
 
@@ -22,7 +24,9 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises DataError for a truncated or unknown archive and for a member with an unsafe name.
     """
     try:
-        if zipfile.is_zipfile(path):
+        with path.open("rb") as file:  # by its first bytes: a tar may end with a zip
+            is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
+        if is_zip:
             yield from _zip_members(path)
         else:
             yield from _tar_members(path)
@@ -39,7 +43,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path, "r:*") as tar:
-        for member in tar:
+        for place, member in enumerate(tar, start=1):
+            require_utf8(str(path), member.name, place)
             refuse_unsafe(path, member.name)
             refuse_link(path, member)
             if member.isdir():
@@ -52,12 +57,26 @@ def _tar_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            refuse_unsafe(path, member.filename)
+        for place, member in enumerate(archive.infolist(), start=1):
+            name = _zip_name(path, member, place)
+            refuse_unsafe(path, name)
             if member.is_dir():
                 continue
-            _refuse_huge(path, member.filename, member.file_size)
-            yield member.filename, archive.read(member)
+            _refuse_huge(path, name, member.file_size)
+            yield name, archive.read(member)
+
+
+def _zip_name(path: Path, member: zipfile.ZipInfo, place: int) -> str:
+    """Returns a member's name; some programs write UTF-8 without saying so."""
+    if member.flag_bits & ZIP_UTF8 or member.filename.isascii():
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        raise DataError(
+            f"{path}: member {place}: its name {member.filename!r} is not UTF-8: rename it, and pack the "
+            "archive again"
+        ) from None
 
 
 def refuse_unsafe(path: Path, name: str) -> None:

@@ -5,6 +5,7 @@ A small one is there whole, as uint8 arrays; of a large one it is the index of t
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 from torch import Tensor
 
-from pipeline.data import cifar, digits, imagefolder
+from pipeline.data import account, cifar, digits, imagefolder
 from pipeline.data.images import Images, Labelled
+from pipeline.data.pixels import is_flat
 from pipeline.data.shards import Photos, ShardFiles, shards_of
 from pipeline.errors import DataError
 from pipeline.files import write, write_json
@@ -48,6 +50,16 @@ class Split:
         )
         return Split(photos, self.labels[places], self.ids[places])
 
+    def share(self, rank: int, workers: int) -> "Split":
+        """Returns one of several workers' neighbouring images, or shards, of which it may have none."""
+        whole = self.images
+        count = len(whole.shards) if isinstance(whole, Photos) else len(self)
+        part = range(rank * count // workers, (rank + 1) * count // workers)
+        if isinstance(whole, Photos):
+            return self.of_shards(part)
+        some = slice(part.start, part.stop)
+        return Split(whole[some], self.labels[some], self.ids[some])
+
     def to(self, device: torch.device) -> "Split":
         """Returns the split with its tensors on `device`; photographs stay where they are."""
         images = self.images if isinstance(self.images, Photos) else self.images.to(device)
@@ -77,10 +89,11 @@ class Arrays:
         return self.mean.shape[-1]
 
 
-def prepare(data: Small, archive: Path) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of a small set's `archive`, split as `data` says: `<split>_<what>` and `mean`.
+def prepare(data: Small, archive: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Returns the arrays of a small set's `archive`, split as `data` says, and their account.
 
-    The split depends on the seed alone. CIFAR-10's is the paper's 45k/5k when 5,000 are asked for.
+    The arrays are `<split>_<what>` and `mean`. The split depends on the seed alone; CIFAR-10's is the
+    paper's 45k/5k when 5,000 are asked for. Raises DataError where a class has no training image left.
     """
     images = _read(data, archive)
     order = np.random.default_rng(data.split_seed).permutation(len(images.train.labels))
@@ -99,12 +112,32 @@ def prepare(data: Small, archive: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {
         f"{split}_{what}": array for split in SPLITS for what, array in parts[split].items()
     }
+    labels = {split: arrays[f"{split}_labels"] for split in SPLITS}
+    require_every_class(images.classes, labels["train"])
+    found = account.of(
+        classes=images.classes,
+        labels=labels,
+        contents={split: account.contents_of(arrays[f"{split}_images"]) for split in SPLITS},
+        left=images.left,
+        modes=images.modes,
+        flat=sum(is_flat(image) for split in SPLITS for image in arrays[f"{split}_images"]),
+    )
     # summed as integers, so that the mean is the same on every machine
     total = arrays["train_images"].sum(axis=0, dtype=np.int64)
     arrays["mean"] = (total / len(train_ids)).astype(np.float32)
     arrays["colour"] = _colours(arrays["train_images"])
     arrays["classes"] = np.frombuffer(json.dumps(images.classes).encode(), dtype=np.uint8)
-    return arrays
+    return arrays, found
+
+
+def require_every_class(classes: Sequence[str], train_labels: NDArray[np.int64]) -> None:
+    """Raises DataError where a class has no training image after val was cut."""
+    there = set(train_labels.tolist())
+    if lost := [name for number, name in enumerate(classes) if number not in there]:
+        raise DataError(
+            f"no training image of {', '.join(lost[:5])} is left after val was cut: lower "
+            "data.val_images of params.yaml, take another data.split_seed, or add images"
+        )
 
 
 def _colours(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -157,9 +190,7 @@ def content_digest(arrays: dict[str, NDArray[Any]]) -> str:
     return sha.hexdigest()
 
 
-def save(
-    arrays: dict[str, NDArray[Any]], path: Path, digest_path: Path, **more: dict[str, int]
-) -> None:
+def save(arrays: dict[str, NDArray[Any]], path: Path, digest_path: Path, **more: Any) -> None:
     """Writes the arrays and, beside them, their digest, counts, classes and `more` as JSON."""
     digest = content_digest(arrays)
     write(path, save_tensors(arrays, metadata={"digest": digest}))

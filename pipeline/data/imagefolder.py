@@ -2,20 +2,23 @@
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.data.archives import members
+from pipeline.data.choosing import HEAD_BYTES, Choice
 from pipeline.data.images import Images, Labelled
+from pipeline.data.pixels import to_rgb
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".gif", ".tif", ".tiff"}
 Image.MAX_IMAGE_PIXELS = 100_000_000
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
@@ -26,7 +29,11 @@ def read(path: Path, data: ImageFolderData) -> Images:
     The order is by split, class and file name, whatever the archive's. Raises DataError for an
     image that does not decode, fewer than two classes, or a class that one split lacks.
     """
-    named = sorted(_images(path, data), key=lambda entry: entry[:3])
+    choice = Choice(str(path), (data.train_split, data.test_split))
+    modes: Counter[str] = Counter()
+    found = dict(_images(path, choice, modes, data.image_size_px))  # of one name the last counts
+    choice.require_one_root()
+    named = sorted(found.values(), key=lambda entry: entry[:3])
     classes = tuple(sorted({label for _, label, _, _ in named}))
     if len(classes) < 2:
         raise DataError(
@@ -46,42 +53,44 @@ def read(path: Path, data: ImageFolderData) -> Images:
             np.stack([image for _, image in entries]),
             np.array([classes.index(label) for label, _ in entries], dtype=np.int64),
         )
-    return Images(classes, parts[data.train_split], parts[data.test_split])
+    return Images(
+        classes, parts[data.train_split], parts[data.test_split], choice.left, dict(modes)
+    )
 
 
-def _images(path: Path, data: ImageFolderData) -> Iterable[tuple[str, str, str, NDArray[np.uint8]]]:
-    """Yields (split, class, name, pixels); two threads decode, since Pillow leaves the lock."""
-    splits = {data.train_split, data.test_split}
-    elsewhere: list[str] = []
+def _images(
+    path: Path, choice: Choice, modes: Counter[str], size_px: int
+) -> Iterable[tuple[str, tuple[str, str, str, NDArray[np.uint8]]]]:
+    """Yields member and (split, class, name, pixels); two threads decode, since Pillow leaves the lock."""
 
-    def wanted() -> Iterable[tuple[str, str, str, bytes]]:
+    def wanted() -> Iterable[tuple[str, str, str, str, bytes]]:
         for name, content in members(path):
-            pure = PurePosixPath(name)
-            if pure.suffix.lower() not in EXTENSIONS or pure.name.startswith("._"):
-                continue
-            if len(pure.parts) < 3 or pure.parts[-3] not in splits:
-                elsewhere.append(name)
-                continue
-            yield pure.parts[-3], pure.parts[-2], pure.name, content
+            if taken := choice.take(name, partial(_head, content)):
+                yield name, *taken, content
 
-    def decoded(entry: tuple[str, str, str, bytes]) -> tuple[str, str, str, NDArray[np.uint8]]:
-        split, label, name, content = entry
-        return split, label, name, decode(content, data.image_size_px, f"{split}/{label}/{name}")
+    def decoded(
+        entry: tuple[str, str, str, str, bytes],
+    ) -> tuple[str, str, tuple[str, str, str, NDArray[np.uint8]]]:
+        member, split, label, name, content = entry
+        mode, pixels = decode(content, size_px, f"{split}/{label}/{name}")
+        return mode, member, (split, label, name, pixels)
 
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(decoded, wanted())
-    if elsewhere:
-        print(
-            f"{path}: {len(elsewhere):,} images lie elsewhere than <split>/<class>/ and are not "
-            f"read, such as {elsewhere[0]}"
-        )
+        for mode, member, image in pool.map(decoded, wanted()):
+            modes[mode] += 1
+            yield member, image
 
 
-def decode(content: bytes, size_px: int, name: str) -> NDArray[np.uint8]:
-    """Returns the image as uint8 RGB (size, size, 3), upright by its EXIF rotation."""
+def _head(content: bytes) -> bytes:
+    return content[:HEAD_BYTES]
+
+
+def decode(content: bytes, size_px: int, name: str) -> tuple[str, NDArray[np.uint8]]:
+    """Returns the file's pixel mode and uint8 RGB (size, size, 3), upright by its EXIF rotation."""
     try:
         with Image.open(io.BytesIO(content)) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            mode = image.mode
+            upright = to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:
         # on damaged files Pillow's decoders raise nearly anything
         raise DataError(
@@ -89,4 +98,4 @@ def decode(content: bytes, size_px: int, name: str) -> NDArray[np.uint8]:
         ) from error
     if upright.size != (size_px, size_px):
         upright = ImageOps.fit(upright, (size_px, size_px), Image.Resampling.BILINEAR)
-    return np.asarray(upright)
+    return mode, np.asarray(upright)

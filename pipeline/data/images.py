@@ -1,9 +1,11 @@
 """Labelled images as arrays, as the readers of all kinds of data sets return them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.data.choosing import Left
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,13 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set before its split: `test` is None where the source holds no test part."""
+    """A data set before its split: `test` is None where the source holds no test part.
+
+    `left` is what was not taken of the source, `modes` how many files had which pixel mode.
+    """
 
     classes: tuple[str, ...]
     train: Labelled
     test: Labelled | None
+    left: dict[str, Left] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)

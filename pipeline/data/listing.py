@@ -8,14 +8,15 @@ import io
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from scipy.io import loadmat
 
 from pipeline.data.archives import members, refuse_link, refuse_unsafe
-from pipeline.data.imagefolder import EXTENSIONS
+from pipeline.data.choosing import HEAD_BYTES, Choice, Left, require_utf8
 from pipeline.errors import DataError
 from pipeline.params import PhotosData
 
@@ -45,11 +46,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries of the training and of the test part, sorted, and their classes."""
+    """The entries of the training and of the test part, sorted, their classes, and what was left."""
 
     classes: tuple[str, ...]
     train: tuple[Entry, ...]
     test: tuple[Entry, ...]
+    left: dict[str, Left] = field(default_factory=dict)
 
 
 def of_folders(found: Iterable[tuple[str, str, int, int]], data: PhotosData, where: str) -> Listing:
@@ -57,26 +59,31 @@ def of_folders(found: Iterable[tuple[str, str, int, int]], data: PhotosData, whe
 
     Raises DataError for fewer than two classes, and for a class that one split lacks.
     """
-    parts: dict[str, list[Entry]] = {data.train_split: [], data.test_split: []}
-    elsewhere: list[str] = []
+    choice = Choice(where, (data.train_split, data.test_split))
+    entries: dict[str, Entry] = {}  # of several members of one name the last counts
     for name, container, offset, length in found:
-        pure = PurePosixPath(name)
-        if pure.suffix.lower() not in EXTENSIONS or pure.name.startswith("._"):
-            continue
-        if len(pure.parts) < 3 or pure.parts[-3] not in parts:
-            elsewhere.append(name)
-            continue
-        split, label = pure.parts[-3:-1]
-        parts[split].append(Entry(split, label, pure.name, container, offset, length))
-    if elsewhere:
-        print(
-            f"{where}: {len(elsewhere):,} images lie elsewhere than <split>/<class>/ and are not "
-            f"read, such as {elsewhere[0]}"
-        )
-    return _listing(parts[data.train_split], parts[data.test_split], where)
+        if taken := choice.take(name, partial(_head, container, offset)):
+            split, label, file = taken
+            entries[name] = Entry(split, label, file, container, offset, length)
+    choice.require_one_root()
+    train, test = (
+        [entry for entry in entries.values() if entry.split == split] for split in choice.splits
+    )
+    return _listing(train, test, where, choice.left)
 
 
-def _listing(train: list[Entry], test: list[Entry], where: str) -> Listing:
+def _head(container: str, offset: int) -> bytes:
+    """Returns a file's first bytes; of an object none: its suffix decides."""
+    if "://" in container:
+        return b""
+    with Path(container).open("rb") as file:
+        file.seek(offset)
+        return file.read(HEAD_BYTES)
+
+
+def _listing(
+    train: list[Entry], test: list[Entry], where: str, left: dict[str, Left] | None = None
+) -> Listing:
     classes = tuple(sorted({entry.label for entry in (*train, *test)}))
     if len(classes) < 2:
         raise DataError(
@@ -89,15 +96,18 @@ def _listing(train: list[Entry], test: list[Entry], where: str) -> Listing:
                 f"{where}: the {part} split has no image of {', '.join(lacking[:5])}, wanted every "
                 "class in each split: add images or remove the class"
             )
-    return Listing(classes, tuple(sorted(train)), tuple(sorted(test)))
+    return Listing(classes, tuple(sorted(train)), tuple(sorted(test)), left or {})
 
 
 def in_folder(root: Path) -> Iterator[tuple[str, str, int, int]]:
     """Yields (name, container, offset, length) of the files under a folder."""
+    count = 0
     for folder, _, names in os.walk(root, followlinks=True):
         for name in names:
+            count += 1
             path = Path(folder) / name
-            yield path.relative_to(root).as_posix(), str(path), 0, path.stat().st_size
+            inner = require_utf8(str(root), path.relative_to(root).as_posix(), count)
+            yield inner, str(path), 0, path.stat().st_size
 
 
 def in_tar(path: Path) -> Iterator[tuple[str, str, int, int]]:
@@ -112,7 +122,8 @@ def _in_tar(
     """Yields name, offset in the file and length of a tar's files, or of a tar's that is in it."""
     try:
         with tarfile.open(path, "r:", fileobj=part) as tar:
-            for member in tar:
+            for place, member in enumerate(tar, start=1):
+                require_utf8(str(path), member.name, place)
                 refuse_unsafe(path, member.name)
                 refuse_link(path, member)
                 if member.isfile():

@@ -15,15 +15,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pipeline.data import shards
+from pipeline.data import account, shards
+from pipeline.data.account import content_of
 from pipeline.data.arrays import SPLITS, principal_colours
+from pipeline.data.choosing import Left
 from pipeline.data.listing import Entry, Listing, Read
 from pipeline.data.photos import ODDITIES, THUMBNAIL_PX, examine
 from pipeline.data.shards import Shard
 from pipeline.errors import DataError
 from pipeline.params import Sharded, canonical_sha256
 
-VERSION = 1  # of what packing makes of the same entries
+UNDECODABLE = "images that do not decode"
+NOT_OF_SHARDS = {"undecodable_images", "shuffle_shards", "archive", "sha256", "duplicates_pct"}
+VERSION = 2  # of what packing makes of the same entries
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Packed:
     """A finished shard, and what must be known of its images to train without opening it.
 
     `sizes` int32 (N, 2), `pixel_sum` int64 (64, 64, 3) and `colour_products` int64 (3, 3) over the
-    thumbnails, `labels` and `ids` int64 (N,) of those that decoded, `oddities` with a count of each.
+    thumbnails, `labels` and `ids` int64 (N,) of those that decoded, `contents` uint64 (N,) a digest of
+    each one's file, `oddities` and `modes` with a count of each.
     """
 
     shard: Shard
@@ -68,13 +73,16 @@ class Packed:
     colour_products: NDArray[np.int64]
     labels: NDArray[np.int64]
     ids: NDArray[np.int64]
+    contents: NDArray[np.uint64]
     oddities: dict[str, int]
+    modes: dict[str, int]
     left_out: list[str]
 
     def tensors(self) -> bytes:
         """Returns it in the safetensors format."""
-        names = ("sizes", "pixel_sum", "colour_products", "labels", "ids")
-        facts = {"shard": asdict(self.shard), "oddities": self.oddities, "left_out": self.left_out}
+        names = ("sizes", "pixel_sum", "colour_products", "labels", "ids", "contents")
+        said = ("oddities", "modes", "left_out")
+        facts = {"shard": asdict(self.shard)} | {name: getattr(self, name) for name in said}
         content: bytes = save_tensors(
             {name: getattr(self, name) for name in names}, {"facts": json.dumps(facts)}
         )
@@ -139,29 +147,30 @@ def digest_of(pieces: Sequence[Piece]) -> str:
 
 def key_of(data: Sharded, source: str) -> str:
     """Returns the key under which the shards of a source lie: `source` identifies its bytes."""
-    recipe = data.model_dump(exclude={"undecodable_images", "shuffle_shards", "archive", "sha256"})
+    recipe = data.model_dump(exclude=NOT_OF_SHARDS)
     return canonical_sha256({"source": source, "recipe": recipe, "version": VERSION})[:24]
 
 
 def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Packed]:
-    """Returns a shard's bytes and its facts; images that do not decode are left out and named.
-
-    The bytes go to `<key>/<split>-<number>.arrow`.
-    """
+    """Returns a shard's bytes and its facts; images that do not decode are left out and named."""
     oddities: Counter[str] = Counter(dict.fromkeys(ODDITIES, 0))
-    kept, contents, sizes, left_out = [], [], [], []
+    modes: Counter[str] = Counter()
+    kept, contents, digests, sizes, left_out = [], [], [], [], []
     pixel_sum = np.zeros((THUMBNAIL_PX, THUMBNAIL_PX, 3), np.int64)
     colour_products = np.zeros((3, 3), np.int64)
     for place, entry in enumerate(piece.entries):
         name = f"{entry.split}/{entry.label}/{entry.name}"
         try:
-            photo = examine(read(entry), name, data.shorter_side_px, data.jpeg_quality)
+            content = read(entry)
+            photo = examine(content, name, data.shorter_side_px, data.jpeg_quality)
         except DataError as error:
             left_out.append(str(error))
             oddities["undecodable"] += 1
             continue
         kept.append(place)
         contents.append(photo.content)
+        digests.append(content_of(content))
+        modes[photo.mode] += 1
         sizes.append((photo.height, photo.width))
         thumbnail = photo.thumbnail.astype(np.int64)
         pixel_sum += thumbnail
@@ -170,7 +179,7 @@ def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Pack
     labels = [piece.labels[place] for place in kept]
     ids = [piece.ids[place] for place in kept]
     content = shards.encode(contents, labels, ids, [piece.entries[place].name for place in kept])
-    shard = Shard(f"{key}/{piece.name}.arrow", shards.sha256(content), len(content), len(kept))
+    shard = Shard(key, shards.sha256(content), len(content), len(kept))
     return content, Packed(
         shard,
         np.array(sizes, np.int32).reshape(-1, 2),
@@ -178,7 +187,9 @@ def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Pack
         colour_products,
         np.array(labels, dtype=np.int64),
         np.array(ids, dtype=np.int64),
+        np.array(digests, dtype=np.uint64),
         dict(oddities),
+        dict(modes),
         left_out,
     )
 
@@ -223,6 +234,33 @@ def index(
     arrays["classes"] = np.frombuffer(json.dumps(list(classes)).encode(), dtype=np.uint8)
     arrays["together"] = np.array([data.shuffle_shards], dtype=np.int64)
     return arrays
+
+
+def account_of(
+    listing: Listing, pieces: Sequence[Piece], packed: Sequence[Packed]
+) -> dict[str, Any]:
+    """Returns the account of a packed source."""
+
+    def of(split: str, name: str) -> NDArray[Any]:
+        parts = [part for piece, part in zip(pieces, packed, strict=True) if piece.split == split]
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    modes: Counter[str] = Counter()
+    for part in packed:
+        modes.update(part.modes)
+    odd = oddities(packed)
+    left = dict(listing.left)
+    if odd["undecodable"]:
+        first = next(line for part in packed for line in part.left_out)
+        left[UNDECODABLE] = Left(odd["undecodable"], first.partition(":")[0])
+    return account.of(
+        classes=listing.classes,
+        labels={split: of(split, "labels") for split in SPLITS},
+        contents={split: of(split, "contents") for split in SPLITS},
+        left=left,
+        modes=modes,
+        flat=odd["all_pixels_equal"],
+    )
 
 
 def oddities(packed: Sequence[Packed]) -> dict[str, int]:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from pipeline.data.pixels import is_flat, to_rgb
 from pipeline.errors import DataError
 
 THUMBNAIL_PX = 64  # the mean image's side: it is smooth
-ODDITIES = ("not_jpeg", "not_rgb", "rotated_by_exif", "undecodable")
+ODDITIES = ("not_jpeg", "not_rgb", "rotated_by_exif", "undecodable", "all_pixels_equal")
 Image.MAX_IMAGE_PIXELS = 100_000_000
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
@@ -25,7 +26,8 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 class Photo:
     """A photograph as a shard has it.
 
-    `thumbnail` uint8 (64, 64, 3) is its middle square; `oddities` name what is unusual.
+    `thumbnail` uint8 (64, 64, 3) is its middle square; `oddities` name what is unusual; `mode` is the
+    file's pixel mode.
     """
 
     content: bytes
@@ -33,6 +35,7 @@ class Photo:
     width: int
     thumbnail: NDArray[np.uint8]
     oddities: tuple[str, ...]
+    mode: str
 
 
 def opened(content: bytes) -> Image.Image:
@@ -48,11 +51,11 @@ def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int
     """
     try:
         with opened(content) as image:
-            oddities = _oddities(image)
+            oddities, mode = _oddities(image), image.mode
             smaller = shorter_side_px is not None and min(image.size) > shorter_side_px
             if smaller:
                 assert shorter_side_px is not None
-                pixels = image.convert("RGB")
+                pixels = to_rgb(image)
                 pixels = pixels.resize(
                     size_of(pixels.size, shorter_side_px), Image.Resampling.BILINEAR
                 )
@@ -64,7 +67,7 @@ def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int
             width, height = pixels.size
             # a JPEG is decoded at a fraction of its size: enough for a thumbnail, and much faster
             pixels.draft("RGB", (THUMBNAIL_PX, THUMBNAIL_PX))
-            thumbnail = _thumbnail(pixels.convert("RGB"))
+            thumbnail = _thumbnail(to_rgb(pixels))
     except MemoryError:
         raise
     except Exception as error:
@@ -73,7 +76,9 @@ def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int
             f"{name}: the image does not decode ({error}): replace or remove it, or let "
             "data.undecodable_images of params.yaml allow for it"
         ) from error
-    return Photo(content, height, width, thumbnail, oddities)
+    if is_flat(thumbnail):
+        oddities = (*oddities, "all_pixels_equal")
+    return Photo(content, height, width, thumbnail, oddities, mode)
 
 
 def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:
@@ -110,7 +115,7 @@ def cut(
     """
     top, left, height, width = box
     with opened(content) as image:
-        pixels = image if image.mode == "RGB" else image.convert("RGB")  # which copies
+        pixels = to_rgb(image)
         pixels = pixels.resize(
             (size[1], size[0]), Image.Resampling.BILINEAR,
             box=(left, top, min(left + width, image.width), min(top + height, image.height)),

@@ -29,7 +29,7 @@ ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Shard:
-    """A shard's key on S3, its sha256, size and number of images."""
+    """The key of the packing that it is of, and its sha256, size and number of images."""
 
     key: str
     sha256: str
@@ -69,6 +69,8 @@ class Photos:
 
     def places_in(self, shards: range) -> Tensor:
         """Returns the places of the images of neighbouring shards, int64 (n,)."""
+        if not shards:
+            return torch.arange(0)
         first = int(self._ends[shards[0]]) - self.shards[shards[0]].images
         return torch.arange(first, int(self._ends[shards[-1]]))
 

@@ -111,6 +111,8 @@ def answers(
     As many processes decode as `files` says; the next window's shards are fetched while
     this one's are used.
     """
+    if not numbers:
+        return
     loader = DataLoader(
         _Answers(photos, request),
         batch_size=None,
@@ -240,6 +242,8 @@ def inputs(
         assert crop_px is not None  # pipeline.params refuses it
         for crops in single(split, crop_px, device):
             yield less_mean(crops, mean)
+        return
+    if not len(split):  # a worker's share of very few
         return
     mean = mean.to(device)
     for images in torch.split(split.images.to(device), IN_MEMORY_BATCH):

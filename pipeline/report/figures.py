@@ -182,7 +182,7 @@ def views(rows: Sequence[Row], ensemble: dict[str, Any]) -> Figure:
 
 
 def search(trials: Sequence[dict[str, str]]) -> Figure:
-    """The trials of the search: validation error by base learning rate."""
+    """The trials of a search: validation error by base learning rate."""
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     axis = figure.subplots()
     shapes = sorted({trial["shape"] for trial in trials})
@@ -235,8 +235,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: st
                     fontsize=8,
                     color="white" if dark else INK,
                 )
-        axis.set_xticks(range(len(classes)), classes, rotation=90)
-        axis.set_yticks(range(len(classes)), classes)
+        axis.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)  # "$"
+        axis.set_yticks(range(len(classes)), classes, parse_math=False)
     axis.grid(visible=False)
     axis.set(title=title, xlabel="predicted", ylabel="true")
     return figure

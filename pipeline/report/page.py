@@ -18,12 +18,15 @@ def render(results: dict[str, Any]) -> str:
         (files("pipeline.report") / "page.html").read_text(encoding="utf-8")
     )
     matrix = results["ensemble"]["declared"]["test_confusion"]
-    pictures = {
+    pictures: dict[str, Any] = {
         "curves": figures.svg(figures.curves(results["rows"], results["groups"])),
         "errors": figures.svg(
             figures.test_errors(results["groups"], results["rows"], results["ensemble"])
         ),
-        "search": figures.svg(figures.search(results["search"]["trials"])),
+        "searches": {
+            search["name"]: figures.svg(figures.search(search["trials"]))
+            for search in results["searches"]
+        },
     }
     if matrix is not None:
         figure = figures.confusion(matrix, results["data"]["classes"], "declared ensemble, test")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paper
+from pipeline.data.account import said
 from pipeline.data.sources import CIFAR10_SHA256
 from pipeline.errors import DataError
 from pipeline.models import weights
@@ -32,10 +33,10 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
     """Returns the study's results as JSON-like values; raises DataError where a file is missing."""
     try:
         data = json.loads((root / "data/digest.json").read_text())
+        account = json.loads((root / "data/account.json").read_text())
         rows = [_row(study, name, root) for name in study.models]
         ensemble = json.loads((root / "ensemble/metrics.json").read_text())
-        with (root / "tuned/trials.csv").open() as file:
-            trials = list(csv.DictReader(file))
+        searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
     kind = study.data.kind
@@ -47,17 +48,24 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
             "archive": getattr(study.data, "archive", None),
             "official": _is_official(study),
             **data,
+            "account": account,
+            "said": said(account),
         },
         "chance_error_pct": chance,
         "rows": rows,
         "groups": grouped,
         "verdicts": verdicts(grouped, chance),
-        "search": {"model": study.tune.model, "trials": trials},
+        "searches": searches,
         "ensemble": ensemble,
         "scales_px": study.evaluation.scales_px,
         "paper_ensemble_top5_pct": paper.ENSEMBLE_TOP5_PCT,
         "plan": _plan(rows, root / PLAN),
     }
+
+
+def _search(name: str, model: str, root: Path) -> dict[str, Any]:
+    with (root / f"tuned/{name}.csv").open() as file:
+        return {"name": name, "model": model, "trials": list(csv.DictReader(file))}
 
 
 def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:

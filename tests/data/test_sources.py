@@ -56,7 +56,7 @@ def server() -> Iterator[str]:
 def folder_data(sha256: str = SHA256, archive: str = "a.tar") -> ImageFolderData:
     return ImageFolderData(
         kind="imagefolder", archive=archive, sha256=sha256, train_split="train", test_split="test",
-        image_size_px=8, val_images=1, split_seed=0,
+        image_size_px=8, val_images=1, split_seed=0, duplicates_pct=100,
     )  # fmt: skip
 
 
@@ -156,7 +156,14 @@ def test_an_earlier_archive_survives_a_failed_fetch(tmp_path: Path):
 
 
 def test_digits_need_no_network(tmp_path: Path):
-    data = DigitsData(kind="digits", image_size_px=8, test_images=1, val_images=1, split_seed=0)
+    data = DigitsData(
+        kind="digits",
+        image_size_px=8,
+        test_images=1,
+        val_images=1,
+        split_seed=0,
+        duplicates_pct=100,
+    )
     sources.fetch(data, tmp_path / "archive", (), tmp_path / "partial", no_s3, no_prefix)
     assert (tmp_path / "archive").stat().st_size > 10_000
 

@@ -1,0 +1,108 @@
+"""An account of a prepared set: what was taken by split and class, what was left and why, what is odd.
+
+Printed by `prepare`, kept in Git as `data/account.json` and shown on the page. What makes a study wrong
+stops it; the rest is said.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.choosing import Left
+from pipeline.errors import DataError
+
+FEW = 5  # training images of a class that is nearly empty
+MOST_CLASSES = 100  # of which each one's counts are told
+SHOWN = 5
+
+
+def of(
+    *,
+    classes: Sequence[str],
+    labels: Mapping[str, NDArray[np.int64]],
+    contents: Mapping[str, NDArray[np.uint64]],
+    left: Mapping[str, Left],
+    modes: Mapping[str, int],
+    flat: int,
+) -> dict[str, Any]:
+    """Returns the account; `contents` is a digest of each image's content (N,) by split."""
+    counts = {
+        split: np.bincount(some, minlength=len(classes)).tolist() for split, some in labels.items()
+    }
+    train, val, test = (contents[split] for split in ("train", "val", "test"))
+    few = [name for name, count in zip(classes, counts["train"], strict=True) if count < FEW]
+    return {
+        "images": {split: len(some) for split, some in labels.items()},
+        "by_class": {split: dict(zip(classes, some, strict=True)) for split, some in counts.items()}
+        if len(classes) <= MOST_CLASSES
+        else None,
+        "classes": len(classes),
+        "classes_with_few_training_images": few[:SHOWN],
+        "classes_with_few_training_images_count": len(few),
+        "left": {why: {"files": some.files, "example": some.example} for why, some in left.items()},
+        "modes": dict(modes),
+        "all_pixels_equal": flat,
+        "duplicates": {
+            "within_train": int(len(train) - len(np.unique(train))),
+            "within_test": int(len(test) - len(np.unique(test))),
+            "val_in_train": int(np.isin(val, train).sum()),
+            "test_in_train": int(np.isin(test, train).sum()),
+            "test_in_val": int(np.isin(test, val).sum()),
+        },
+    }
+
+
+def said(account: Mapping[str, Any]) -> list[str]:
+    """Returns the lines that a person should read; none where nothing is odd."""
+    lines = [
+        f"left: {some['files']:,} {why}, such as {some['example']}"
+        for why, some in account["left"].items()
+    ]
+    modes = {mode: count for mode, count in account["modes"].items() if mode != "RGB"}
+    if modes:
+        shown = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
+        lines.append(f"pixel modes other than RGB: {shown}")
+    if account["all_pixels_equal"]:
+        lines.append(f"{account['all_pixels_equal']:,} images have nothing but equal pixels")
+    names = {
+        "within_train": "training images have the content of another training image",
+        "within_test": "test images have the content of another test image",
+        "val_in_train": "validation images are training images too",
+        "test_in_train": "test images are training images too",
+        "test_in_val": "test images are validation images too",
+    }
+    lines += [
+        f"duplicates: {account['duplicates'][name]:,} {text}"
+        for name, text in names.items()
+        if account["duplicates"][name]
+    ]
+    if few := account["classes_with_few_training_images_count"]:
+        shown = ", ".join(account["classes_with_few_training_images"])
+        lines.append(f"{few} classes have fewer than {FEW} training images: {shown}")
+    return lines
+
+
+def require_sound(account: Mapping[str, Any], accepted_pct: float) -> None:
+    """Raises DataError where more of a split's images are training images than params.yaml accepts."""
+    for split in ("val", "test"):
+        count, both = account["images"][split], account["duplicates"][f"{split}_in_train"]
+        if both > accepted_pct / 100 * count:
+            raise DataError(
+                f"data: {both:,} of {count:,} {split} images are training images too, by their content: "
+                f"{100 * both / count:.1f} %, and data.duplicates_pct of params.yaml accepts "
+                f"{accepted_pct:g}: errors on {split} would say little; remove them from the source, or "
+                "accept them there if you know what they do"
+            )
+
+
+def contents_of(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Returns a digest of each image's pixels, uint64 (N,), of images uint8 (N, H, W, C)."""
+    return np.array([content_of(image.tobytes()) for image in images], dtype=np.uint64)
+
+
+def content_of(content: bytes) -> int:
+    """Returns 64 bits of the sha256 of bytes."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
