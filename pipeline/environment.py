@@ -9,6 +9,7 @@ RAY_ADDRESS; what belongs to one that is not chosen does not reach in.
 """
 
 import os
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -73,6 +74,11 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
         if name in NEVER or not _may_stay(name, environ):
             del environ[name]
     environ.update(ALWAYS)
+    # DVC's stages say `python`: that of this environment, also where DVC copies the study elsewhere
+    # (`dvc exp run --temp`), and whatever is active
+    environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]
+    )
     for name in ("no_proxy", "NO_PROXY"):  # the embedded services are never asked through a proxy
         known = [place for place in environ.get(name, "").split(",") if place]
         environ[name] = ",".join([*known, *(place for place in LOOPBACK if place not in known)])

@@ -86,7 +86,7 @@ def make_ready(there: "Cluster", digest: str, storage: Storage) -> None:
     DataSets(storage).upload(digest, ARRAYS)
 
 
-def training_of(study: Study, job: TrainJob, digest: str) -> "Work":
+def training_of(study: Study, job: TrainJob, digest: str, storage: Storage) -> "Work":
     """Returns the training of a row as a job: all that a driver must know is in its document."""
     from pipeline.cluster.jobs import Work
 
@@ -102,7 +102,8 @@ def training_of(study: Study, job: TrainJob, digest: str) -> "Work":
         "commit": commit(),
     }
     facts = {"kind": "training", "row": job.name, "study": study.study, "again": _again()}
-    return Work(job.key, job.name, facts, document)
+    checkpoints = checkpoints_of(job, storage)
+    return Work(job.key, job.name, facts, document, lambda: checkpoints.finished() is not None)
 
 
 def search_named(study: Study, name: str, digest: str, storage: Storage) -> "Search":
@@ -133,7 +134,7 @@ def search_of(study: Study, name: str, search: "Search", digest: str) -> "Work":
         "share": study.execution.share,
     }
     facts = {"kind": "search", "row": name, "study": study.study, "again": _again()}
-    return Work(search.key, f"search {name}", facts, document)
+    return Work(search.key, f"search {name}", facts, document, lambda: search.is_done)
 
 
 def train_row(study: Study, job: TrainJob, digest: str, storage: Storage) -> None:
@@ -146,7 +147,7 @@ def train_row(study: Study, job: TrainJob, digest: str, storage: Storage) -> Non
         return
     make_ready(there, digest, storage)
     there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
-    there.finish(training_of(study, job, digest))
+    there.finish(training_of(study, job, digest, storage))
 
 
 def run_search(study: Study, name: str, search: "Search", digest: str, storage: Storage) -> None:
@@ -309,7 +310,7 @@ def hand_over(
     for job in stale(study, digest, storage, rows):
         there.require_room(f"models.{job.name}", job.row.worker_bounds[0], study.execution.share)
         was_alive = any(other.key == job.key and other.is_alive for other in known)
-        found = there.ensure(training_of(study, job, digest), known)
+        found = there.ensure(training_of(study, job, digest, storage), known)
         submitted += not was_alive
         print(f"{job.name}: job {found.name}: {found.status}", flush=True)
     print(

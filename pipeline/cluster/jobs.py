@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -99,12 +99,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does: its key, the row (or the search) it is of, and the driver's document."""
+    """What a job does: its key, the row (or the search) it is of, and the driver's document.
+
+    `done` tells whether its result is on S3: a job may end between a look there and a look at the jobs.
+    """
 
     key: str
     title: str
     facts: dict[str, str]
     spec: dict[str, Any]
+    done: Callable[[], bool] = lambda: False
 
 
 class _Client(JobSubmissionClient):
@@ -264,6 +268,8 @@ class Cluster:
         ended_badly = last is not None and last.status in (JobStatus.FAILED, JobStatus.STOPPED)
         if last is not None and ended_badly and last.facts.get("by") == self._by:
             raise TrainingError(self._why(work, last))
+        if last is not None and last.status == JobStatus.SUCCEEDED and work.done():
+            return last
         return self._attempt(work, 1 + (last.attempt if last else 0))
 
     def _attempt(self, work: Work, attempt: int) -> Job:

@@ -15,7 +15,7 @@ from pipeline.data.choosing import Left
 from pipeline.errors import DataError
 
 FEW = 5  # training images of a class that is nearly empty
-MOST_CLASSES = 100  # of which each one's counts are told
+MOST_CLASSES = 100  # whose counts are told
 SHOWN = 5
 
 
@@ -36,9 +36,10 @@ def of(
     few = [name for name, count in zip(classes, counts["train"], strict=True) if count < FEW]
     return {
         "images": {split: len(some) for split, some in labels.items()},
-        "by_class": {split: dict(zip(classes, some, strict=True)) for split, some in counts.items()}
-        if len(classes) <= MOST_CLASSES
-        else None,
+        "by_class": [  # a list: `dvc metrics` and `dvc exp show` have no column for each
+            {"class": name, **{split: counts[split][number] for split in counts}}
+            for number, name in enumerate(classes[:MOST_CLASSES])
+        ],
         "classes": len(classes),
         "classes_with_few_training_images": few[:SHOWN],
         "classes_with_few_training_images_count": len(few),

@@ -156,7 +156,7 @@ def test_a_worker_killed_at_random_moments_ends_with_the_same_bits(
         killed_at = update_of(store)
     output = said_by(process)
     assert process.returncode == 0, output
-    assert output.count("going on from update") == kills
+    assert output.count("going on from ") == kills
     assert result_of(study, name) == wanted
 
 
@@ -331,7 +331,7 @@ def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: 
         output = said_by(process)
     assert process.returncode == 2, output
     assert len(known) == 4
-    assert "four: failed 4 times at update 0 without a checkpoint between" in output
+    assert "four: failed 4 times at 0 without anything done between" in output
     assert "127.0.0.1" in output[output.index("failed 4 times") :], output
 
 
@@ -382,7 +382,7 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
             child.kill()
         output = said_by(process)
     assert process.returncode == 0, output
-    assert "going on from update" in output
+    assert "going on from " in output
     facts = json.loads((study / "runs/four/model.json").read_text())
     assert facts["workers"] == 1
     assert facts["updates"] == 400
@@ -395,6 +395,8 @@ def test_photographs_are_packed_and_evaluated_by_the_nodes(
         storage.put(f"photographs/{name}", content)
     archive = f"s3://{storage.bucket}/photographs/"
     folder = copy_study(tmp_path / "study", lambda document: small_study(document, archive, None))
+    schedule = "shape: cosine\nbase_lr: 0.05\ntotal_updates: 8\nwarmup: null\n"
+    (folder / "schedules/long.yaml").write_text(schedule)
     there = {"RAY_ADDRESS": address, "STUDY_CACHE_DIR": str(tmp_path)}
     for target in ("prepare", "evaluate@plain-18"):
         done = run_in(folder, "dvc", "repro", target, **there)

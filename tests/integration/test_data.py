@@ -25,6 +25,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
 def use(study: Path, **data: object) -> None:
     document = read_params(study)
     document["data"] = data
+    for row in document["models"].values():
+        row["global_batch_size"] = 2  # of very few images
     write_params(study, document)
 
 

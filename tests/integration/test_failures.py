@@ -209,12 +209,12 @@ def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_t
     assert done.returncode == 0, done.stderr
     assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 160
     wanted = searched(study)
-    for at_once in (1, 3):  # each killed at every rung, and one moment more
+    for at_once, kills in ((1, (80,)), (3, (40, 120))):  # killed when one trial is as far
         forget_the_search(study, storage)
         with changed_params(study, lambda d, n=at_once: d["execution"].update(trials_at_once=n)):
-            for wait in (lambda u: max(u) >= 40, lambda u: max(u) >= 80, lambda u: max(u) >= 120):
+            for kill in kills:
                 process = start(study, *SEARCH)
-                wait_for(lambda wait=wait: wait(updates_of(study, storage).values()))
+                wait_for(lambda kill=kill: max(updates_of(study, storage).values()) >= kill)
                 process.kill()
                 process.wait()
             done = run_in(study, *SEARCH)
@@ -253,7 +253,7 @@ def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
 ):
     with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9)):
         process = start(study, *SEARCH)
-        wait_for(lambda: len(storage.keys(f"{project()}/{SEARCHES}/")) > 0)
+        wait_for(lambda: max(updates_of(study, storage).values(), default=0) > 0)
         process.send_signal(signal.SIGINT)
         output = said_by(process)
     assert process.returncode == 130, output

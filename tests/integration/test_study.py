@@ -243,6 +243,24 @@ def test_a_request_for_the_whole_study_afresh_is_met_once(study: Path):
         assert instance_of(study, "resnet-8") == before + 1
 
 
+def test_an_experiment_of_dvcs_runs_in_a_copy_of_the_study(study: Path):
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=study, check=True)
+    subprocess.run([*git, "commit", "-qm", "results"], cwd=study, check=True)
+    before = (study / "runs/plain-8/model.json").read_text()
+    done = run_in(
+        study, "dvc", "exp", "run", "--temp", "-n", "other-seed", "-S", "models.plain-8.seed=77",
+        "evaluate@plain-8", GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t@localhost",
+        GIT_COMMITTER_NAME="t", GIT_COMMITTER_EMAIL="t@localhost",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12/12 updates" in done.stdout
+    assert "tune@resnet-8" not in stages_run(done.stdout)
+    assert (study / "runs/plain-8/model.json").read_text() == before
+    applied = run_in(study, "dvc", "exp", "list", "--name-only")
+    assert "other-seed" in applied.stdout
+
+
 @pytest.mark.parametrize("name", ["resnet-99", "prepare", "tune@resnet-99", ""])
 def test_again_refuses_what_is_none(study: Path, name: str):
     done = run_in(study, "python", "-m", "stages.again", name)
