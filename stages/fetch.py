@@ -1,15 +1,29 @@
 """Stage `fetch`: the archive of the data set, checked -> data/archive."""
 
 import os
+import shlex
 from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
 from pipeline.data import sources
+from pipeline.errors import ParamsError
 from pipeline.params import canonical_sha256
 from stages import stage
 
 DOWNLOADS = Path(".downloads")
+
+
+def mirrors() -> list[str]:
+    """Returns the places of STUDY_MIRRORS: separated by spaces, in quotation marks one that has a space."""
+    text = os.environ.get("STUDY_MIRRORS", "")
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ParamsError(
+            f"STUDY_MIRRORS: found {text!r} ({error}), wanted places separated by spaces, one that has a "
+            "space itself in quotation marks"
+        ) from error
 
 
 def fetch_s3(address: str, path: Path) -> None:
@@ -34,7 +48,7 @@ def main() -> None:
     sources.fetch(
         study.data,
         Path("data/archive"),
-        mirrors=os.environ.get("STUDY_MIRRORS", "").split(),
+        mirrors=mirrors(),
         partial=DOWNLOADS,
         s3=fetch_s3,
         prefix=digest_of_prefix,

@@ -1,7 +1,6 @@
 """Of stage `prepare`: photographs -> shards on S3 and their index."""
 
 import json
-import os
 from pathlib import Path
 
 from infra.local import s3
@@ -15,19 +14,19 @@ from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
 from pipeline.storage.shards import LIMIT, ShardStore
 from stages import fitting, stage
-from stages.fetch import DOWNLOADS, fetch_s3
+from stages.fetch import DOWNLOADS, fetch_s3, mirrors
 
 PREPARED, DIGEST = Path("data/arrays.safetensors"), Path("data/digest.json")
 
 
 def listed(data: Sharded) -> tuple[Listing, str]:
     """Returns what images the source has, and what identifies its bytes."""
-    mirrors = os.environ.get("STUDY_MIRRORS", "").split()
+    places = mirrors()
     archives = sources.archives_of(data)
     kept = [
         place
         if (place := sources.kept(wanted, DOWNLOADS)).exists()  # else another machine fetched it
-        else sources.keep(wanted, mirrors, DOWNLOADS, fetch_s3)
+        else sources.keep(wanted, places, DOWNLOADS, fetch_s3)
         for wanted in archives
     ]
     if isinstance(data, ImageNetData):
@@ -39,7 +38,7 @@ def listed(data: Sharded) -> tuple[Listing, str]:
         s3.connect()
         found = listed_in_prefix(data)
     else:
-        folder = sources.folder_in(mirrors, data.archive)
+        folder = sources.folder_in(places, data.archive)
         found = listing.of_folders(listing.in_folder(folder.resolve()), data, data.archive)
     return found, canonical_sha256(json.loads(Path("data/archive").read_text()))
 

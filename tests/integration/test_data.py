@@ -50,7 +50,10 @@ def cifar(study: Path, folder: Path) -> Path:
 
 def test_an_archive_of_cifar_10s_layout_becomes_arrays(study: Path, tmp_path: Path):
     cifar(study, tmp_path)
-    done = run_in(study, "dvc", "repro", "prepare", STUDY_MIRRORS=f"/nowhere {tmp_path}")
+    spaced = tmp_path / "a place"
+    spaced.mkdir()
+    (tmp_path / "cifar-10-python.tar.gz").rename(spaced / "cifar-10-python.tar.gz")
+    done = run_in(study, "dvc", "repro", "prepare", STUDY_MIRRORS=f"/nowhere '{spaced}'")
     assert done.returncode == 0, done.stdout + done.stderr
     data = arrays.load(study / "data/arrays.safetensors")
     assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 8)

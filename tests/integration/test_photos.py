@@ -112,6 +112,17 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, 
     assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["check", "handover"]
 
 
+def test_again_on_photographs_packs_and_searches_nothing(study: Path, storage: Storage):
+    before, weights_before = shards_of(storage), result_of(study, "plain-18")
+    done = run_in(study, "python", "-m", "stages.again", "plain-18")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = re.findall(r"Running stage '([^']+)'", done.stdout)
+    assert ran == ["train@plain-18", "evaluate@plain-18"]
+    assert json.loads((study / "runs/plain-18/model.json").read_text())["instance"] == 2
+    assert shards_of(storage) == before
+    assert result_of(study, "plain-18") == weights_before
+
+
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, storage: Storage):
     undisturbed = result_of(study, "long")
     store = store_of(study, "long")

@@ -281,7 +281,8 @@ def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage
     assert pushed.returncode == 0, pushed.stderr
     subprocess.run(["git", "add", "-A"], cwd=study, check=True)
     subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "results"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "results",
+         "--allow-empty"],
         cwd=study, check=True,
     )  # fmt: skip
     clone = tmp_path / "clone"
