@@ -57,7 +57,7 @@ def _bring(
     """Trains some trials up to a rung."""
     left = deadline - time.monotonic()
     group = search.trained.worker_bounds[0] > 1
-    bundle = {"CPU": 0.0} if group else share  # a group's workers have shares of their own
+    bundle = {"memory": 1.0} if group else share  # a group's workers have shares of their own
     if left > 0:
         with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch, _keys_kept_here():
             results = ray_tune.Tuner(
