@@ -5,6 +5,7 @@ Nothing of the user's environment reaches in: it is taken out before anything of
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,6 +25,10 @@ os.environ["HOME"] = str(STATE / "home")  # ~/.aws, ~/.ray, ~/.config
 (STATE / "home").mkdir()
 USERS = dict(os.environ)  # the environment of a user's shell
 environment.settle()
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # `make test &`: whom a test starts would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

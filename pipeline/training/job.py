@@ -61,5 +61,5 @@ class TrainJob:
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} belongs to another training "
                 f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
-                "params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
+                f"params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
             )

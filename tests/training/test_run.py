@@ -261,7 +261,9 @@ def test_a_checkpoint_of_another_network_is_refused(digits_path: Path, row: Call
     checkpoints = Memory()
     finish(job(digits_path, row()), checkpoints)
     other = row(network={"family": "cifar", "block": "basic", "depth": 14, "shortcut": "A"})
-    with pytest.raises(CheckpointError, match=r"models\.net\.network\.depth is 14, .* has 8"):
+    with pytest.raises(
+        CheckpointError, match=r"models\.net\.network\.depth is 14, .* has 8.*make again RUN=net"
+    ):
         finish(job(digits_path, other), checkpoints)
 
 
