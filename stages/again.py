@@ -10,7 +10,7 @@ import uuid
 
 from infra.local import s3
 from pipeline import params
-from pipeline.data import packing, prepared
+from pipeline.data import prepared
 from pipeline.errors import ParamsError
 from pipeline.params import Sharded, Study
 from pipeline.storage.layout import SEARCHES, SHARDS, TRAININGS, Instances
@@ -29,7 +29,7 @@ def what_is(study: Study, name: str, storage: Storage) -> tuple[str, str, list[s
             )
         from stages import pack
 
-        return SHARDS, packing.key_of(study.data, pack.listed(study.data)[1]), [PREPARE]
+        return SHARDS, pack.key_of(study.data), [PREPARE]
     digest = prepared.look(where.ARRAYS).digest
     if name in study.models:
         job, _ = where.job_of(study, name, digest, storage)

@@ -4,7 +4,6 @@ Asked by `prepare`, and of the rows by `check` too.
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pipeline import params
 from pipeline.data import account
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
-from pipeline.params import Row, Study, canonical_sha256
+from pipeline.params import Study, canonical_sha256
 
 DIGEST, ACCOUNT = Path("data/digest.json"), Path("data/account.json")
 
@@ -33,25 +32,21 @@ def require_if_prepared(study: Study) -> None:
 
 
 def require(study: Study, summary: dict[str, Any]) -> None:
-    """Raises ParamsError with a line for each way in which rows do not fit the prepared data."""
-
-    def batch(names: list[str], row: Row) -> Callable[[], None]:
-        def judge() -> None:
-            count = summary["images"]["train"]
-            if row.global_batch_size > count:
-                raise ParamsError(
-                    f"params.yaml: models.{names[0]}.global_batch_size: "
-                    f"{row.global_batch_size:,} is larger than the training set of {count:,} images, and "
-                    f"a batch would have an image twice: lower it to {count:,} at the most"
-                    f"{params.also_in(names)}"
-                )
-
-        return judge
-
-    same: dict[int, list[str]] = {}
+    """Raises ParamsError with a line for each batch that is larger than the training set."""
+    count = summary["images"]["train"]
+    too_large: dict[int, list[str]] = {}
     for name, row in study.models.items():
-        same.setdefault(row.global_batch_size, []).append(name)
-    params.together(batch(names, study.models[names[0]]) for names in same.values())
+        if row.global_batch_size > count:
+            too_large.setdefault(row.global_batch_size, []).append(name)
+    if too_large:
+        raise ParamsError(
+            "\n".join(
+                f"params.yaml: models.{names[0]}.global_batch_size: {size:,} is larger than the training "
+                f"set of {count:,} images, and a batch would have an image twice: lower it to {count:,} "
+                f"at the most{params.also_in(names)}"
+                for size, names in too_large.items()
+            )
+        )
 
 
 def settle(study: Study, found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pipeline.data import prepared
 from pipeline.data.prepared import Prepared
 from pipeline.files import write
 from pipeline.params import Study
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
 from pipeline.training.job import TrainJob
 from stages import stage, where
@@ -33,7 +34,7 @@ def train_here(study: Study, data: Prepared, storage: Storage) -> None:
         @contextmanager
         def watch(job: TrainJob) -> Iterator[None]:
             with where.alone(job.key, f"the training of {job.name}"):
-                if where.checkpoints_of(job, storage).facts() is None:
+                if CheckpointStore.of(job, storage).facts() is None:
                     where.refuse_what_is_left_behind(job, data.digest, storage)
                 with follow(job):
                     yield

@@ -19,8 +19,14 @@ from stages.fetch import DOWNLOADS, fetch_s3, mirrors
 PREPARED, DIGEST = Path("data/arrays.safetensors"), Path("data/digest.json")
 
 
-def listed(data: Sharded) -> tuple[Listing, str]:
-    """Returns what images the source has, and what identifies its bytes."""
+def key_of(data: Sharded) -> str:
+    """Returns the key of a source's packing; `data/archive` says which bytes it has."""
+    source = canonical_sha256(json.loads(Path("data/archive").read_text()))
+    return packing.key_of(data, source)
+
+
+def listed(data: Sharded) -> Listing:
+    """Returns what images the source has."""
     places = mirrors()
     archives = sources.archives_of(data)
     kept = [
@@ -40,7 +46,7 @@ def listed(data: Sharded) -> tuple[Listing, str]:
     else:
         folder = sources.folder_in(places, data.archive)
         found = listing.of_folders(listing.in_folder(folder.resolve()), data, data.archive)
-    return found, canonical_sha256(json.loads(Path("data/archive").read_text()))
+    return found
 
 
 def packed_pieces(data: Sharded, key: str, pieces: list[packing.Piece]) -> list[packing.Packed]:
@@ -66,8 +72,8 @@ def pack(study: Study) -> str:
     """Packs photographs into shards and writes their index; returns what was prepared."""
     data = study.data
     assert isinstance(data, Sharded)
-    found, source = listed(data)
-    key, pieces = packing.key_of(data, source), packing.plan(data, found)
+    found, key = listed(data), key_of(data)
+    pieces = packing.plan(data, found)
     with exclusively(s3.state_dir() / "locks" / key, "packing this data set"):
         packed = packed_pieces(data, key, pieces)
     odd = packing.oddities(packed)

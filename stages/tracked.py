@@ -53,7 +53,7 @@ def followed(study: Study) -> Iterator[Callable[[TrainJob], Follower]]:
     with Publisher(publish) as publisher:
 
         def follow(job: TrainJob) -> Follower:
-            facts = CheckpointStore(storage, job.key, instance=job.instance).facts
+            facts = CheckpointStore.of(job, storage).facts
             offer = partial(publisher.offer, job.name)
             return Follower(job.name, job.schedule.total_updates, facts, offer)
 

@@ -12,6 +12,7 @@ from infra.local import s3
 from pipeline import params
 from pipeline.data import prepared
 from pipeline.errors import CheckpointError, ParamsError
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.training import result
 from pipeline.training.identity import CONTINUE
 from stages import stage, where
@@ -21,7 +22,7 @@ def main(name: str) -> None:
     """Trains the row `name`, or collects it."""
     study, data, storage = params.load(), prepared.look(where.ARRAYS), s3.connect()
     job, overridden = where.job_of(study, name, data.digest, storage)
-    checkpoints = where.checkpoints_of(job, storage)
+    checkpoints = CheckpointStore.of(job, storage)
     with where.alone(job.key, f"the training of {name}"):
         if facts := checkpoints.facts():
             job.check(facts, data.digest)

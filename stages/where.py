@@ -102,7 +102,7 @@ def training_of(study: Study, job: TrainJob, digest: str, storage: Storage) -> "
         "commit": commit(),
     }
     facts = {"kind": "training", "row": job.name, "study": study.study, "again": _again()}
-    checkpoints = checkpoints_of(job, storage)
+    checkpoints = CheckpointStore.of(job, storage)
     return Work(job.key, job.name, facts, document, lambda: checkpoints.finished() is not None)
 
 
@@ -199,11 +199,6 @@ def require_none_alive(there: "Cluster", key: str) -> None:
         )
 
 
-def checkpoints_of(job: TrainJob, storage: Storage) -> CheckpointStore:
-    """Returns the checkpoints of a training's instance."""
-    return CheckpointStore(storage, job.key, instance=job.instance)
-
-
 def refuse_what_is_left_behind(job: TrainJob, digest: str, storage: Storage) -> None:
     """Raises CheckpointError where this very training was begun here by other code, and is not done.
 
@@ -294,7 +289,7 @@ def stale(study: Study, digest: str, storage: Storage, rows: list[str]) -> list[
         job, overridden = job_of(study, name, digest, storage)
         if result.is_collected(Path("runs") / name, job):
             continue
-        facts = checkpoints_of(job, storage).facts()
+        facts = CheckpointStore.of(job, storage).facts()
         if result.is_finished(facts) or (overridden and facts is None):
             continue  # `train` collects it, or says what is wrong
         found.append(job)

@@ -131,7 +131,7 @@ def _may_go_on(place: Place, error: Exception) -> bool:
     """Counts a worker's death; tells whether the row is begun again, from its last checkpoint."""
     if isinstance(reason(error), StudyError):
         return False
-    now = update_of(CheckpointStore(Storage(), place.job.key, instance=place.job.instance))
+    now = update_of(CheckpointStore.of(place.job, Storage()))
     place.failures = 1 if now > place.update else place.failures + 1
     place.update = now
     if place.failures > MAX_FAILURES:

@@ -51,8 +51,12 @@ class Search:
         self.arrays = arrays.resolve() if arrays else None  # trials run in folders of their own
         self.digest = data_digest
         recipe = tune.model_dump(mode="json", exclude={"time_limit_s", "trials", "model"})
-        first = self._trial(0, halving.points(tune.space, tune.seed, 1)[0])
-        self.key = canonical_sha256({"tune": recipe, "first": first.key})[:KEY_LENGTH]
+        points = halving.points(tune.space, tune.seed, tune.trials)
+        trials = [self._trial(number, point) for number, point in enumerate(points)]
+        first = trials[0].key
+        self.key = canonical_sha256({"tune": recipe, "first": first})[:KEY_LENGTH]
+        # as if none had begun; of equal schedules the first alone
+        self.proposed = list({trial.key: trial for trial in reversed(trials)}.values())[::-1]
         self.instance = instance or Instances(storage, SEARCHES, self.key).current()
 
     @property
@@ -67,17 +71,11 @@ class Search:
         """Returns where a trial's checkpoints are."""
         return CheckpointStore(self.storage, trial.key, instance=self.instance, kind=TRIALS)
 
-    def proposed(self) -> list[Trial]:
-        """Returns the trials of the search as if none had begun; of equal schedules the first alone."""
-        points = halving.points(self.tune.space, self.tune.seed, self.tune.trials)
-        trials = (self._trial(number, point) for number, point in enumerate(points))
-        return list({trial.key: trial for trial in reversed(list(trials))}.values())[::-1]
-
     def trials(self) -> list[Trial]:
         """Returns the trials and what is known of them."""
         diverged = {name for name in self._there.names() if name.startswith(DIVERGED)}
         found = []
-        for trial in self.proposed():
+        for trial in self.proposed:
             facts = self.checkpoints(trial).facts()
             history = tuple(records_of(facts)) if facts else ()
             lost = f"{DIVERGED}{trial.number:05d}" in diverged
@@ -154,7 +152,7 @@ class Search:
 
     def note(self, *, done: bool) -> None:
         """Stores that the search has begun, or is done."""
-        trials = [trial.key for trial in self.proposed()]
+        trials = [trial.key for trial in self.proposed]
         self._there.put_manifest(ALL, {**self.document(), "trials": trials, "done": done}, {})
 
     def note_divergence(self, number: int, why: str) -> None:

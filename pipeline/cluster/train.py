@@ -90,12 +90,12 @@ def train_several_here(config: dict[str, Any]) -> None:
 
 def train_alone(spec: dict[str, Any], started: float) -> None:
     """Trains the row of a job's document in this process of a cluster, its only worker."""
-    train_one(config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
+    train_one(_config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
 
 
 def train_group(spec: dict[str, Any]) -> None:
     """Trains the row of a job's document with several workers of the cluster it has joined."""
-    config, share = config_there(spec, time.time()), spec["share"]
+    config, share = _config_there(spec, time.time()), spec["share"]
     low, high = config["job"].row.worker_bounds
     group = ScalingConfig(
         num_workers=high if low == high else (low, high),
@@ -107,7 +107,7 @@ def train_group(spec: dict[str, Any]) -> None:
     fit_group(config, group)
 
 
-def config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
+def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
     """Returns what a worker on a cluster must know."""
     row, schedule = validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job")
     job = TrainJob(
@@ -124,14 +124,10 @@ def fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
     job: TrainJob = config["job"]
     until_done(
         job.name,
-        lambda: update_of(_checkpoints(job, Storage(patience_s=config["patience_s"]))),
+        lambda: update_of(CheckpointStore.of(job, Storage(patience_s=config["patience_s"]))),
         lambda: _fit(config, group),
         (TrainingFailedError, RayActorError),
     )
-
-
-def _checkpoints(job: TrainJob, storage: Storage, **notes: str) -> CheckpointStore:
-    return CheckpointStore(storage, job.key, notes, instance=job.instance, kind=job.kind)
 
 
 def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
@@ -185,7 +181,7 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     run(
         job,
-        _checkpoints(job, storage, commit=config["commit"]),
+        CheckpointStore.of(job, storage, commit=config["commit"]),
         device=get_device(),
         files=ShardCache(storage, config["decoders"]),
         rank=context.get_world_rank(),

@@ -97,7 +97,7 @@ def _bring(
 
 def _train(search: Search, number: int, updates: int, share: dict[str, float]) -> None:
     """Trains one trial up to an update, in a process of Ray Tune's."""
-    trial = next(trial for trial in search.proposed() if trial.number == number)
+    trial = next(trial for trial in search.proposed if trial.number == number)
     data = None if search.arrays else search.digest
     job = TrainJob(
         f"trial {number}", trial.key, search.trained, trial.schedule,

@@ -12,7 +12,7 @@ import sys
 import uuid
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, Self
 
 from pipeline.errors import BusyError, StorageError
 from pipeline.storage.layout import TRAININGS, Instance, Instances, sha256
@@ -22,6 +22,22 @@ KEPT = 2
 TENSORS = "tensors"
 
 Checkpoint = tuple[bytes, dict[str, Any]]
+
+
+class Training(Protocol):
+    """What has checkpoints: `pipeline.training.job.TrainJob`."""
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+
+    @property
+    def instance(self) -> int:
+        """Which instance of it."""
+
+    @property
+    def kind(self) -> str:
+        """A kind of `pipeline.storage.layout`."""
 
 
 class CheckpointStore:
@@ -41,8 +57,14 @@ class CheckpointStore:
     ) -> None:
         self._storage, self._key, self._kind = storage, key, kind
         self._notes, self._number, self._attempt = notes or {}, instance, 0
+        self._named: dict[str, str | None] = {}  # what is there, once an attempt is this process's
         who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._who = json.dumps(who).encode()
+
+    @classmethod
+    def of(cls, training: Training, storage: Storage, **notes: str) -> Self:
+        """Returns the checkpoints of a training's instance, or of a trial's."""
+        return cls(storage, training.key, notes, instance=training.instance, kind=training.kind)
 
     @cached_property
     def instance(self) -> Instance:
@@ -105,7 +127,8 @@ class CheckpointStore:
         facts = {**facts, **self._notes, "attempt": self._attempt}
         name = f"{self._attempt:06d}-{facts['update']:08d}"
         self.instance.put_manifest(name, facts, {TENSORS: digest})
-        self._drop(self.instance.names()[:-KEPT])
+        self._named[name] = digest
+        self._drop_all_but_the_last()
 
     def clear(self) -> None:
         """Forgets the training, all of its instances."""
@@ -128,7 +151,8 @@ class CheckpointStore:
             number = self._attempts() + 1
             if self._storage.put_new(self._attempt_key(number), self._who):
                 break
-        named = self._objects_of(self.instance.names())
+        self._named = {name: self._object_of(name) for name in self.instance.names()}
+        named = set(self._named.values())
         prefix = f"{self.instance.prefix}objects/"
         left = [key for key in self._storage.keys(prefix) if key[len(prefix) :] not in named]
         self._storage.delete(*left)
@@ -146,22 +170,20 @@ class CheckpointStore:
                 f"makes attempt {self._attempt}: it stops, and stores nothing more"
             )
 
-    def _drop(self, names: list[str]) -> None:
+    def _drop_all_but_the_last(self) -> None:
         """Deletes checkpoints: the objects first, so that none is left that nothing names."""
-        if names:
-            kept = self._objects_of(self.instance.names()[-KEPT:])
-            for name in names:
-                gone = self._objects_of([name]) - kept
-                self._storage.delete(*(self.instance.object_key(digest) for digest in gone))
-                self._storage.delete(self.instance.manifest_key(name))
+        for name in sorted(self._named)[:-KEPT]:
+            digest = self._named.pop(name)
+            if digest and digest not in self._named.values():
+                self._storage.delete(self.instance.object_key(digest))
+            self._storage.delete(self.instance.manifest_key(name))
 
-    def _objects_of(self, names: list[str]) -> set[str]:
-        found: set[str] = set()
-        for name in names:
-            with suppress(StorageError):
-                if (manifest := self.instance.manifest(name)) is not None:
-                    found |= set(manifest[1].values())
-        return found
+    def _object_of(self, name: str) -> str | None:
+        """Returns the object that a manifest names; None for one that is damaged or gone."""
+        with suppress(StorageError):
+            if (manifest := self.instance.manifest(name)) is not None:
+                return manifest[1].get(TENSORS)
+        return None
 
     @cached_property
     def _before(self) -> "Before | None":
