@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor again project quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ again: install up ## train a row afresh, search or pack anew: make again RUN=<ro
 project: install ## draw a new project id, for a copy of this project that is another study
 	@python -m infra.project
 
+attest: install ## show that changed source computes what it did, so that results stay (BEGIN=1: begin anew)
+	@python -m infra.attest $(if $(BEGIN),--begin)
+
 forget: install ## forget a training or search that other code began: make forget RUN=<key>
 	@python -m stages.forget "$(RUN)"
 
@@ -84,6 +87,7 @@ check: install ## ruff, mypy, import rules
 	mypy
 	lint-imports
 	python -m infra.schema --check
+	python -m infra.attest --check
 
 quick: install ## units and static checks, no services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy

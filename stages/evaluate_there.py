@@ -11,7 +11,7 @@ from pipeline.errors import StorageError
 from pipeline.evaluation.tables import Table
 from pipeline.params import Row, canonical_sha256
 from pipeline.storage.evaluations import EvaluationStore
-from pipeline.training.identity import KEY_LENGTH, source_digest
+from pipeline.training.identity import KEY_LENGTH, computing
 from stages import where
 
 
@@ -30,7 +30,7 @@ def tables(
         "precision": row.precision,
         "threads": row.threads,
     }
-    source = source_digest("models", "data", "evaluation")
+    source = computing("pipeline.evaluation.parts")
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
     store = EvaluationStore(storage, key)
     if (found := _whole(store)) is None:

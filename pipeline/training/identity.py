@@ -1,31 +1,37 @@
 """The identity of a training: the same key resumes or collects, another starts afresh."""
 
-import hashlib
 import os
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-import pipeline
+from pipeline import attested, source
 from pipeline.errors import ParamsError
 from pipeline.params import Row, canonical_sha256
 from pipeline.training.schedule import Schedule
 
-SOURCES = ("models", "data", "training")  # what a training computes is determined by these
 CONTINUE = "STUDY_CONTINUE"
 KEY_LENGTH = 24
+TRAINING = "pipeline.training.run"
+# what stands in a key itself (the row, the data's digest), what a person reads, and who asks for a key
+NOT_COMPUTING = {
+    "pipeline.attested",
+    "pipeline.errors",
+    "pipeline.files",
+    "pipeline.params",
+    "pipeline.source",
+    "pipeline.training.identity",
+}
 
 
-def source_digest(*folders: str) -> str:
-    """Returns the sha256 of the source in folders of the library."""
-    root = Path(pipeline.__file__).parent
-    sha = hashlib.sha256()
-    for folder in folders:
-        for path in sorted((root / folder).rglob("*.py")):
-            if any(part.startswith(".") for part in path.relative_to(root).parts):
-                continue  # of an editor or a notebook: nothing imports it
-            sha.update(f"{path.relative_to(root).as_posix()}\n".encode())
-            sha.update(path.read_bytes())
-    return sha.hexdigest()
+def source_of(row: Row, schedule: Schedule) -> str:
+    """Returns the sha256 of the source that computes a training of a row, as it is."""
+    return computing(TRAINING)
+
+
+@cache
+def computing(*modules: str) -> str:
+    """Returns the sha256 of the source of some modules and of all of ours that they compute with."""
+    return source.digest(source.needed(*modules).keys() - NOT_COMPUTING)
 
 
 def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str, Any]:
@@ -40,14 +46,15 @@ def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str,
 def run_key(name: str, row: Row, schedule: Schedule, data_digest: str) -> tuple[str, bool]:
     """Returns the key of a row's training and whether the user overrode it.
 
-    The key is the sha256 over the row (its schedule by content), the data digest and the source of
-    models/, data/ and training/. The environment may say `STUDY_CONTINUE=<row>=<key>`, so that a
-    training goes on although a comment in that source changed; model.json and MLflow record it, and
-    a checkpoint of another row, schedule or data set is refused.
+    The key is the sha256 over the row (its schedule by content), the data digest and the source that
+    computes; of source that `make attest` found equal to older one, over the oldest. The environment may
+    say `STUDY_CONTINUE=<row>=<key>`, so that a training goes on over a change that is no equivalence;
+    model.json and MLflow record it, and a checkpoint of another row, schedule or data set is refused.
     """
     if override := dict(_overrides()).get(name):
         return override, True
-    identity = {**what_is_trained(row, schedule, data_digest), "source": source_digest(*SOURCES)}
+    computed_by = attested.oldest(source_of(row, schedule))
+    identity = {**what_is_trained(row, schedule, data_digest), "source": computed_by}
     return canonical_sha256(identity)[:KEY_LENGTH], False
 
 

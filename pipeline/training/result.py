@@ -82,6 +82,7 @@ def write_result(
             "workers": facts["workers"],
             "torch": facts["torch"],
             "hardware": facts["hardware"],
+            "source": facts.get("source"),
             "wall_seconds": wall_seconds,
             "train_seconds": seconds,
             "train_images_per_s": job.row.global_batch_size

@@ -23,7 +23,7 @@ from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
 from pipeline.training.hardware import hardware
 from pipeline.training.history import Record, records_of
-from pipeline.training.identity import what_is_trained
+from pipeline.training.identity import source_of, what_is_trained
 from pipeline.training.job import TrainJob
 from pipeline.training.loop import Step, Update, loss_and_wrong, train
 from pipeline.training.replicas import Replicas
@@ -165,6 +165,7 @@ def _facts(
         "time": now,
         "wall_seconds": wall_before + now - job.started,
         "hardware": hardware(),
+        "source": source_of(job.row, job.schedule),
         "name": job.name,
         "key": job.key,
         "update": state.update,

@@ -125,7 +125,7 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
     process.wait()
     source = study / "pipeline/training/loop.py"
     before = source.read_text()
-    source.write_text(f"{before}# other code\n")
+    source.write_text(f"{before}OTHER = 1\n")
     try:
         refused = run_in(study, "python", "-m", train, "again")
         assert refused.returncode == 2, refused.stdout

@@ -1,15 +1,20 @@
 """The run key."""
 
+import json
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import pipeline
+from pipeline import attested
 from pipeline.errors import ParamsError
 from pipeline.params import Row
 from pipeline.training import identity
 from pipeline.training.schedule import CosineSchedule
+from tests.conftest import REPO
 
 SCHEDULE = CosineSchedule(shape="cosine", base_lr=0.1, total_updates=10, warmup=None)
 
@@ -34,14 +39,52 @@ def test_the_name_of_the_schedules_file_does_not(row: Callable[..., Row]):
     assert key(row()) == key(row(schedule="schedules/other.yaml"))
 
 
-def test_the_source_does(row: Callable[..., Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = key(row())
-    for folder in identity.SOURCES:
-        (tmp_path / folder).mkdir()
-    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "__init__.py"))
-    changed = key(row())
-    (tmp_path / "training" / "loop.py").write_text("# a comment")
-    assert len({before, changed, key(row())}) == 3
+def computing_in(tree: Path) -> str:
+    code = "from pipeline.training import identity as i; print(i.computing(i.TRAINING))"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    shutil.copytree(REPO / "pipeline", tmp_path / "pipeline")
+    return tmp_path
+
+
+@pytest.mark.parametrize("file, counts", [
+    ("training/loop.py", True),
+    ("models/blocks.py", True),
+    ("data/resample.py", True),
+    ("params.py", False),
+    ("errors.py", False),
+    ("report/page.py", False),
+    ("storage/s3.py", False),
+    ("data/listing.py", False),
+])  # fmt: skip
+def test_the_source_that_computes_counts(tree: Path, file: str, counts: bool):
+    before, path = computing_in(tree), tree / "pipeline" / file
+    path.write_text(f"# a comment\n{path.read_text()}\n\n# another\n")
+    assert computing_in(tree) == before
+    path.write_text(f"{path.read_text()}\nANOTHER = 1\n")
+    assert (computing_in(tree) != before) == counts
+
+
+@pytest.mark.parametrize("name", [".ipynb_checkpoints/loop-checkpoint.py", ".#loop.py", "copy.py"])
+def test_what_nobody_imports_does_not(tree: Path, name: str):
+    before, left = computing_in(tree), tree / "pipeline/training" / name
+    left.parent.mkdir(exist_ok=True)
+    if name.startswith(".#"):
+        left.symlink_to("user@host.1234")  # as Emacs does: it points nowhere
+    else:
+        left.write_text("x = 1")
+    assert computing_in(tree) == before
+
+
+def test_an_attested_source_has_the_oldest_ones_keys(tmp_path: Path):
+    for name, equals in (("1", {"a": None}), ("2", {"b": "a", "x": "y"}), ("3", {"c": "b"})):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"equals": equals}))
+    assert [attested.oldest(s, tmp_path) for s in "abcd"] == ["a", "a", "a", "d"]
 
 
 def test_an_override_is_taken_and_told(row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch):
@@ -53,16 +96,3 @@ def test_a_malformed_override_is_refused(row: Callable[..., Row], monkeypatch: p
     monkeypatch.setenv(identity.CONTINUE, "net=abc")
     with pytest.raises(ParamsError, match="24 hexadecimal"):
         key(row())
-
-
-@pytest.mark.parametrize("name", [".ipynb_checkpoints/loop-checkpoint.py", ".#loop.py"])
-def test_what_editors_and_notebooks_leave_does_not(
-    row: Callable[..., Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-):
-    for folder in identity.SOURCES:
-        (tmp_path / folder).mkdir()
-    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "__init__.py"))
-    before, left = key(row()), tmp_path / "training" / name
-    left.parent.mkdir(exist_ok=True)
-    left.symlink_to("user@host.1234")  # as Emacs does: it points nowhere
-    assert key(row()) == before

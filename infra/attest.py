@@ -1,0 +1,267 @@
+"""`make attest`: does the present source compute what the last attested one computes, bit for bit?
+
+A golden set of tiny recipes is trained by both on this machine, the older one from Git. Where all are
+equal a file in pipeline/attested/ says so, and run keys go on from the older source; commit it with the
+change. Where one differs it is named, and every result is stale: that is right where a change was meant to
+change results (`make attest BEGIN=1` then begins anew from the present source).
+
+    python -m infra.attest [--begin | --check]
+"""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from pipeline import attested
+from pipeline.errors import ParamsError, StudyError
+from pipeline.files import write_json
+from pipeline.params import Row, canonical_sha256
+from pipeline.training.identity import source_of
+from pipeline.training.schedule import Schedule
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = "pipeline.training.golden"
+Recipe = dict[str, Any]
+SMALL = {"images": 96, "classes": 4, "size_px": 16, "sharded": False}
+ROW: dict[str, Any] = {
+    "network": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "A"},
+    "schedule": "golden.yaml",
+    "learning_rate_factor": 1.0,
+    "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
+    "label_smoothing": 0.0,
+    "augmentation": {"kind": "pad_crop", "pad_px": 2, "mirror": True},
+    "global_batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "activation_checkpointing": False,
+    "averaged_batch_norm_batches": 0,
+    "seed": 1,
+    "precision": "float32",
+    "threads": 1,
+    "workers": 1,
+    "report_every_updates": 4,
+}
+NETWORKS = {
+    "plain": {"family": "cifar", "block": "plain", "depth": 14, "shortcut": "none"},
+    "option A": ROW["network"],
+    "option B": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "B"},
+    "option C": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "C"},
+    "imagenet": {"family": "imagenet", "block": "basic", "depth": 18, "shortcut": "A"},
+    "imagenet plain": {"family": "imagenet", "block": "plain", "depth": 18, "shortcut": "none"},
+    "bottleneck": {"family": "imagenet", "block": "bottleneck", "depth": 50, "shortcut": "B"},
+}
+AUGMENTATIONS = {
+    "padded": ROW["augmentation"],
+    "scales": {
+        "kind": "scale_crop", "shorter_side_px": {"low": 18, "high": 24}, "crop_px": 16,
+        "mirror": True, "colour_sd": 0.1,
+    },
+    "areas": {
+        "kind": "random_resized_crop", "crop_px": 12, "area_fraction": {"low": 0.3, "high": 1.0},
+        "aspect_ratio": {"low": 0.75, "high": 1.33}, "mirror": True,
+    },
+}  # fmt: skip
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "steps": {"shape": "step", "base_lr": 0.05, "drops": [5, 9]},
+    "cosine": {"shape": "cosine", "base_lr": 0.05},
+    "plateaus": {
+        "shape": "plateau", "base_lr": 0.05, "max_drops": 2, "patience_reports": 1,
+        "min_gain_pct": 5.0,
+    },
+}  # fmt: skip
+WARM_UPS = {
+    "no warm-up": None,
+    "linear": {"kind": "linear", "updates": 5, "start_lr": 0.01},
+    "constant": {"kind": "constant", "updates": 5, "start_lr": 0.01},
+    "until an error": {"kind": "until_error", "train_error_pct": 70.0, "start_lr": 0.01},
+}
+
+
+def schedule(shape: str = "cosine", warm_up: str = "no warm-up", updates: int = 12) -> Recipe:
+    """Returns a schedule's document."""
+    return {**SCHEDULES[shape], "total_updates": updates, "warmup": WARM_UPS[warm_up]}
+
+
+def recipe(
+    *, data: Recipe = SMALL, plan: Recipe | None = None, stops: tuple[int, ...] = (), **row: Any
+) -> Recipe:
+    """Returns a recipe that differs from the ordinary one as is said."""
+    whole, plan = {**ROW, **row}, plan or schedule()
+    workers = whole["workers"]
+    return {"row": whole, "schedule": plan, "data": data, "workers": workers, "stops": list(stops)}
+
+
+def recipes() -> dict[str, Recipe]:
+    """Returns the golden set: each kind of everything at least once."""
+    sharded = {**SMALL, "sharded": True, "size_px": 24}
+    short = schedule(updates=4)
+    found = {name: recipe(network=network) for name, network in list(NETWORKS.items())[:4]}
+    found |= {
+        name: recipe(network=network, plan=short, report_every_updates=2)
+        for name, network in list(NETWORKS.items())[4:]
+    }
+    for name, augmentation in AUGMENTATIONS.items():
+        found[name] = recipe(augmentation=augmentation, seed=2)
+        if augmentation["kind"] != "pad_crop":
+            found[f"{name}, in shards"] = recipe(augmentation=augmentation, data=sharded)
+    found |= {shape: recipe(plan=schedule(shape)) for shape in SCHEDULES}
+    found |= {name: recipe(plan=schedule("cosine", name)) for name in WARM_UPS}
+    return found | {
+        "bfloat16": recipe(precision="bfloat16"),
+        "two threads": recipe(threads=2),
+        "smoothed labels": recipe(label_smoothing=0.1),
+        "accumulated gradients": recipe(gradient_accumulation_steps=2),
+        "checkpointed activations": recipe(activation_checkpointing=True),
+        "averaged statistics": recipe(averaged_batch_norm_batches=3),
+        "another batch": recipe(global_batch_size=24),
+        "no decay": recipe(optimizer={"momentum": 0.0, "weight_decay": 0.0}),
+        "half the rate": recipe(learning_rate_factor=0.5),
+        "resumed": recipe(stops=(4, 8), plan=schedule("plateaus")),
+        "resumed, in shards": recipe(
+            stops=(4,), augmentation=AUGMENTATIONS["scales"], data=sharded
+        ),
+        "two workers": recipe(workers=2, plan=schedule("plateaus"), averaged_batch_norm_batches=2),
+        "two workers, resumed": recipe(workers=2, stops=(8,)),
+    }
+
+
+def combinations() -> Iterator[Recipe]:
+    """Yields a row and a schedule of each combination of kinds, since each has its own source."""
+    for network, augmentation, shape in product(
+        NETWORKS.values(), AUGMENTATIONS.values(), SCHEDULES
+    ):
+        row = {**ROW, "network": network, "augmentation": augmentation}
+        yield {"row": row, "schedule": schedule(shape)}
+
+
+def asked(tree: Path, question: dict[str, Any], what: str) -> dict[str, Any]:
+    """Returns what the source in a folder answers."""
+    print(f"{what}:", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", GOLDEN], cwd=tree, input=json.dumps(question), text=True,
+        stdout=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise StudyError(f"{what}: {GOLDEN} ended with status {done.returncode}: see above")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def git(*words: str) -> bytes:
+    """Returns what Git says of this repository."""
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
+
+
+def last_attested() -> str:
+    """Returns the commit that last changed what is attested; raises ParamsError where there is none."""
+    folder = attested.FOLDER.relative_to(ROOT).as_posix()
+    if found := git("log", "-1", "--format=%H", "--", f"{folder}/*.json").decode().strip():
+        return found
+    raise ParamsError(f"{folder}: no attested source is committed: `make attest BEGIN=1` begins")
+
+
+def unpacked(commit: str, folder: Path) -> Path:
+    """Returns a folder with the source of a commit."""
+    with tarfile.open(fileobj=io.BytesIO(git("archive", commit, "pipeline"))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def differing(before: Recipe, now: Recipe) -> list[str]:
+    """Returns the recipes that do not end alike; what the older source cannot do is not among them."""
+    return [
+        f"{name}: {mine.get('error') or ' and '.join(what for what in mine if mine[what] != other[what])}"
+        for name, mine, other in ((name, now[name], other) for name, other in before.items())
+        if "error" not in other and mine != other
+    ]
+
+
+def note(equals: dict[str, str | None], more: dict[str, Any]) -> Path:
+    """Writes what was found, in a file named by the sources."""
+    path = attested.FOLDER / f"{canonical_sha256(sorted(equals))[:16]}.json"
+    python = sys.version.split()[0]
+    write_json(
+        path, {"equals": equals, **more, "python": python, "date": time.strftime("%Y-%m-%d")}
+    )
+    return path
+
+
+def sources_here() -> list[str]:
+    """Returns the digest of the present source for each combination of kinds."""
+    adapter: TypeAdapter[Schedule] = TypeAdapter(Schedule)
+    return [
+        source_of(Row(**entry["row"]), adapter.validate_python(entry["schedule"]))
+        for entry in combinations()
+    ]
+
+
+def begin() -> None:
+    """Begins a chain with the present source."""
+    path = note(dict.fromkeys(sources_here()), {"against": None})
+    print(f"{path.relative_to(ROOT)}: later source is compared with the present one: commit it")
+
+
+def attest(golden: dict[str, Recipe]) -> None:
+    """Compares the present source with the last attested one, by what golden recipes end with."""
+    commit = last_attested()
+    sources = {"recipes": {}, "sources": list(combinations())}
+    with tempfile.TemporaryDirectory(prefix="study-attest-") as name:
+        older = unpacked(commit, Path(name))
+        was = asked(older, sources, f"the source of {commit[:12]}")["sources"]
+        if unknown := set(filter(None, was)) - attested.equals().keys():
+            raise StudyError(
+                f"{commit[:12]}: its source ({min(unknown)[:12]}) is not what was attested there: attest "
+                "each change before it is committed, and a merge anew"
+            )
+        equals = {
+            mine: other for mine, other in zip(sources_here(), was, strict=True) if mine != other
+        }
+        if not equals:
+            print(f"the source is that of {commit[:12]}: nothing to attest")
+            return
+        question = {"recipes": golden, "sources": []}
+        before = asked(older, question, f"the source of {commit[:12]}")
+        now = asked(ROOT, question, "the present source")
+    if differ := differing(before["results"], now["results"]):
+        raise StudyError(
+            f"not equal to {commit[:12]} in {len(differ)} of {len(now['results'])} recipes:\n  "
+            + "\n  ".join(differ)
+            + "\nevery result is stale; where that is meant, `make attest BEGIN=1`"
+        )
+    compared = [name for name, one in before["results"].items() if "error" not in one]
+    more = {name: now[name] for name in ("device", "hardware", "torch")}
+    more |= {"against": commit, "compared": compared}
+    path = note(equals, more)
+    print(
+        f"{len(compared)} recipes end with the bits of {commit[:12]}: commit {path.relative_to(ROOT)}"
+    )
+
+
+def require_attested() -> None:
+    """Raises StudyError where the present source was not attested."""
+    if set(sources_here()) - attested.equals().keys():
+        raise StudyError(
+            "the source that computes a training is not attested: run `make attest`, and commit what it "
+            "writes"
+        )
+
+
+if __name__ == "__main__":
+    try:
+        if "--check" in sys.argv:
+            require_attested()
+        elif "--begin" in sys.argv:
+            begin()
+        else:
+            attest(recipes())
+    except StudyError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,127 @@
+"""Which of our files a module needs, and their digest, which comments and formatting do not change.
+
+A digest is over the syntax tree: comments, docstrings, quotes, line breaks and parentheses that mean
+nothing are not in it, and it is the same on every Python that we support (`ast.dump` and `ast.unparse`
+are not). What a file imports counts, whether Git tracks it or not; what nobody imports does not.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator, Set
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def needed(
+    *modules: str, root: Path = ROOT, packages: Set[str] = frozenset({"pipeline"})
+) -> dict[str, Path]:
+    """Returns the modules of `packages` that some modules import, directly or not, and their files.
+
+    Imports within functions count; those for types alone (`if TYPE_CHECKING`) do not.
+    """
+    found: dict[str, Path] = {}
+    todo = list(modules)
+    while todo:
+        module = todo.pop()
+        if module in found or module.split(".")[0] not in packages:
+            continue
+        path = file_of(module, root)
+        if path is None:  # a name in a module, or a folder without an __init__
+            continue
+        found[module] = path
+        todo += [module.rpartition(".")[0], *_read(path, path.stat().st_mtime_ns)[0]]
+    return found
+
+
+def file_of(module: str, root: Path = ROOT) -> Path | None:
+    """Returns the file of a module or package; None where there is none."""
+    path = root.joinpath(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def digest(modules: Iterable[str], root: Path = ROOT) -> str:
+    """Returns the sha256 of the source of some modules, each by its name, in whatever order."""
+    sha = hashlib.sha256()
+    for module in sorted(set(modules)):
+        path = file_of(module, root)
+        assert path is not None, module
+        sha.update(f"{module} {_read(path, path.stat().st_mtime_ns)[1]}\n".encode())
+    return sha.hexdigest()
+
+
+@cache
+def _read(path: Path, changed_ns: int) -> tuple[tuple[str, ...], str]:
+    """Returns what a file imports, and the digest of its tree."""
+    tree = ast.parse(path.read_bytes())
+    return tuple(sorted(_imports(tree))), tree_digest(tree)
+
+
+def _imports(node: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(child, ast.Import):
+            found |= {alias.name for alias in child.names}
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            found |= {child.module, *(f"{child.module}.{alias.name}" for alias in child.names)}
+        found |= _imports(child)
+    return found
+
+
+def tree_digest(tree: ast.AST) -> str:
+    """Returns the sha256 of a syntax tree without its docstrings."""
+    return hashlib.sha256("\n".join(_words(tree)).encode()).hexdigest()
+
+
+def _words(value: object) -> Iterator[str]:
+    """Yields a tree in words: types, the fields that are not empty, constants.
+
+    Empty fields are left out, since other versions of Python have others.
+    """
+    if isinstance(value, ast.JoinedStr):
+        value = _joined(value)
+    if isinstance(value, ast.AST):
+        yield f"({type(value).__name__}"
+        for name, field in ast.iter_fields(value):
+            if field is None or field == [] or name in ("ctx", "kind", "type_comment"):
+                continue
+            yield name
+            yield from _words(field)
+        yield ")"
+    elif isinstance(value, list):
+        yield "["
+        for item in value:
+            if not _is_text_alone(item):
+                yield from _words(item)
+        yield "]"
+    else:
+        yield f"{type(value).__name__} {value!a}"
+
+
+def _is_text_alone(node: object) -> bool:
+    """Tells whether a statement is a text and no more: a docstring, or a comment in its place."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _joined(text: ast.JoinedStr) -> ast.JoinedStr:
+    """Returns an f-string whose constant parts are joined, as not every version of Python does it."""
+    parts: list[ast.expr] = []
+    for part in text.values:
+        if isinstance(part, ast.Constant):
+            if not part.value:
+                continue
+            if parts and isinstance(before := parts[-1], ast.Constant):
+                parts[-1] = ast.Constant(str(before.value) + str(part.value))
+                continue
+        parts.append(part)
+    return ast.JoinedStr(parts)

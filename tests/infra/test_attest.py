@@ -1,0 +1,131 @@
+"""`make attest`: what computes the same is told from what does not, by training with both."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from infra import attest
+from pipeline.params import (
+    Augmentation,
+    CifarNetwork,
+    ImageNetNetwork,
+    Network,
+    Precision,
+    Shortcut,
+)
+from pipeline.training.schedule import Schedule, WarmUp
+from tests.conftest import REPO
+
+
+def kinds(union: object, field: str) -> set[str]:
+    """Returns the names of the kinds of a union."""
+    members = get_args(get_args(union)[0])
+    return {get_args(member.model_fields[field].annotation)[0] for member in members}
+
+
+def test_the_golden_set_has_every_kind():
+    rows = [recipe["row"] for recipe in attest.recipes().values()]
+    plans = [recipe["schedule"] for recipe in attest.recipes().values()]
+    networks = [row["network"] for row in rows]
+    assert {n["family"] for n in networks} == kinds(Network, "family")
+    assert {row["augmentation"]["kind"] for row in rows} == kinds(Augmentation, "kind")
+    assert {plan["shape"] for plan in plans} == kinds(Schedule, "shape")
+    warm_ups = {plan["warmup"]["kind"] for plan in plans if plan["warmup"]}
+    assert warm_ups == kinds(WarmUp, "kind")
+    blocks = {
+        block
+        for network in (CifarNetwork, ImageNetNetwork)
+        for block in get_args(network.model_fields["block"].annotation)
+    }
+    assert {n["block"] for n in networks} == blocks
+    assert {n["shortcut"] for n in networks} == set(get_args(Shortcut))
+    # tf32 is a GPU's
+    assert {row["precision"] for row in rows} == set(get_args(Precision)) - {"tf32"}
+    assert {row["workers"] for row in rows} == {1, 2}
+    for name in attest.ROW:  # every key of a row has another value somewhere
+        if name != "schedule":
+            assert len({json.dumps(row[name]) for row in rows}) > 1, name
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository with the source, its attested ones a chain of their own."""
+    for folder in ("pipeline", "infra"):
+        shutil.copytree(REPO / folder, tmp_path / folder)
+    for path in (tmp_path / "pipeline/attested").glob("*.json"):
+        path.unlink()
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    assert attested(tmp_path, "begin()").returncode == 0
+    commit(tmp_path)
+    return tmp_path
+
+
+def commit(clone: Path) -> None:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=clone, check=True)
+    subprocess.run([*git, "commit", "-qm", "source"], cwd=clone, check=True)
+
+
+def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "from infra import attest as a\n"
+        "def some(*names): return {n: r for n, r in a.recipes().items() if n in names}\n"
+        f"a.{call}"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=False
+    )
+
+
+def key_in(clone: Path) -> str:
+    code = (
+        "from infra import attest as a; from pipeline.params import Row\n"
+        "from pipeline.training.schedule import CosineSchedule as C\n"
+        "from pipeline.training.identity import run_key\n"
+        "print(run_key('n', Row(**a.ROW), C(**a.schedule()), 'd')[0])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def replace(clone: Path, file: str, old: str, new: str) -> None:
+    path = clone / "pipeline" / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+SOME = "attest(some('steps', 'cosine'))"
+
+
+def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: Path):
+    before = key_in(clone)
+    replace(clone, "training/loop.py", "_last_good", "_last_good_one")
+    assert key_in(clone) != before
+    assert attested(clone, "require_attested()").returncode != 0
+    done = attested(clone, SOME)
+    assert "2 recipes end with the bits of" in done.stdout, done.stderr
+    assert key_in(clone) == before
+    assert attested(clone, "require_attested()").returncode == 0
+    commit(clone)
+
+    replace(clone, "training/schedule.py", "math.cos(math.pi", "math.cos(3.14")
+    done = attested(clone, SOME)
+    assert "1 of 2 recipes" in done.stderr, done.stderr
+    assert "cosine: weights and history" in done.stderr
+    assert key_in(clone) != before
+
+
+def test_source_that_was_changed_after_it_was_attested_is_refused(clone: Path):
+    replace(clone, "training/loop.py", "_last_good", "_last_good_one")
+    assert attested(clone, SOME).returncode == 0
+    replace(clone, "training/loop.py", "_last_good_one", "_last")
+    commit(clone)
+    replace(clone, "training/loop.py", "_last", "_good")
+    done = attested(clone, SOME)
+    assert "is not what was attested there" in done.stderr
