@@ -29,10 +29,10 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from pipeline.data import digits
-from pipeline.data.arrays import Split
-from pipeline.data.augment import PadCropper
-from pipeline.data.batches import batches_of
+from pipeline.data.dataset import Split
+from pipeline.data.feeding.batches import batches_of
+from pipeline.data.feeding.pad_crop import PadCropper
+from pipeline.data.sources import digits
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import autocast, device, keep_freed_memory
 from pipeline.models.resnet import build
@@ -41,7 +41,7 @@ from pipeline.training.capture import CapturedStep
 from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step, train
 from pipeline.training.replicas import Replicas
-from pipeline.training.schedule import CosineSchedule
+from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.state import TrainingState
 
 BATCH = 128

@@ -18,7 +18,7 @@ import psutil
 from infra.local import s3
 from pipeline import params
 from pipeline.cluster.jobs import Cluster, Job, Work
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.params import validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
@@ -41,7 +41,7 @@ def works(first_seed: int, count: int) -> list[Work]:
     study = params.load()
     document = {"shape": "cosine", "base_lr": 0.05, "total_updates": UPDATES, "warmup": None}
     schedule: Schedule = validate(Schedule, document, "benchmark")
-    data = arrays.load(where.ARRAYS)
+    data = dataset.load(where.ARRAYS)
     DataSets(s3.connect()).upload(data.digest, where.ARRAYS)
     found = []
     for seed in range(first_seed, first_seed + count):

@@ -162,9 +162,9 @@ def several_rows(device: torch.device) -> str:
 
 def input_speed(device: torch.device) -> str:
     """Augmented batches a second, of a set in memory on the device."""
-    from pipeline.data.arrays import Split
-    from pipeline.data.augment import PadCropper
-    from pipeline.data.batches import batches_of
+    from pipeline.data.dataset import Split
+    from pipeline.data.feeding.batches import batches_of
+    from pipeline.data.feeding.pad_crop import PadCropper
     from pipeline.params import PadCrop
 
     images = torch.randint(0, 256, (10_000, 32, 32, 3), dtype=torch.uint8)

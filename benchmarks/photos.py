@@ -34,11 +34,12 @@ from benchmarks.bench import our_step
 from infra.local import s3
 from pipeline import machine, params
 from pipeline.cluster.pack import collected, pack_here
-from pipeline.data import arrays, listing, packing, sources
-from pipeline.data.arrays import Arrays
-from pipeline.data.augment import augmenter_of
-from pipeline.data.batches import Batches, batches_of
-from pipeline.data.listing import Entry
+from pipeline.data import dataset
+from pipeline.data.dataset import Dataset
+from pipeline.data.feeding.augmentations import augmenter_of
+from pipeline.data.feeding.batches import Batches, batches_of
+from pipeline.data.sources import download, listing, packing
+from pipeline.data.sources.listing import Entry
 from pipeline.errors import DataError
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import device, keep_freed_memory
@@ -64,7 +65,7 @@ def _repeated(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     )
 
 
-def prepared(archive: Path, folder: Path) -> tuple[Arrays, float]:
+def prepared(archive: Path, folder: Path) -> tuple[Dataset, float]:
     """Returns the packed archive, and images a second of packing without Ray's start."""
     data = PhotosData(
         kind="photos", archive=archive.name, sha256="0" * 64, train_split="train", test_split="val",
@@ -79,11 +80,11 @@ def prepared(archive: Path, folder: Path) -> tuple[Arrays, float]:
     rate = sum(len(piece.entries) for piece in pieces) / (time.perf_counter() - began)
     packed = collected(pieces, "bench-photos")
     index = packing.index(data, found.classes, pieces, packed)
-    arrays.save(index, folder / "arrays.safetensors", folder / "digest.json")
-    return arrays.load(folder / "arrays.safetensors", ShardCache(storage, machine.cores())), rate
+    dataset.save(index, folder / "arrays.safetensors", folder / "digest.json")
+    return dataset.load(folder / "arrays.safetensors", ShardCache(storage, machine.cores())), rate
 
 
-def ours(data: Arrays) -> Batches:
+def ours(data: Dataset) -> Batches:
     """Our batches of the training images."""
     augmenter = augmenter_of(RECIPE, data, device())
     return batches_of(data.train, augmenter, global_batch_size=BATCH, seed=1, device=device())
@@ -108,7 +109,7 @@ class RandomShorterSide:
         return functional.resize(image, int(torch.randint(LOW, HIGH + 1, ())))
 
 
-def torchvisions(folder: Path, data: Arrays, workers: int) -> Iterator[Any]:
+def torchvisions(folder: Path, data: Dataset, workers: int) -> Iterator[Any]:
     """The ordinary loader, for ever."""
     mean = data.mean.mean(dim=(0, 1)) / 255
     transform = transforms.Compose(
@@ -129,7 +130,7 @@ def torchvisions(folder: Path, data: Arrays, workers: int) -> Iterator[Any]:
         yield from loader
 
 
-def input_rates(folder: Path, data: Arrays, workers: int) -> tuple[float, float, float]:
+def input_rates(folder: Path, data: Dataset, workers: int) -> tuple[float, float, float]:
     """Returns images a second of ours and of torchvision's, and the median of their ratios."""
     theirs = torchvisions(folder, data, workers)
     ratios, rates = [], []
@@ -150,7 +151,7 @@ def input_rates(folder: Path, data: Arrays, workers: int) -> tuple[float, float,
     return mine, other, statistics.median(ratios)
 
 
-def waiting(data: Arrays, updates: int) -> float:
+def waiting(data: Dataset, updates: int) -> float:
     """Returns which share of a training's time at depth 18 it waits for images."""
     network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="A")
     _, step = our_step(build(arch_of(network), 3, len(data.classes), seed=1).to(device()))
@@ -166,7 +167,7 @@ def waiting(data: Arrays, updates: int) -> float:
     return waited / total
 
 
-def memory_mb(data: Arrays, images: int) -> float:
+def memory_mb(data: Dataset, images: int) -> float:
     """Returns what this process and its loaders take (proportional set size) after so many images."""
     me, largest = psutil.Process(), 0.0
     for update, _ in ours(data).between(0, images // BATCH):
@@ -180,8 +181,8 @@ def archive_of_the_study() -> Path | None:
     data = params.load(Path("studies/imagenette.yaml")).data
     assert isinstance(data, PhotosData)
     try:
-        return sources.keep(
-            sources.archives_of(data)[0], os.environ.get("STUDY_MIRRORS", "").split(), DOWNLOADS,
+        return download.keep(
+            download.archives_of(data)[0], os.environ.get("STUDY_MIRRORS", "").split(), DOWNLOADS,
             fetch_s3,
         ).resolve()  # fmt: skip
     except DataError as error:

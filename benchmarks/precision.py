@@ -10,14 +10,15 @@ ten bits of mantissa, forward and backward, as it does.
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.data import arrays
-from pipeline.data.arrays import Arrays
+from pipeline.data import dataset
+from pipeline.data.dataset import Dataset
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import autocast
 from pipeline.models.resnet import ResNet, build
@@ -88,7 +89,7 @@ def gradient(
     return torch.cat([some.reshape(-1) for some in found]).double()
 
 
-def batch_of(data: Arrays, seed: int) -> tuple[Tensor, Tensor]:
+def batch_of(data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
     """Returns real images of the prepared set, as large as CIFAR's, less their mean."""
     places = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:BATCH]
     assert isinstance(data.train.images, Tensor)
@@ -96,7 +97,7 @@ def batch_of(data: Arrays, seed: int) -> tuple[Tensor, Tensor]:
     return functional.interpolate(images, (SIDE_PX, SIDE_PX)), data.train.labels[places]
 
 
-def cosines(depth: int, seed: int, data: Arrays, updates: int) -> dict[str, float]:
+def cosines(depth: int, seed: int, data: Dataset, updates: int) -> dict[str, float]:
     """Returns the cosine to float32's gradient of each arithmetic, after some updates in float32."""
     row = CifarNetwork(family="cifar", block="basic", depth=depth, shortcut="A")
     model = build(arch_of(row), data.channels, len(data.classes), seed)
@@ -122,7 +123,7 @@ def cosines(depth: int, seed: int, data: Arrays, updates: int) -> dict[str, floa
 def main() -> None:
     """Prints the table."""
     depths = [int(word) for word in sys.argv[1:]] or [20, 56, 110, 1202]
-    data = arrays.load(arrays.Path("data/arrays.safetensors"))
+    data = dataset.load(Path("data/arrays.safetensors"))
     for depth in depths:
         for updates in (0, UPDATES) if depth <= DEEPEST_TRAINED else (0,):
             found = [cosines(depth, seed, data, updates) for seed in SEEDS]

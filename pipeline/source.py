@@ -15,17 +15,19 @@ ROOT = Path(__file__).parents[1]
 
 
 def needed(
-    *modules: str, root: Path = ROOT, packages: Set[str] = frozenset({"pipeline"})
-) -> dict[str, Path]:
+    *modules: str, root: Path = ROOT, packages: Set[str] = frozenset({"pipeline"}),
+    leave: Set[str] = frozenset(),
+) -> dict[str, Path]:  # fmt: skip
     """Returns the modules of `packages` that some modules import, directly or not, and their files.
 
-    Imports within functions count; those for types alone (`if TYPE_CHECKING`) do not.
+    Imports within functions count; those for types alone (`if TYPE_CHECKING`) do not. Nothing is looked
+    for in the modules to `leave`, which are not among those returned.
     """
     found: dict[str, Path] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
-        if module in found or module.split(".")[0] not in packages:
+        if module in found or module in leave or module.split(".")[0] not in packages:
             continue
         path = file_of(module, root)
         if path is None:  # a name in a module, or a folder without an __init__

@@ -1,19 +1,32 @@
 """Stage `check`: the whole study is judged before any work, in two seconds; nothing else is done.
 
 Names, rows, every schedule's file and the precision of this device; rows against the prepared data where
-those are of this study (else `prepare` does so at its end). The output is always the same, so that it
-invalidates no one. Editors and CI run `python -m stages.check`.
+those are of this study (else `prepare` does so at its end). For each stage it writes the digest of the code
+that this needs, on which it depends. Editors and CI run `python -m stages.check`.
 """
 
 import os
 from pathlib import Path
 
-from pipeline import params
+from pipeline import params, source
 from pipeline.environment import CLUSTER
 from pipeline.files import write
 from pipeline.params import Study
 from pipeline.training.schedule import load_schedule
 from stages import fitting, stage
+
+STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
+OURS = {"pipeline", "stages", "infra"}
+# what a message, a lock or a progress line says changes no result
+NO_RESULT = {
+    "pipeline.attested",
+    "pipeline.environment",
+    "pipeline.errors",
+    "pipeline.files",
+    "pipeline.machine",
+    "pipeline.progress",
+    "pipeline.source",
+}
 
 
 def require_schedules(study: Study) -> None:
@@ -41,12 +54,20 @@ def require_precisions(study: Study) -> None:
             require(row.precision, f"models.{name}.precision")
 
 
+def write_code_digests() -> None:
+    """Writes for each stage the digest of the source that it needs; no comment is in it."""
+    for name in STAGES:
+        code = source.needed(f"stages.{name}", packages=OURS, leave=NO_RESULT)
+        write(Path("state/code") / name, f"{source.digest(code)}\n")
+
+
 def main() -> None:
     """Judges the study."""
     study = params.load()
     require_schedules(study)
     require_precisions(study)
     fitting.require_if_prepared(study)
+    write_code_digests()
     write(Path("state/check"), "checked\n")
 
 

@@ -10,8 +10,8 @@ import torch
 
 from infra.local import s3
 from pipeline import params
-from pipeline.data import arrays
-from pipeline.data.arrays import Arrays
+from pipeline.data import dataset
+from pipeline.data.dataset import Dataset
 from pipeline.evaluation import predictions
 from pipeline.evaluation.parts import (
     assembled,
@@ -39,7 +39,7 @@ Sides = tuple[int, ...] | None
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
 
 
-def tables_here(name: str, row: Row, sides: Sides, data: Arrays, trained: Trained) -> Tables:
+def tables_here(name: str, row: Row, sides: Sides, data: Dataset, trained: Trained) -> Tables:
     """Returns what this machine finds of a row, by split and view."""
     keep_freed_memory()
     torch.set_num_threads(row.threads)
@@ -57,7 +57,7 @@ def tables_here(name: str, row: Row, sides: Sides, data: Arrays, trained: Traine
     return assembled(tables)
 
 
-def tables_of(name: str, row: Row, sides: Sides, data: Arrays, trained: Trained) -> Tables:
+def tables_of(name: str, row: Row, sides: Sides, data: Dataset, trained: Trained) -> Tables:
     """Returns what this machine or the cluster finds of a row, by split and view."""
     if sides:
         from stages import evaluate_there, where  # Ray: not needed for small sets
@@ -72,7 +72,7 @@ def main(name: str) -> None:
     study = params.load()
     row, recipe = params.row_of(study, name), study.evaluation
     sides, trained = recipe.scales_px, weights.load(Path("runs") / name)
-    data = arrays.load(PREPARED, ShardCache(s3.connect(), cores()) if sides else None)
+    data = dataset.load(PREPARED, ShardCache(s3.connect(), cores()) if sides else None)
     require_same_data(trained, data)
     tables, found = tables_of(name, row, sides, data, trained), {}
     for (split, view), table in tables.items():

@@ -6,7 +6,7 @@ from pathlib import Path
 from infra.local import s3
 from pipeline import params
 from pipeline.cluster.jobs import Cluster, Work
-from pipeline.data.arrays import Arrays
+from pipeline.data.dataset import Dataset
 from pipeline.errors import StorageError
 from pipeline.evaluation.tables import Table
 from pipeline.params import Row, canonical_sha256
@@ -16,7 +16,7 @@ from stages import where
 
 
 def tables(
-    there: Cluster, name: str, row: Row, network: str, data: Arrays
+    there: Cluster, name: str, row: Row, network: str, data: Dataset
 ) -> dict[tuple[str, str], Table]:
     """Returns what the cluster finds of a row, by split and view; what S3 has is not computed again.
 

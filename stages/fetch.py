@@ -6,7 +6,7 @@ from pathlib import Path
 
 from infra.local import s3
 from pipeline import params
-from pipeline.data import sources
+from pipeline.data.sources import download
 from pipeline.errors import ParamsError
 from pipeline.params import canonical_sha256
 from stages import stage
@@ -45,7 +45,7 @@ def digest_of_prefix(address: str) -> str:
 def main() -> None:
     """Fetches the archive."""
     study = params.load()
-    sources.fetch(
+    download.fetch(
         study.data,
         Path("data/archive"),
         mirrors=mirrors(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params
-from pipeline.data import account
+from pipeline.data.sources import account
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.params import Study, canonical_sha256

@@ -8,8 +8,9 @@ from pipeline import params
 from pipeline.cluster import jobs
 from pipeline.cluster.jobs import Cluster, Work
 from pipeline.cluster.pack import collected, listed_in_prefix, pack_here
-from pipeline.data import arrays, listing, packing, sources
-from pipeline.data.listing import Listing
+from pipeline.data import dataset
+from pipeline.data.sources import download, listing, packing
+from pipeline.data.sources.listing import Listing
 from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
 from pipeline.storage.shards import LIMIT, ShardStore
@@ -28,11 +29,11 @@ def key_of(data: Sharded) -> str:
 def listed(data: Sharded) -> Listing:
     """Returns what images the source has."""
     places = mirrors()
-    archives = sources.archives_of(data)
+    archives = download.archives_of(data)
     kept = [
         place
-        if (place := sources.kept(wanted, DOWNLOADS)).exists()  # else another machine fetched it
-        else sources.keep(wanted, places, DOWNLOADS, fetch_s3)
+        if (place := download.kept(wanted, DOWNLOADS)).exists()  # else another machine fetched it
+        else download.keep(wanted, places, DOWNLOADS, fetch_s3)
         for wanted in archives
     ]
     if isinstance(data, ImageNetData):
@@ -44,7 +45,7 @@ def listed(data: Sharded) -> Listing:
         s3.connect()
         found = listed_in_prefix(data)
     else:
-        folder = sources.folder_in(places, data.archive)
+        folder = download.folder_in(places, data.archive)
         found = listing.of_folders(listing.in_folder(folder.resolve()), data, data.archive)
     return found
 
@@ -56,7 +57,7 @@ def packed_pieces(data: Sharded, key: str, pieces: list[packing.Piece]) -> list[
     """
     store, address = ShardStore(s3.connect(), key), jobs.address()
     wanted = [piece for piece in pieces if piece.name not in store.done()]
-    if wanted and address and (sources.folder_of(data) or "").startswith("s3://"):
+    if wanted and address and (download.folder_of(data) or "").startswith("s3://"):
         there = Cluster(address, stage.occasion())
         there.require_versions()
         facts = {"kind": "packing", "row": "prepare", "study": params.load().study}
@@ -81,8 +82,8 @@ def pack(study: Study) -> str:
     fitting.settle(study, packing.account_of(found, pieces, packed))
     shards = {"count": len(packed), "bytes": sum(part.shard.bytes for part in packed)}
     recipe = fitting.recipe_of(study)
-    arrays.save(index, PREPARED, DIGEST, shards=shards, oddities=odd, recipe=recipe)
-    counts = ", ".join(f"{len(index[f'{split}_labels']):,} {split}" for split in arrays.SPLITS)
+    dataset.save(index, PREPARED, DIGEST, shards=shards, oddities=odd, recipe=recipe)
+    counts = ", ".join(f"{len(index[f'{split}_labels']):,} {split}" for split in dataset.SPLITS)
     unusual = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in odd.items())
     window = data.shuffle_shards * max(part.shard.bytes for part in packed)
     return (

@@ -14,7 +14,7 @@ from infra.local import s3
 from pipeline import machine, params
 from pipeline.cluster import jobs, plan
 from pipeline.cluster.speed import Speed, measure, what_costs, worker_batch
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.models.predict import device
@@ -34,7 +34,7 @@ WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 def main(*arguments: str) -> None:
     """Prints the plan, beside what really happened where a row has its result, and keeps it."""
     options, study = _options(arguments), params.load()
-    data = arrays.load(where.ARRAYS)
+    data = dataset.load(where.ARRAYS)
     shapes, count, place = _nodes(options, study)
     start_s = plan.WARM_START_S if shapes is None else plan.START_S
     slots = machine.cores() if shapes is None else jobs.places(shapes, study.execution.share)

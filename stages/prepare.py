@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pipeline import params
-from pipeline.data import arrays
+from pipeline.data import dataset
+from pipeline.data.sources import in_memory
 from pipeline.params import ImageNetData, PhotosData
 from stages import fitting, stage
 from stages.fitting import settle
@@ -17,14 +18,14 @@ def main() -> None:
 
         text = pack(study)
     else:
-        prepared, found = arrays.prepare(study.data, Path("data/archive"))
+        prepared, found = in_memory.prepare(study.data, Path("data/archive"))
         settle(study, found)
         recipe = fitting.recipe_of(study)
-        arrays.save(
+        dataset.save(
             prepared, Path("data/arrays.safetensors"), Path("data/digest.json"), recipe=recipe
         )
         counts = ", ".join(
-            f"{len(prepared[f'{split}_labels']):,} {split}" for split in arrays.SPLITS
+            f"{len(prepared[f'{split}_labels']):,} {split}" for split in dataset.SPLITS
         )
         text = f"{counts} images of {'x'.join(map(str, prepared['mean'].shape))}"
     print(f"{study.data.kind}: {text}")

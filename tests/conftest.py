@@ -35,8 +35,9 @@ import pytest  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 
 from infra.local import s3  # noqa: E402
-from pipeline.data import arrays  # noqa: E402
-from pipeline.data.sources import shipped_digits  # noqa: E402
+from pipeline.data import dataset  # noqa: E402
+from pipeline.data.sources import in_memory  # noqa: E402
+from pipeline.data.sources.download import shipped_digits  # noqa: E402
 from pipeline.params import DigitsData, Row  # noqa: E402
 from pipeline.storage.place import EMBEDDED  # noqa: E402
 from pipeline.storage.s3 import Storage  # noqa: E402
@@ -78,8 +79,8 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split_seed=0,
         duplicates_pct=100,
     )
-    prepared, _ = arrays.prepare(data, shipped_digits())
-    arrays.save(prepared, folder / "arrays.safetensors", folder / "digest.json")
+    prepared, _ = in_memory.prepare(data, shipped_digits())
+    dataset.save(prepared, folder / "arrays.safetensors", folder / "digest.json")
     return folder / "arrays.safetensors"
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.data import arrays, listing, packing
-from pipeline.data.listing import Entry
-from pipeline.data.shards import Shard
+from pipeline.data import dataset
+from pipeline.data.feeding.shards import Shard
+from pipeline.data.sources import listing, packing
+from pipeline.data.sources.listing import Entry
 from pipeline.params import PhotosData
 
 CLASSES = ("china", "flower")
@@ -80,7 +81,7 @@ class Files:
         return self.folder / shard.sha256
 
 
-def prepared(folder: Path, train: int, test: int, **changes: object) -> arrays.Arrays:
+def prepared(folder: Path, train: int, test: int, **changes: object) -> dataset.Dataset:
     """Returns photographs packed into shards in a folder; the index is its file `arrays`."""
     found = listed(tar(folder / "photos.tar", images(train, test)))
     pieces = packing.plan(data(**changes), found)
@@ -88,8 +89,8 @@ def prepared(folder: Path, train: int, test: int, **changes: object) -> arrays.A
     for content, packed in made:
         (folder / packed.shard.sha256).write_bytes(content)
     index = packing.index(data(**changes), CLASSES, pieces, [packed for _, packed in made])
-    arrays.save(index, folder / "arrays", folder / "digest.json")
-    return arrays.load(folder / "arrays", Files(folder))
+    dataset.save(index, folder / "arrays", folder / "digest.json")
+    return dataset.load(folder / "arrays", Files(folder))
 
 
 def listed(path: Path) -> listing.Listing:

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 
 from pipeline.cluster import parts
 from pipeline.cluster.again import PATIENCE_S, until_done
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.errors import StudyError
 from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
 from pipeline.evaluation.tables import Table
@@ -30,7 +30,7 @@ def evaluate_there(spec: dict[str, Any]) -> None:
     The tables of all splits and views are then on S3, under the job's key.
     """
     storage = Storage(patience_s=PATIENCE_S)
-    data = arrays.load(DataSets(storage).cached(spec["data"]))
+    data = dataset.load(DataSets(storage).cached(spec["data"]))
     wanted, share = parts_of(data, spec["scales_px"]), spec["share"]
     tables: dict[Part, Table] = {}
 
@@ -63,7 +63,7 @@ class _Evaluator:
         torch.set_num_threads(spec["threads"])
         storage = Storage(patience_s=PATIENCE_S)
         self._spec = spec
-        self._data = arrays.load(
+        self._data = dataset.load(
             DataSets(storage).cached(spec["data"]), ShardCache(storage, spec["share"]["CPU"])
         )
         with tempfile.TemporaryDirectory() as folder:

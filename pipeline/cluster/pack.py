@@ -12,9 +12,9 @@ from ray.exceptions import RayError
 
 from pipeline.cluster import parts, session
 from pipeline.cluster.again import PATIENCE_S, reason, until_done
-from pipeline.data import listing, packing
-from pipeline.data.listing import Entry, Listing
-from pipeline.data.packing import Packed, Piece
+from pipeline.data.sources import listing, packing
+from pipeline.data.sources.listing import Entry, Listing
+from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import StorageError, StudyError, TrainingError
 from pipeline.params import PhotosData, Sharded, validate
 from pipeline.progress import Progress

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.data.shards import ShardFiles
+from pipeline.data.feeding.shards import ShardFiles
 from pipeline.params import Row, validate
 from pipeline.training.job import TrainJob
 from pipeline.training.run import run

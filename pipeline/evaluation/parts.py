@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.data.arrays import SPLITS, Arrays, Split
-from pipeline.data.shards import Photos
+from pipeline.data.dataset import SPLITS, Dataset, Split
+from pipeline.data.feeding.shards import Photos
 from pipeline.errors import ScoreError
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import Outcomes, outcomes, softmax
@@ -29,14 +29,14 @@ class Part:
     first: int
     end: int
 
-    def of(self, data: Arrays) -> Split:
+    def of(self, data: Dataset) -> Split:
         """Returns its images."""
         split: Split = getattr(data, self.split)
         whole = not isinstance(split.images, Photos)
         return split if whole else split.of_shards(range(self.first, self.end))
 
 
-def require_same_data(trained: Trained, data: Arrays) -> None:
+def require_same_data(trained: Trained, data: Dataset) -> None:
     """Raises ScoreError where a network was trained on another set, or split, than it is tested on."""
     name = trained.facts["name"]
     if (trained_on := trained.facts["data_digest"]) != data.digest:
@@ -47,7 +47,7 @@ def require_same_data(trained: Trained, data: Arrays) -> None:
         )
 
 
-def parts_of(data: Arrays, sides_px: Sequence[int] | None) -> list[Part]:
+def parts_of(data: Dataset, sides_px: Sequence[int] | None) -> list[Part]:
     """Returns the parts of an evaluation: every shard of every split and view."""
     found = []
     for split in SPLITS:
@@ -65,7 +65,7 @@ def times_shown(view: str, sides_px: Sequence[int] | None) -> int:
 
 def evaluated(
     trained: Trained,
-    data: Arrays,
+    data: Dataset,
     part: Part,
     crop_px: int | None,
     sides_px: Sequence[int] | None,

@@ -15,12 +15,12 @@ from pipeline.evaluation.tables import LOGITS, SINGLE, Table
 from pipeline.files import write
 
 if TYPE_CHECKING:
-    from pipeline.data.arrays import Arrays, Split
+    from pipeline.data.dataset import Dataset, Split
 
 SPLITS = ("val", "test")
 
 
-def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Arrays") -> None:
+def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset") -> None:
     """Writes `<split>_labels` and `<split>_ids` of val and test, and their logits in each view.
 
     `tables` are by split and view; logits of the single view are called `<split>_logits`, of another

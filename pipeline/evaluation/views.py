@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pipeline.data import views
-from pipeline.data.arrays import Split
+from pipeline.data.dataset import Split
+from pipeline.data.feeding import shown
 from pipeline.evaluation.tables import SINGLE, TEN_CROPS
 from pipeline.models.predict import autocast, predict
 from pipeline.models.resnet import ResNet
@@ -61,7 +61,7 @@ class _Shown:
     advance: Callable[[int], object]
 
     def single(self) -> NDArray[np.float32]:
-        inputs = views.inputs(self.split, self.trained.mean, self.crop_px, self.device)
+        inputs = shown.inputs(self.split, self.trained.mean, self.crop_px, self.device)
         parts = []
         for batch in predict(self.trained.model, inputs, self.precision):
             parts.append(batch.cpu())
@@ -72,12 +72,12 @@ class _Shown:
     @torch.inference_mode()
     def ten_crops(self, crop_px: int) -> NDArray[np.float32]:
         def probabilities(images: Tensor) -> Tensor:
-            crops = torch.cat(views.ten_crops(images, crop_px))
-            shown = (self._less_mean(part) for part in torch.split(crops, len(images) * 2))
-            found = torch.cat(list(predict(self.trained.model, shown, self.precision)))
+            crops = torch.cat(shown.ten_crops(images, crop_px))
+            parts = (self._less_mean(part) for part in torch.split(crops, len(images) * 2))
+            found = torch.cat(list(predict(self.trained.model, parts, self.precision)))
             return found.softmax(dim=1).view(10, len(images), -1).mean(dim=0)
 
-        return _logarithms(self._gathered(views.resized_px(crop_px), probabilities))
+        return _logarithms(self._gathered(shown.resized_px(crop_px), probabilities))
 
     @torch.inference_mode()
     def scales(self, crop_px: int, sides_px: Sequence[int]) -> NDArray[np.float32]:
@@ -89,12 +89,12 @@ class _Shown:
         return _logarithms(total / len(sides_px))
 
     def _less_mean(self, images: Tensor) -> Tensor:
-        return views.less_mean(images, self.trained.mean)
+        return shown.less_mean(images, self.trained.mean)
 
     def _gathered(self, side_px: int, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns (N, classes) in the split's order of whole images, resized to a shorter side."""
         result = torch.empty(len(self.split), self.trained.model.fc.out_features)
-        for places, images in views.whole(self.split, side_px, self.device):
+        for places, images in shown.whole(self.split, side_px, self.device):
             result[places] = probabilities(images).cpu()
             self.advance(len(places))
         return result

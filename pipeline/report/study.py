@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import paper
-from pipeline.data.account import said
-from pipeline.data.sources import CIFAR10_SHA256
+from pipeline.data.sources.account import said
+from pipeline.data.sources.download import CIFAR10_SHA256
 from pipeline.errors import DataError
 from pipeline.models import weights
 from pipeline.models.archs import arch_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors.numpy import load_file
 
-from pipeline.data.arrays import content_digest
+from pipeline.data.dataset import content_digest
 from pipeline.errors import ResourceError, StorageError
 from pipeline.files import private_folder
 from pipeline.storage.layout import DATA_SETS, Instance

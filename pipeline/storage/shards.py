@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.data.packing import Packed
-from pipeline.data.shards import Shard
+from pipeline.data.feeding.shards import Shard
+from pipeline.data.sources.packing import Packed
 from pipeline.errors import ParamsError, ResourceError, StorageError
 from pipeline.storage.datasets import CACHE, cache_dir
 from pipeline.storage.layout import SHARDS, Instance, Instances

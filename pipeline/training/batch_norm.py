@@ -8,7 +8,7 @@ of moving averages along the way.
 import torch
 from torch import nn
 
-from pipeline.data.batches import Batches
+from pipeline.data.feeding.batches import Batches
 from pipeline.models.predict import autocast
 from pipeline.params import Precision
 from pipeline.training.replicas import Replicas

@@ -28,8 +28,9 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load as load_tensors
 from torch import distributed, multiprocessing
 
-from pipeline.data import arrays, shards
-from pipeline.data.shards import Shard
+from pipeline.data import dataset
+from pipeline.data.feeding.shards import Shard
+from pipeline.data.sources import shard_files
 from pipeline.errors import StudyError
 from pipeline.models.predict import device
 from pipeline.params import Row
@@ -93,7 +94,7 @@ def made(data: dict[str, Any], folder: Path) -> Path:
     found["together"] = np.array(2)
     names = [f"class {number}" for number in range(classes)]
     found["classes"] = np.frombuffer(json.dumps(names).encode(), dtype=np.uint8)
-    arrays.save(found, folder / "data.safetensors", folder / "digest")
+    dataset.save(found, folder / "data.safetensors", folder / "digest")
     return folder / "data.safetensors"
 
 
@@ -107,12 +108,12 @@ def _sharded(
             out = io.BytesIO()
             Image.fromarray(image).save(out, "PNG")
             files.append(out.getvalue())
-        content = shards.encode(files, labels[part].tolist(), part.tolist(), map(str, part))
+        content = shard_files.encode(files, labels[part].tolist(), part.tolist(), map(str, part))
         sha256 = hashlib.sha256(content).hexdigest()
         (folder / sha256).write_bytes(content)
         kept.append(Shard("golden", sha256, len(content), len(part)))
     sizes = np.array([image.shape[:2] for image in images], dtype=np.int32)
-    return {f"{split}_sizes": sizes, f"{split}_shards": shards.table_of(kept)}
+    return {f"{split}_sizes": sizes, f"{split}_shards": shard_files.table_of(kept)}
 
 
 def trained(recipe: dict[str, Any]) -> dict[str, str]:

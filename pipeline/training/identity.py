@@ -12,7 +12,8 @@ from pipeline.training.schedule import Schedule
 CONTINUE = "STUDY_CONTINUE"
 KEY_LENGTH = 24
 TRAINING = "pipeline.training.run"
-# what stands in a key itself (the row, the data's digest), what a person reads, and who asks for a key
+# what stands in a key itself (the row, the data's digest), what a person reads, who asks for a key, and
+# the lists of kinds
 NOT_COMPUTING = {
     "pipeline.attested",
     "pipeline.errors",
@@ -20,18 +21,30 @@ NOT_COMPUTING = {
     "pipeline.params",
     "pipeline.source",
     "pipeline.training.identity",
+    "pipeline.data.feeding.augmentations",
+    "pipeline.training.schedule",
 }
 
 
 def source_of(row: Row, schedule: Schedule) -> str:
-    """Returns the sha256 of the source that computes a training of a row, as it is."""
-    return computing(TRAINING)
+    """Returns the sha256 of the source that computes a training of a row, as it is.
+
+    It is of what every training runs, and of the kinds that this one uses; a kind's file has its name.
+    """
+    return computing(
+        TRAINING,
+        f"pipeline.data.feeding.{row.augmentation.kind}",
+        f"pipeline.training.schedules.{schedule.shape}",
+    )
 
 
 @cache
 def computing(*modules: str) -> str:
     """Returns the sha256 of the source of some modules and of all of ours that they compute with."""
-    return source.digest(source.needed(*modules).keys() - NOT_COMPUTING)
+    needed = source.needed(*modules, leave=NOT_COMPUTING)
+    if missing := [module for module in modules if module not in needed]:
+        raise ParamsError(f"{missing[0]}: a kind has a file of its name, and there is none")
+    return source.digest(needed)
 
 
 def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pipeline.data.batches import Batches
+from pipeline.data.feeding.batches import Batches
 from pipeline.errors import DivergedError
 from pipeline.models.predict import autocast, predict
 from pipeline.params import Precision

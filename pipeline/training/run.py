@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.data import views
-from pipeline.data.arrays import Arrays, load
-from pipeline.data.augment import augmenter_of
-from pipeline.data.batches import Batches, batches_of
-from pipeline.data.shards import ShardFiles
+from pipeline.data.dataset import Dataset, load
+from pipeline.data.feeding import shown
+from pipeline.data.feeding.augmentations import augmenter_of
+from pipeline.data.feeding.batches import Batches, batches_of
+from pipeline.data.feeding.shards import ShardFiles
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import keep_freed_memory
 from pipeline.models.resnet import build
@@ -62,7 +62,7 @@ def run(
     val = arrays.val.share(rank, workers).to(device)
 
     def validate() -> tuple[float, float]:
-        inputs = views.inputs(val, arrays.mean, row.crop_px, device)
+        inputs = shown.inputs(val, arrays.mean, row.crop_px, device)
         share = loss_and_wrong(state.model, inputs, val.labels, row.precision)
         loss, wrong = (replicas.sum(share) / len(arrays.val)).tolist()
         return loss, 100 * wrong
@@ -93,7 +93,7 @@ def run(
     return state
 
 
-def _initial_state(job: TrainJob, arrays: Arrays, device: torch.device) -> TrainingState:
+def _initial_state(job: TrainJob, arrays: Dataset, device: torch.device) -> TrainingState:
     row = job.row
     random.seed(row.seed)
     np.random.seed(row.seed)
@@ -144,7 +144,7 @@ def _finish(row: Row, state: TrainingState, batches: Batches, replicas: Replicas
         )
 
 
-def _batches(row: Row, arrays: Arrays, device: torch.device, rank: int, workers: int) -> Batches:
+def _batches(row: Row, arrays: Dataset, device: torch.device, rank: int, workers: int) -> Batches:
     return batches_of(
         arrays.train,
         augmenter_of(row.augmentation, arrays, device),

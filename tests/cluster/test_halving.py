@@ -18,7 +18,8 @@ from pipeline.cluster.halving import (
 from pipeline.errors import TrainingError
 from pipeline.params import SearchSpace, Tune
 from pipeline.training.history import Record
-from pipeline.training.schedule import CosineSchedule, StepSchedule
+from pipeline.training.schedules.cosine import CosineSchedule
+from pipeline.training.schedules.step import StepSchedule
 
 SPACE = SearchSpace(
     base_lr={"low": 0.01, "high": 0.5}, shapes=("cosine", "step"),

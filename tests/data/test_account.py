@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import account, arrays, listing, packing
-from pipeline.data.choosing import ELSEWHERE, HIDDEN, NO_IMAGE, REPLACED
-from pipeline.data.listing import Entry
-from pipeline.data.pixels import to_rgb
+from pipeline.data.feeding.pixels import to_rgb
+from pipeline.data.sources import account, in_memory, listing, packing
+from pipeline.data.sources.choosing import ELSEWHERE, HIDDEN, NO_IMAGE, REPLACED
+from pipeline.data.sources.listing import Entry
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData, PhotosData
 from pipeline.report import figures
@@ -70,10 +70,10 @@ def zipped(items: Items) -> bytes:
     return out.getvalue()
 
 
-def in_memory(path: Path, **changes: Any) -> tuple[dict[str, Any], np.ndarray]:
+def account_in_memory(path: Path, **changes: Any) -> tuple[dict[str, Any], np.ndarray]:
     """Returns the account of a set in memory, and its training images' means."""
     settings = {**SETTINGS, "kind": "imagefolder", "image_size_px": 16, **changes}
-    made, found = arrays.prepare(ImageFolderData(**settings), path)
+    made, found = in_memory.prepare(ImageFolderData(**settings), path)
     return found, made["train_images"].reshape(len(made["train_images"]), -1).mean(axis=1)
 
 
@@ -92,7 +92,7 @@ def in_shards(path: Path, **changes: Any) -> tuple[dict[str, Any], np.ndarray]:
 
 
 Reader = Callable[..., tuple[dict[str, Any], np.ndarray]]
-both = pytest.mark.parametrize("read", [in_memory, in_shards])
+both = pytest.mark.parametrize("read", [account_in_memory, in_shards])
 
 
 @both

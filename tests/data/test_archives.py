@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.archives import members
+from pipeline.data.sources.archives import members
 from pipeline.errors import DataError
 
 

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from pipeline.data.augment import BoxCropper, PadCropper
+from pipeline.data.feeding.boxes import BoxCropper
+from pipeline.data.feeding.pad_crop import PadCropper
+from pipeline.data.feeding.random_resized_crop import AreaCropper
+from pipeline.data.feeding.scale_crop import ScaleCropper
 from pipeline.params import PadCrop, RandomResizedCrop, ScaleCrop
 
 
@@ -64,9 +67,10 @@ def resized_crop(**changes: object) -> RandomResizedCrop:
 
 
 def cropper(recipe: ScaleCrop | RandomResizedCrop, size_px: int = 40) -> BoxCropper:
-    return BoxCropper(
-        recipe, torch.full((size_px, size_px, 3), 100.0), torch.diag(torch.tensor([3.0, 2, 1]))
-    )
+    mean, colours = torch.full((size_px, size_px, 3), 100.0), torch.diag(torch.tensor([3.0, 2, 1]))
+    if isinstance(recipe, ScaleCrop):
+        return ScaleCropper(recipe, mean, colours)
+    return AreaCropper(recipe, mean, colours)
 
 
 def test_the_papers_scales_are_256_to_480_and_its_crops_lie_within_the_image():

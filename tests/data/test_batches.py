@@ -9,17 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import arrays
-from pipeline.data.augment import PadCropper, augmenter_of
-from pipeline.data.batches import Batches, MemoryBatches, Order, batches_of, drawn_at
-from pipeline.data.shards import Shard
+from pipeline.data import dataset
+from pipeline.data.feeding.augmentations import augmenter_of
+from pipeline.data.feeding.batches import Batches, MemoryBatches, Order, batches_of, drawn_at
+from pipeline.data.feeding.pad_crop import PadCropper
+from pipeline.data.feeding.shards import Shard
 from pipeline.errors import StorageError
 from pipeline.params import PadCrop, ScaleCrop, Span
 from tests.photographs import prepared
 
 
 def batches(path: Path, *, seed: int = 1, rank: int = 0, workers: int = 1) -> MemoryBatches:
-    data = arrays.load(path)
+    data = dataset.load(path)
     augmenter = PadCropper(PadCrop(kind="pad_crop", pad_px=1, mirror=True), data.mean)
     made = batches_of(
         data.train,
@@ -105,7 +106,7 @@ def test_a_set_in_memory_is_one_shard_that_is_shuffled_whole():
     assert int(first.max()) > 800 and int(first.min()) < 200
 
 
-def streamed(data: arrays.Arrays, rank: int = 0, workers: int = 1) -> Batches:
+def streamed(data: dataset.Dataset, rank: int = 0, workers: int = 1) -> Batches:
     recipe = ScaleCrop(
         kind="scale_crop", shorter_side_px=Span(low=36, high=60), crop_px=32, mirror=True,
         colour_sd=0.1,
@@ -118,18 +119,18 @@ def streamed(data: arrays.Arrays, rank: int = 0, workers: int = 1) -> Batches:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> arrays.Arrays:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> dataset.Dataset:
     return prepared(tmp_path_factory.mktemp("photos"), 30, 8)
 
 
-def test_photographs_come_the_same_whenever_one_begins(photos: arrays.Arrays):
+def test_photographs_come_the_same_whenever_one_begins(photos: dataset.Dataset):
     whole = dict(streamed(photos).between(0, 7))
     assert [images.shape for images, _ in whole.values()] == [(12, 3, 32, 32)] * 7
     for update, (images, labels) in streamed(photos).between(4, 7):
         assert torch.equal(images, whole[update][0]) and torch.equal(labels, whole[update][1])
 
 
-def test_any_number_of_workers_sees_the_same_photographs(photos: arrays.Arrays):
+def test_any_number_of_workers_sees_the_same_photographs(photos: dataset.Dataset):
     whole = [images for _, (images, _) in streamed(photos).between(0, 3)]
     parts = [
         [images for _, (images, _) in streamed(photos, rank, 3).between(0, 3)] for rank in range(3)
@@ -138,7 +139,7 @@ def test_any_number_of_workers_sees_the_same_photographs(photos: arrays.Arrays):
         assert torch.equal(torch.cat([part[update] for part in parts]), whole[update])
 
 
-def test_a_photograph_is_cropped_as_an_image_in_memory_is(photos: arrays.Arrays):
+def test_a_photograph_is_cropped_as_an_image_in_memory_is(photos: dataset.Dataset):
     """Decoding, cutting and resizing of one photograph agree with BoxCropper on its pixels."""
     made = streamed(photos)
     for update, (images, _) in made.between(0, 2):

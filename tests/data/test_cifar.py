@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data import cifar
+from pipeline.data.sources import cifar10
 from pipeline.errors import DataError
 
 CLASSES = [b"airplane", b"automobile", b"bird"]
@@ -17,7 +17,7 @@ CLASSES = [b"airplane", b"automobile", b"bird"]
 def archive(path: Path, *, count: int = 6, protocol: int = 2, **replaced: object) -> Path:
     rng = np.random.default_rng(0)
     files: dict[str, object] = {"batches.meta": {b"label_names": CLASSES, b"num_vis": 3072}}
-    for name in (*cifar.TRAIN_BATCHES, cifar.TEST_BATCH):
+    for name in (*cifar10.TRAIN_BATCHES, cifar10.TEST_BATCH):
         files[name] = {
             b"batch_label": name.encode(),
             b"labels": [int(x) for x in rng.integers(0, 3, count)],
@@ -38,7 +38,7 @@ def archive(path: Path, *, count: int = 6, protocol: int = 2, **replaced: object
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_the_official_layout_is_read(tmp_path: Path, protocol: int):
-    images = cifar.read(archive(tmp_path / "a", protocol=protocol))
+    images = cifar10.read(archive(tmp_path / "a", protocol=protocol))
     assert images.classes == ("airplane", "automobile", "bird")
     assert images.train.images.shape == (30, 32, 32, 3)
     assert images.test is not None
@@ -49,7 +49,7 @@ def test_planes_become_channels(tmp_path: Path):
     data = np.zeros((1, 3072), dtype=np.uint8)
     data[0, :1024], data[0, 1024:2048], data[0, 2048:] = 1, 2, 3
     data[0, 33] = 9  # red, second row, second column
-    images = cifar.read(archive(tmp_path / "a", test_batch={b"labels": [0], b"data": data}))
+    images = cifar10.read(archive(tmp_path / "a", test_batch={b"labels": [0], b"data": data}))
     assert images.test is not None
     assert images.test.images[0, 0, 0].tolist() == [1, 2, 3]
     assert images.test.images[0, 1, 1].tolist() == [9, 2, 3]
@@ -68,33 +68,33 @@ class Malicious:
 def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path):
     evil = {b"labels": [0], b"data": Malicious(f"touch {tmp_path}/owned")}
     with pytest.raises(DataError, match=r"data_batch_2: the pickle asks for posix\.system"):
-        cifar.read(archive(tmp_path / "a", data_batch_2=evil))
+        cifar10.read(archive(tmp_path / "a", data_batch_2=evil))
     assert not (tmp_path / "owned").exists()
 
 
 @pytest.mark.parametrize("name", ["builtins.eval", "numpy.f2py.os", "codecs.decode"])
 def test_nothing_else_is_admitted(name: str):
     with pytest.raises(DataError):
-        cifar.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
+        cifar10.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
 
 
 def test_a_missing_batch_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="has no data_batch_3"):
-        cifar.read(archive(tmp_path / "a", data_batch_3=None))
+        cifar10.read(archive(tmp_path / "a", data_batch_3=None))
 
 
 def test_a_damaged_pickle_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="data_batch_1: not a readable pickle"):
-        cifar.read(archive(tmp_path / "a", data_batch_1=b"\x80\x02}q\x00(X"))
+        cifar10.read(archive(tmp_path / "a", data_batch_1=b"\x80\x02}q\x00(X"))
 
 
 def test_labels_must_be_classes(tmp_path: Path):
     bad = {b"labels": [7], b"data": np.zeros((1, 3072), np.uint8)}
     with pytest.raises(DataError, match=r"labels must lie in 0\.\.2"):
-        cifar.read(archive(tmp_path / "a", data_batch_1=bad))
+        cifar10.read(archive(tmp_path / "a", data_batch_1=bad))
 
 
 def test_pixels_must_fit_the_labels(tmp_path: Path):
     bad = {b"labels": [1, 2], b"data": np.zeros((1, 3072), np.uint8)}
     with pytest.raises(DataError, match=r"wanted uint8 \(2, 3072\)"):
-        cifar.read(archive(tmp_path / "a", data_batch_1=bad))
+        cifar10.read(archive(tmp_path / "a", data_batch_1=bad))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import arrays, imagefolder
+from pipeline.data.sources import folders, in_memory
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData
 
@@ -43,7 +43,7 @@ FILES = {
 
 
 def test_order_is_by_class_and_name_whatever_the_archives(tmp_path: Path):
-    images = imagefolder.read(archive(tmp_path / "a", FILES), data())
+    images = folders.read(archive(tmp_path / "a", FILES), data())
     assert images.classes == ("cat", "dog")
     assert images.train.images[:, 0, 0, 2].tolist() == [4, 3, 2]
     assert images.train.labels.tolist() == [0, 1, 1]
@@ -53,7 +53,7 @@ def test_order_is_by_class_and_name_whatever_the_archives(tmp_path: Path):
 
 def test_a_folder_around_the_splits_does_not_matter(tmp_path: Path):
     files = {f"my-set/{name}": content for name, content in FILES.items()}
-    assert imagefolder.read(archive(tmp_path / "a", files), data()).classes == ("cat", "dog")
+    assert folders.read(archive(tmp_path / "a", files), data()).classes == ("cat", "dog")
 
 
 def test_other_sizes_are_resized_and_cropped_in_the_middle(tmp_path: Path):
@@ -61,25 +61,25 @@ def test_other_sizes_are_resized_and_cropped_in_the_middle(tmp_path: Path):
     wide.paste((255, 255, 255), (12, 0, 20, 8))
     out = io.BytesIO()
     wide.save(out, "PNG")
-    assert imagefolder.decode(out.getvalue(), 8, "x")[1].min() == 255
+    assert folders.decode(out.getvalue(), 8, "x")[1].min() == 255
 
 
 def test_one_class_is_not_enough(tmp_path: Path):
     files = {name: content for name, content in FILES.items() if "dog" not in name}
     with pytest.raises(DataError, match=r"found 1 class\(es\) \['cat'\]"):
-        imagefolder.read(archive(tmp_path / "a", files), data())
+        folders.read(archive(tmp_path / "a", files), data())
 
 
 def test_a_class_without_test_images_is_named(tmp_path: Path):
     files = {name: content for name, content in FILES.items() if name != "test/dog/0.png"}
     with pytest.raises(DataError, match="test/ has no image of dog"):
-        imagefolder.read(archive(tmp_path / "a", files), data())
+        folders.read(archive(tmp_path / "a", files), data())
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path: Path):
     files = {**FILES, "train/cat/bad.jpg": b"\xff\xd8\xff\xe0 not a picture"}
     with pytest.raises(DataError, match=r"train/cat/bad\.jpg: the image does not decode"):
-        imagefolder.read(archive(tmp_path / "a", files), data())
+        folders.read(archive(tmp_path / "a", files), data())
 
 
 def test_a_truncated_image_is_named(tmp_path: Path):
@@ -88,9 +88,9 @@ def test_a_truncated_image_is_named(tmp_path: Path):
     Image.fromarray(noise).save(out, "JPEG")
     files = {**FILES, "train/cat/bad.jpg": out.getvalue()[:600]}
     with pytest.raises(DataError, match=r"train/cat/bad\.jpg"):
-        imagefolder.read(archive(tmp_path / "a", files), data())
+        folders.read(archive(tmp_path / "a", files), data())
 
 
 def test_a_validation_part_that_leaves_nothing_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="leave nothing of 3 images"):
-        arrays.prepare(data(val_images=3), archive(tmp_path / "a", FILES))
+        in_memory.prepare(data(val_images=3), archive(tmp_path / "a", FILES))

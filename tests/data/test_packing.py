@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from pipeline.data import arrays, listing, packing
-from pipeline.data.listing import Entry
-from pipeline.data.packing import Packed, Piece
+from pipeline.data import dataset
+from pipeline.data.sources import listing, packing
+from pipeline.data.sources.listing import Entry
+from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import DataError
 from tests.photographs import CLASSES, data, images, listed, prepared, tar
 
@@ -86,8 +87,8 @@ def test_the_key_is_of_bytes_and_recipe(archive: Path):
 def test_the_index_has_sizes_mean_and_colours(archive: Path, contents: dict, tmp_path: Path):
     pieces = packing.plan(data(), listed(archive))
     index = packing.index(data(), CLASSES, pieces, [packed for _, packed in packed_by(pieces)])
-    arrays.save(index, tmp_path / "a", tmp_path / "digest.json", oddities={"not_rgb": 0})
-    loaded = arrays.load(tmp_path / "a")
+    dataset.save(index, tmp_path / "a", tmp_path / "digest.json", oddities={"not_rgb": 0})
+    loaded = dataset.load(tmp_path / "a")
     assert (len(loaded.train), len(loaded.val), len(loaded.test)) == (50, 10, 16)
     assert loaded.train.images.together == 3
     with Image.open(io.BytesIO(contents[f"val/china/{listed(archive).test[0].name}"])) as image:
@@ -121,7 +122,7 @@ def test_an_image_that_does_not_decode_stops_packing_unless_allowed(tmp_path: Pa
     ):
         packing.index(data(), CLASSES, pieces, packed)
     index = packing.index(data(undecodable_images=1), CLASSES, pieces, packed)
-    counts = [len(index[f"{split}_labels"]) for split in arrays.SPLITS]
+    counts = [len(index[f"{split}_labels"]) for split in dataset.SPLITS]
     assert sum(counts) == 31
     assert packing.oddities(packed)["undecodable"] == 1
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.photos import cut, examine, size_of
+from pipeline.data.feeding.decoding import cut, size_of
+from pipeline.data.sources.photos import examine
 from pipeline.errors import DataError
 from tests.photographs import jpeg, piece
 

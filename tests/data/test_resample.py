@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data.resample import resample
+from pipeline.data.feeding.resample import resample
 
 BOXES = [
     (0.0, 0.0, 61.0, 47.0),  # the whole image, reduced

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import sources
+from pipeline.data.sources import download
 from pipeline.errors import ChecksumError, DataError
 from pipeline.params import Data, DigitsData, ImageFolderData, ImageNetData
 from tests.photographs import data as photos
@@ -62,7 +62,7 @@ def folder_data(sha256: str = SHA256, archive: str = "a.tar") -> ImageFolderData
 
 def fetch(tmp_path: Path, *mirrors: str, data: Data | None = None) -> Path:
     target = tmp_path / "data" / "archive"
-    sources.fetch(data or folder_data(), target, mirrors, tmp_path / "partial", no_s3, no_prefix)
+    download.fetch(data or folder_data(), target, mirrors, tmp_path / "partial", no_s3, no_prefix)
     return target
 
 
@@ -164,7 +164,7 @@ def test_digits_need_no_network(tmp_path: Path):
         split_seed=0,
         duplicates_pct=100,
     )
-    sources.fetch(data, tmp_path / "archive", (), tmp_path / "partial", no_s3, no_prefix)
+    download.fetch(data, tmp_path / "archive", (), tmp_path / "partial", no_s3, no_prefix)
     assert (tmp_path / "archive").stat().st_size > 10_000
 
 
@@ -173,17 +173,17 @@ def test_the_archive_of_a_large_set_stays_where_it_is(tmp_path: Path):
     (tmp_path / "mirror" / "a.tar").write_bytes(CONTENT)
     data = photos(archive="a.tar", sha256=SHA256)
     target = fetch(tmp_path, str(tmp_path / "mirror"), data=data)
-    (wanted,) = sources.archives_of(data)
-    kept = sources.kept(wanted, tmp_path / "partial")
+    (wanted,) = download.archives_of(data)
+    kept = download.kept(wanted, tmp_path / "partial")
     assert kept.is_symlink() and kept.resolve() == (tmp_path / "mirror" / "a.tar").resolve()
     assert SHA256 in target.read_text() and str(tmp_path) not in target.read_text()
-    assert sources.keep(wanted, (), tmp_path / "partial", no_s3) == kept
+    assert download.keep(wanted, (), tmp_path / "partial", no_s3) == kept
 
 
 def test_a_downloaded_archive_of_a_large_set_is_kept(tmp_path: Path, server: str):
     data = photos(archive="a.tar", sha256=SHA256)
     fetch(tmp_path, server, data=data)
-    kept = sources.kept(sources.archives_of(data)[0], tmp_path / "partial")
+    kept = download.kept(download.archives_of(data)[0], tmp_path / "partial")
     assert not kept.is_symlink() and kept.read_bytes() == CONTENT
 
 

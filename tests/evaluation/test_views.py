@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
-from pipeline.data import views as boxes
-from pipeline.data.arrays import Arrays
+from pipeline.data.dataset import Dataset
+from pipeline.data.feeding import shown
 from pipeline.evaluation import views
 from pipeline.evaluation.parts import assembled, evaluated, outcomes_in, parts_of
 from pipeline.evaluation.scores import outcomes
@@ -28,24 +28,24 @@ SIDES = (64, 73, 110, 137, 183)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Arrays:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepared(tmp_path_factory.mktemp("photos"), 12, 6)
 
 
 @pytest.fixture(scope="module")
-def model(data: Arrays) -> ResNet:
+def model(data: Dataset) -> ResNet:
     """A network whose batch norms have statistics and whose classes differ."""
     network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
     model = build(arch_of(network), 3, 2, seed=1)
     model.train()
     with torch.no_grad():
         model.fc.weight.mul_(0.2)
-        for images in boxes.inputs(data.train, data.mean, CROP, CPU):
+        for images in shown.inputs(data.train, data.mean, CROP, CPU):
             model(images)
     return model.eval()
 
 
-def photographs(data: Arrays) -> Iterator[Image.Image]:
+def photographs(data: Dataset) -> Iterator[Image.Image]:
     for place in range(len(data.test)):
         yield Image.open(io.BytesIO(data.test.images.content(place))).convert("RGB")
 
@@ -66,13 +66,13 @@ def network_input(pixels: np.ndarray, mean: Tensor) -> Tensor:
     return image - means
 
 
-def shown(model: ResNet, data: Arrays, view: str) -> np.ndarray:
+def logits_of(model: ResNet, data: Dataset, view: str) -> np.ndarray:
     trained = Trained(model, data.mean, {})
     return views.logits(trained, view, data.test, CROP, SIDES, "float32", CPU, lambda images: None)
 
 
-def test_the_single_view_is_the_middle_crop(data: Arrays, model: ResNet):
-    found = shown(model, data, "single")
+def test_the_single_view_is_the_middle_crop(data: Dataset, model: ResNet):
+    found = logits_of(model, data, "single")
     for line, image in enumerate(photographs(data)):
         side = min(image.size) * 64 / 73
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -82,8 +82,8 @@ def test_the_single_view_is_the_middle_crop(data: Arrays, model: ResNet):
         assert found[line] == pytest.approx(logits.numpy(), abs=1e-4)
 
 
-def test_ten_crops_equal_the_plain_implementation(data: Arrays, model: ResNet):
-    found = shown(model, data, "ten_crops")
+def test_ten_crops_equal_the_plain_implementation(data: Dataset, model: ResNet):
+    found = logits_of(model, data, "ten_crops")
     for line, image in enumerate(photographs(data)):
         whole = np.asarray(resized(image, 73))
         height, width, _ = whole.shape
@@ -99,8 +99,8 @@ def test_ten_crops_equal_the_plain_implementation(data: Arrays, model: ResNet):
         assert np.abs(np.exp(found[line]) - mean).max() < 1e-5
 
 
-def test_scales_equal_a_network_that_is_made_fully_convolutional(data: Arrays, model: ResNet):
-    found = shown(model, data, "scales")
+def test_scales_equal_a_network_that_is_made_fully_convolutional(data: Dataset, model: ResNet):
+    found = logits_of(model, data, "scales")
     kernel = model.fc.weight[:, :, None, None].expand(-1, -1, 2, 2) / 4  # pooling of 2x2, then fc
     for line, image in enumerate(photographs(data)):
         scores = []
@@ -114,26 +114,26 @@ def test_scales_equal_a_network_that_is_made_fully_convolutional(data: Arrays, m
         assert np.abs(np.exp(found[line]) - mean).max() < 1e-5
 
 
-def test_at_the_size_of_training_crops_both_forms_are_one(data: Arrays, model: ResNet):
+def test_at_the_size_of_training_crops_both_forms_are_one(data: Dataset, model: ResNet):
     images = torch.randn(3, 3, CROP, CROP)
     with torch.no_grad():
         plain = model(images).softmax(1)
         torch.testing.assert_close(views.dense(model, images, CROP, "float32"), plain)
 
 
-def test_the_views_differ(data: Arrays, model: ResNet):
-    single = shown(model, data, "single")
-    ten = shown(model, data, "ten_crops")
+def test_the_views_differ(data: Dataset, model: ResNet):
+    single = logits_of(model, data, "single")
+    ten = logits_of(model, data, "ten_crops")
     assert np.abs(torch.from_numpy(single).softmax(1).numpy() - np.exp(ten)).max() > 1e-3
 
 
 def test_crops_of_224_come_from_256_as_in_the_paper():
-    assert boxes.resized_px(224) == 256
+    assert shown.resized_px(224) == 256
 
 
 def test_ten_crops_are_five_places_and_their_mirror_images():
     whole = torch.arange(73 * 90).view(1, 73, 90, 1)
-    crops = boxes.ten_crops(whole, 64)
+    crops = shown.ten_crops(whole, 64)
     assert [int(crop[0, 0, 0, 0]) for crop in crops[:5]] == [
         0,
         26,
@@ -144,7 +144,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images():
     assert all(torch.equal(crops[n + 5], crops[n].flip(2)) for n in range(5))
 
 
-def test_parts_together_are_the_whole(data: Arrays, model: ResNet):
+def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
     trained = Trained(model, data.mean, {})
     tables = {
         part: evaluated(trained, data, part, CROP, SIDES, "float32", CPU)
@@ -153,10 +153,12 @@ def test_parts_together_are_the_whole(data: Arrays, model: ResNet):
     assert len(tables) > 5  # a shard each
     found = assembled(tables)
     for view in VIEWS:
-        assert found["test", view]["logits"] == pytest.approx(shown(model, data, view), abs=1e-4)
+        assert found["test", view]["logits"] == pytest.approx(
+            logits_of(model, data, view), abs=1e-4
+        )
     with torch.no_grad():
         logits = torch.cat(
-            [model(images) for images in boxes.inputs(data.train, data.mean, CROP, CPU)]
+            [model(images) for images in shown.inputs(data.train, data.mean, CROP, CPU)]
         )
     wanted = outcomes(logits.double().softmax(1).numpy(), data.train.labels.numpy())
     said = outcomes_in(found["train", "single"], data.train.labels.numpy())

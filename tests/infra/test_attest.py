@@ -18,7 +18,8 @@ from pipeline.params import (
     Precision,
     Shortcut,
 )
-from pipeline.training.schedule import Schedule, WarmUp
+from pipeline.training.schedule import Schedule
+from pipeline.training.schedules.warming import WarmUp
 from tests.conftest import REPO
 
 
@@ -85,7 +86,7 @@ def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
 def key_in(clone: Path) -> str:
     code = (
         "from infra import attest as a; from pipeline.params import Row\n"
-        "from pipeline.training.schedule import CosineSchedule as C\n"
+        "from pipeline.training.schedules.cosine import CosineSchedule as C\n"
         "from pipeline.training.identity import run_key\n"
         "print(run_key('n', Row(**a.ROW), C(**a.schedule()), 'd')[0])"
     )

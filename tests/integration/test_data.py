@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from infra.local import s3
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.storage.s3 import Storage
 from tests.conftest import copy_study, read_params, run_in, write_params
 from tests.data.test_cifar import CLASSES, archive
@@ -55,7 +55,7 @@ def test_an_archive_of_cifar_10s_layout_becomes_arrays(study: Path, tmp_path: Pa
     (tmp_path / "cifar-10-python.tar.gz").rename(spaced / "cifar-10-python.tar.gz")
     done = run_in(study, "dvc", "repro", "prepare", STUDY_MIRRORS=f"/nowhere '{spaced}'")
     assert done.returncode == 0, done.stdout + done.stderr
-    data = arrays.load(study / "data/arrays.safetensors")
+    data = dataset.load(study / "data/arrays.safetensors")
     assert (len(data.train), len(data.val), len(data.test)) == (30, 10, 8)
     assert data.classes == tuple(name.decode() for name in CLASSES)
     assert json.loads((study / "data/digest.json").read_text())["digest"] == data.digest
@@ -110,7 +110,7 @@ def test_images_under_an_s3_prefix_become_arrays(study: Path, storage: Storage):
     )  # fmt: skip
     done = run_in(study, "dvc", "repro", "prepare")
     assert done.returncode == 0, done.stdout + done.stderr
-    data = arrays.load(study / "data/arrays.safetensors")
+    data = dataset.load(study / "data/arrays.safetensors")
     assert data.classes == ("dark", "light")
     assert (len(data.train), len(data.val), len(data.test)) == (6, 2, 8)
     assert s3.running() is not None

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.models import weights
 from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.s3 import Storage
@@ -139,7 +139,7 @@ def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, 
 
 
 def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, tmp_path: Path):
-    data = arrays.load(study / "data/arrays.safetensors")
+    data = dataset.load(study / "data/arrays.safetensors")
     shard = data.train.images.shards[0]
     key = Instance(storage, SHARDS, shard.key).object_key(shard.sha256)
     content = storage.get(key)

@@ -13,7 +13,7 @@ import torch
 from mlflow import MlflowClient
 
 from infra.local import s3
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.evaluation import predictions
 from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
@@ -102,7 +102,7 @@ def test_the_page_needs_no_network(study: Path):
 
 def test_scores_are_those_of_the_weights(study: Path):
     trained = weights.load(study / "runs/resnet-8")
-    data = arrays.load(study / "data/arrays.safetensors")
+    data = dataset.load(study / "data/arrays.safetensors")
     said = predictions.load(study / "scores/resnet-8/predictions.npz")["test"]
     with torch.no_grad():
         logits = trained.model((data.test.images - trained.mean).permute(0, 3, 1, 2))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.data import arrays
+from pipeline.data import dataset
 from pipeline.params import load, row_of
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
@@ -33,7 +33,7 @@ def said_by(process: subprocess.Popen[str]) -> str:
 def key_of(study: Path, name: str, **changes: object) -> str:
     """Returns the run key of a row, changed as wanted."""
     row = row_of(load(study / "params.yaml"), name).model_copy(update=changes)
-    digest = arrays.load(study / "data/arrays.safetensors").digest
+    digest = dataset.load(study / "data/arrays.safetensors").digest
     return run_key(name, row, load_schedule(study / row.schedule), digest)[0]
 
 

@@ -1,16 +1,17 @@
 """dvc.yaml tells the truth: declared dependencies and parameters are those that are used."""
 
-import ast
 import re
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
+from pipeline import source
 from pipeline.params import read_yaml
+from stages import check
 from tests.conftest import REPO
 
 STAGES = read_yaml(REPO / "dvc.yaml")["stages"]
-PACKAGES = ("pipeline", "stages", "infra")
 NAMES = sorted(STAGES)
 
 
@@ -18,61 +19,41 @@ def body(name: str) -> dict:
     return STAGES[name].get("do", STAGES[name])
 
 
-def imports(path: Path) -> set[str]:
-    """Returns our modules that a file imports, at any level of nesting."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {module for module in found if module.split(".")[0] in PACKAGES}
+LOADS = """
+import importlib, pathlib, sys
+importlib.import_module("stages." + sys.argv[1])
+for name, module in list(sys.modules.items()):
+    if name.split(".")[0] in ("pipeline", "stages", "infra") and getattr(module, "__file__", None):
+        if pathlib.Path(module.__file__).stat().st_size:
+            print(name)
+"""
 
 
-def files_of(module: str) -> list[Path]:
-    path = REPO.joinpath(*module.split("."))
-    own = [path.with_suffix(".py"), path / "__init__.py"]
-    return [file for file in own if file.is_file() and file.stat().st_size]
+@pytest.mark.parametrize("name", check.STAGES)
+def test_a_stage_depends_on_every_module_that_it_loads(name: str):
+    assert f"state/code/{name}" in body(name)["deps"]
+    needed = source.needed(f"stages.{name}", packages=check.OURS)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, name], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) - needed.keys() == set()
 
 
-def closure(start: Path) -> set[str]:
-    """Returns all files of ours that a file needs."""
-    found, todo = set(), [start]
-    while todo:
-        file = todo.pop()
-        if file.relative_to(REPO).as_posix() in found:
-            continue
-        found.add(file.relative_to(REPO).as_posix())
-        todo += [needed for module in imports(file) for needed in files_of(module)]
-    return found
+def test_every_stage_but_those_that_always_run_depends_on_its_code():
+    always = {name for name in NAMES if body(name).get("always_changed")}
+    assert always == {"check", "handover"}
+    assert set(check.STAGES) == set(NAMES) - always
+    written = [out for out in body("check")["outs"] if out.startswith("state/code/")]
+    assert written == [f"state/code/{name}" for name in check.STAGES]
 
 
-# what a message or a lock says changes no result
-NO_RESULT = (
-    "pipeline/environment.py",
-    "pipeline/errors.py",
-    "pipeline/machine.py",
-    "pipeline/files.py",
-    "pipeline/progress.py",
-    "stages/__init__.py",
-    "pipeline/__init__.py",
-)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_declared_code_contains_all_that_a_stage_imports(name: str):
-    declared = [dep for dep in body(name).get("deps", ()) if dep.startswith(PACKAGES)]
-    if body(name).get("always_changed"):
-        assert name in ("check", "handover")
-        assert declared == []
-        return
-    undeclared = {
-        file
-        for file in closure(REPO / f"stages/{name}.py")
-        if file not in NO_RESULT
-        and not any(file == dep or file.startswith(f"{dep}/") for dep in declared)
+def test_files_that_are_no_modules_are_named():
+    beside = {
+        path.relative_to(REPO).as_posix()
+        for path in (REPO / "pipeline/report").iterdir()
+        if path.is_file() and path.suffix != ".py"
     }
-    assert undeclared == set()
+    assert beside <= set(body("report")["deps"])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("check", "handover")])

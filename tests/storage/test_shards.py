@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import packing
-from pipeline.data.listing import Entry
-from pipeline.data.packing import Packed, Piece
+from pipeline.data.sources import packing
+from pipeline.data.sources.listing import Entry
+from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import ParamsError, StorageError
 from pipeline.storage.layout import SHARDS, Instance, Instances
 from pipeline.storage.s3 import Storage

@@ -261,7 +261,7 @@ def test_a_prefix_is_packed_the_same_each_time(storage: Storage, tmp_path):
     for target in ("one", "two"):
         fetch_address(f"s3://{storage.bucket}/images/", tmp_path / target)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-    from pipeline.data.archives import members
+    from pipeline.data.sources.archives import members
 
     assert list(members(tmp_path / "one")) == [("a/c", b"a/c"), ("b", b"b")]
 

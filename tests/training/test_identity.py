@@ -13,7 +13,7 @@ from pipeline import attested
 from pipeline.errors import ParamsError
 from pipeline.params import Row
 from pipeline.training import identity
-from pipeline.training.schedule import CosineSchedule
+from pipeline.training.schedules.cosine import CosineSchedule
 from tests.conftest import REPO
 
 SCHEDULE = CosineSchedule(shape="cosine", base_lr=0.1, total_updates=10, warmup=None)
@@ -40,7 +40,12 @@ def test_the_name_of_the_schedules_file_does_not(row: Callable[..., Row]):
 
 
 def computing_in(tree: Path) -> str:
-    code = "from pipeline.training import identity as i; print(i.computing(i.TRAINING))"
+    """Returns the digest of the source of a row with a padded crop and a cosine."""
+    code = (
+        "from pipeline.training import identity as i; import types as t; "
+        "kind = t.SimpleNamespace(kind='pad_crop', shape='cosine'); "
+        "print(i.source_of(t.SimpleNamespace(augmentation=kind), kind))"
+    )
     return subprocess.run(
         [sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True
     ).stdout
@@ -55,12 +60,16 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file, counts", [
     ("training/loop.py", True),
     ("models/blocks.py", True),
-    ("data/resample.py", True),
+    ("data/feeding/pad_crop.py", True),
+    ("training/schedules/cosine.py", True),
+    ("data/feeding/scale_crop.py", False),  # kinds that this row does not use
+    ("training/schedules/step.py", False),
+    ("data/feeding/augmentations.py", False),
     ("params.py", False),
     ("errors.py", False),
     ("report/page.py", False),
     ("storage/s3.py", False),
-    ("data/listing.py", False),
+    ("data/sources/listing.py", False),
 ])  # fmt: skip
 def test_the_source_that_computes_counts(tree: Path, file: str, counts: bool):
     before, path = computing_in(tree), tree / "pipeline" / file

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from pipeline.data import arrays, views
+from pipeline.data import dataset
+from pipeline.data.feeding import shown
 from pipeline.errors import ReplicasError
 from pipeline.params import Row
 from pipeline.training import run as training
 from pipeline.training.history import history_digest
 from pipeline.training.job import TrainJob
 from pipeline.training.loop import loss_and_wrong
-from pipeline.training.schedule import PlateauSchedule
+from pipeline.training.schedules.plateau import PlateauSchedule
 from pipeline.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -49,9 +50,9 @@ class Files:
 
 def val_of(state: TrainingState, path: Path, rank: int, workers: int) -> tuple[float, float]:
     """Returns the sums of loss and errors of a worker's share of the validation images."""
-    data = arrays.load(path)
+    data = dataset.load(path)
     share = data.val.share(rank, workers)
-    inputs = views.inputs(share, data.mean, None, CPU)
+    inputs = shown.inputs(share, data.mean, None, CPU)
     return tuple(loss_and_wrong(state.model, inputs, share.labels, "float32").tolist())
 
 
@@ -116,7 +117,7 @@ def test_all_workers_have_one_history_and_the_same_weights(
     ) in said:  # the weights' statistics are fixed now: validation is the same however it is split
         added = [sum(values) for values in zip(*one["shares"], strict=True)]
         assert added == pytest.approx(one["alone"], rel=1e-5)
-    images = len(arrays.load(digits_path).val)
+    images = len(dataset.load(digits_path).val)
     last = said[0]["lines"][-1]
     assert last["val_loss"] == pytest.approx(said[0]["alone"][0] / images, rel=1e-5)
     assert last["val_error_pct"] == pytest.approx(100 * said[0]["alone"][1] / images)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.data import arrays
-from pipeline.data.augment import augmenter_of
-from pipeline.data.batches import batches_of
+from pipeline.data import dataset
+from pipeline.data.feeding.augmentations import augmenter_of
+from pipeline.data.feeding.batches import batches_of
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.params import Row
 from pipeline.training.history import (
@@ -24,7 +24,9 @@ from pipeline.training.history import (
 from pipeline.training.job import TrainJob
 from pipeline.training.loop import Step
 from pipeline.training.run import run
-from pipeline.training.schedule import CosineSchedule, ErrorWarmUp, LinearWarmUp, StepSchedule
+from pipeline.training.schedules.cosine import CosineSchedule
+from pipeline.training.schedules.step import StepSchedule
+from pipeline.training.schedules.warming import ErrorWarmUp, LinearWarmUp
 from pipeline.training.state import TrainingState
 
 CPU = torch.device("cpu")
@@ -173,7 +175,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 def test_averaged_statistics_are_the_means_over_batches(digits_path: Path, row: Callable[..., Row]):
     wanted = row(averaged_batch_norm_batches=4)
     state = finish(job(digits_path, wanted), Memory())
-    data = arrays.load(digits_path)
+    data = dataset.load(digits_path)
     augmenter = augmenter_of(wanted.augmentation, data, CPU)
     batches = batches_of(data.train, augmenter, global_batch_size=32, seed=1, device=CPU)
     with torch.no_grad():  # the batches after the last one

@@ -6,13 +6,11 @@ import pytest
 
 from pipeline.errors import ParamsError
 from pipeline.training.history import Record
-from pipeline.training.schedule import (
-    CosineSchedule,
-    LinearWarmUp,
-    PlateauSchedule,
-    StepSchedule,
-    load_schedule,
-)
+from pipeline.training.schedule import load_schedule
+from pipeline.training.schedules.cosine import CosineSchedule
+from pipeline.training.schedules.plateau import PlateauSchedule
+from pipeline.training.schedules.step import StepSchedule
+from pipeline.training.schedules.warming import LinearWarmUp
 from tests.conftest import REPO
 
 

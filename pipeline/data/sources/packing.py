@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pipeline.data import account, shards
-from pipeline.data.account import content_of
-from pipeline.data.arrays import SPLITS, principal_colours
-from pipeline.data.choosing import Left
-from pipeline.data.listing import Entry, Listing, Read
-from pipeline.data.photos import ODDITIES, THUMBNAIL_PX, examine
-from pipeline.data.shards import Shard
+from pipeline.data.dataset import SPLITS
+from pipeline.data.feeding.shards import Shard
+from pipeline.data.sources import account, shard_files
+from pipeline.data.sources.account import content_of
+from pipeline.data.sources.choosing import Left
+from pipeline.data.sources.in_memory import principal_colours
+from pipeline.data.sources.listing import Entry, Listing, Read
+from pipeline.data.sources.photos import ODDITIES, THUMBNAIL_PX, examine
 from pipeline.errors import DataError
 from pipeline.params import Sharded, canonical_sha256
 
@@ -178,8 +179,10 @@ def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Pack
         oddities.update(photo.oddities)
     labels = [piece.labels[place] for place in kept]
     ids = [piece.ids[place] for place in kept]
-    content = shards.encode(contents, labels, ids, [piece.entries[place].name for place in kept])
-    shard = Shard(key, shards.sha256(content), len(content), len(kept))
+    content = shard_files.encode(
+        contents, labels, ids, [piece.entries[place].name for place in kept]
+    )
+    shard = Shard(key, shard_files.sha256(content), len(content), len(kept))
     return content, Packed(
         shard,
         np.array(sizes, np.int32).reshape(-1, 2),
@@ -214,7 +217,7 @@ def index(
         arrays[f"{split}_labels"] = np.concatenate([part.labels for part in parts])
         arrays[f"{split}_ids"] = np.concatenate([part.ids for part in parts])
         arrays[f"{split}_sizes"] = np.concatenate([part.sizes for part in parts])
-        arrays[f"{split}_shards"] = shards.table_of(part.shard for part in parts)
+        arrays[f"{split}_shards"] = shard_files.table_of(part.shard for part in parts)
     for split in ("train", "test"):
         there = set(arrays[f"{split}_labels"].tolist())
         if lost := [name for number, name in enumerate(classes) if number not in there]:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.arrays import Split
-from pipeline.data.augment import Augmenter, BoxCropper
-from pipeline.data.shards import Photos
-from pipeline.data.views import Request, answers, photos_of
+from pipeline.data.dataset import Split
+from pipeline.data.feeding.augment import Augmenter
+from pipeline.data.feeding.boxes import BoxCropper
+from pipeline.data.feeding.loader import Request, answers, photos_of
+from pipeline.data.feeding.shards import Photos
 
 REMEMBERED = 3  # shuffled windows
 

@@ -4,12 +4,9 @@ A shard is a table of `image` (the file's bytes), `label`, `id` and `name`, unco
 pyarrow, pandas or polars read it too. Which bytes it must have stands in the data set's index.
 """
 
-import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -20,9 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SCHEMA = pa.schema(
-    [("image", pa.binary()), ("label", pa.int64()), ("id", pa.int64()), ("name", pa.string())]
-)
 OPEN_SHARDS = 64  # of a process at once
 ATTEMPTS = 5
 
@@ -122,27 +116,6 @@ def _opened(path: Path) -> _Opened:
         _, ends, content = images.buffers()
         ends = np.frombuffer(ends, np.int32, len(images) + 1).astype(np.int64)
         return _Opened(file, content.address - whole.address, ends)
-
-
-def encode(
-    images: Sequence[bytes], labels: Iterable[int], ids: Iterable[int], names: Iterable[str]
-) -> bytes:
-    """Returns a shard's bytes; the same for the same images."""
-    table = pa.table([list(images), list(labels), list(ids), list(names)], schema=SCHEMA)
-    out = io.BytesIO()
-    with pa.ipc.new_file(out, SCHEMA) as writer:
-        writer.write_table(table, max_chunksize=max(1, len(images)))
-    return out.getvalue()
-
-
-def sha256(content: bytes) -> str:
-    """Returns the sha256 of bytes as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def table_of(shards: Iterable[Shard]) -> NDArray[np.uint8]:
-    """Returns shards as JSON, for a data set's index."""
-    return np.frombuffer(json.dumps([asdict(shard) for shard in shards]).encode(), dtype=np.uint8)
 
 
 def shards_of(table: Tensor) -> tuple[Shard, ...]:

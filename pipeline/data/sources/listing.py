@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from scipy.io import loadmat
 
-from pipeline.data.archives import members, refuse_link, refuse_unsafe
-from pipeline.data.choosing import HEAD_BYTES, Choice, Left, require_utf8
+from pipeline.data.sources.archives import members, refuse_link, refuse_unsafe
+from pipeline.data.sources.choosing import HEAD_BYTES, Choice, Left, require_utf8
 from pipeline.errors import DataError
 from pipeline.params import PhotosData
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.archives import members
-from pipeline.data.images import Images, Labelled
+from pipeline.data.sources.archives import members
+from pipeline.data.sources.images import Images, Labelled
 from pipeline.errors import DataError
 
 TRAIN_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))

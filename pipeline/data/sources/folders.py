@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pipeline.data.archives import members
-from pipeline.data.choosing import HEAD_BYTES, Choice
-from pipeline.data.images import Images, Labelled
-from pipeline.data.pixels import to_rgb
+from pipeline.data.feeding.pixels import to_rgb
+from pipeline.data.sources.archives import members
+from pipeline.data.sources.choosing import HEAD_BYTES, Choice
+from pipeline.data.sources.images import Images, Labelled
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData
 

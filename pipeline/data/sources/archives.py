@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from pipeline.data.choosing import require_utf8
+from pipeline.data.sources.choosing import require_utf8
 from pipeline.errors import DataError
 
 ZIP_UTF8 = 0x800  # the flag of a member whose name is UTF-8

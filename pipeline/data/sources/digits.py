@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.data.images import Images, Labelled
+from pipeline.data.sources.images import Images, Labelled
 from pipeline.errors import DataError
 
 SIDE_PX = 8

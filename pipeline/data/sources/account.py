@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.choosing import Left
+from pipeline.data.sources.choosing import Left
 from pipeline.errors import DataError
 
 FEW = 5  # training images of a class that is nearly empty

@@ -6,20 +6,18 @@ ImageNet's JPEGs is a PNG), grey and CMYK become RGB, and EXIF rotations are not
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from pipeline.data.pixels import is_flat, to_rgb
+from pipeline.data.feeding.decoding import opened, size_of
+from pipeline.data.feeding.pixels import is_flat, to_rgb
 from pipeline.errors import DataError
 
 THUMBNAIL_PX = 64  # the mean image's side: it is smooth
 ODDITIES = ("not_jpeg", "not_rgb", "rotated_by_exif", "undecodable", "all_pixels_equal")
-Image.MAX_IMAGE_PIXELS = 100_000_000
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -36,11 +34,6 @@ class Photo:
     thumbnail: NDArray[np.uint8]
     oddities: tuple[str, ...]
     mode: str
-
-
-def opened(content: bytes) -> Image.Image:
-    """Returns the image, not decoded yet; Pillow's errors pass."""
-    return Image.open(io.BytesIO(content))
 
 
 def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int | None) -> Photo:
@@ -81,14 +74,6 @@ def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int
     return Photo(content, height, width, thumbnail, oddities, mode)
 
 
-def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:
-    """Returns (width, height) of an image whose shorter side is made so long, as torchvision does."""
-    width, height = size
-    if width <= height:
-        return shorter_side_px, shorter_side_px * height // width
-    return shorter_side_px * width // height, shorter_side_px
-
-
 def _oddities(image: Image.Image) -> tuple[str, ...]:
     rotated = image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
     found = (image.format != "JPEG", image.mode != "RGB", rotated)
@@ -104,21 +89,3 @@ def _thumbnail(image: Image.Image) -> NDArray[np.uint8]:
         box=(left, top, left + side, top + side),
     )  # fmt: skip
     return np.asarray(small)
-
-
-def cut(
-    content: bytes, box: tuple[float, float, float, float], size: tuple[int, int], mirror: bool
-) -> NDArray[np.uint8]:
-    """Returns the box (top, left, height, width; pixels) resized to `size`, uint8 (height, width, 3).
-
-    Pillow's antialiased bilinear filter: the same as a crop of the whole image, resized.
-    """
-    top, left, height, width = box
-    with opened(content) as image:
-        pixels = to_rgb(image)
-        pixels = pixels.resize(
-            (size[1], size[0]), Image.Resampling.BILINEAR,
-            box=(left, top, min(left + width, image.width), min(top + height, image.height)),
-        )  # fmt: skip
-    array: NDArray[np.uint8] = np.asarray(pixels)
-    return array[:, ::-1] if mirror else array

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.choosing import Left
+from pipeline.data.sources.choosing import Left
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,48 @@
+"""Decodes a photograph, and resizes a box of it.
+
+What the content is decides, not the file's name (one of ImageNet's JPEGs is a PNG); EXIF rotations are not
+applied.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.data.feeding.pixels import to_rgb
+
+Image.MAX_IMAGE_PIXELS = 100_000_000
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+def opened(content: bytes) -> Image.Image:
+    """Returns the image, not decoded yet; Pillow's errors pass."""
+    return Image.open(io.BytesIO(content))
+
+
+def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:
+    """Returns (width, height) of an image whose shorter side is made so long, as torchvision does."""
+    width, height = size
+    if width <= height:
+        return shorter_side_px, shorter_side_px * height // width
+    return shorter_side_px * width // height, shorter_side_px
+
+
+def cut(
+    content: bytes, box: tuple[float, float, float, float], size: tuple[int, int], mirror: bool
+) -> NDArray[np.uint8]:
+    """Returns the box (top, left, height, width; pixels) resized to `size`, uint8 (height, width, 3).
+
+    Pillow's antialiased bilinear filter: the same as a crop of the whole image, resized.
+    """
+    top, left, height, width = box
+    with opened(content) as image:
+        pixels = to_rgb(image)
+        pixels = pixels.resize(
+            (size[1], size[0]), Image.Resampling.BILINEAR,
+            box=(left, top, min(left + width, image.width), min(top + height, image.height)),
+        )  # fmt: skip
+    array: NDArray[np.uint8] = np.asarray(pixels)
+    return array[:, ::-1] if mirror else array
