@@ -93,8 +93,8 @@ quick: install ## units and static checks, no services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
 	pytest -q -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
 
-test: install ## all tests, real S3, Ray, MLflow and DVC included, two files at a time
-	pytest -n 2 --dist loadfile
+test: install ## all tests, real S3, Ray, MLflow and DVC included, four files at a time
+	pytest -n 4 --dist loadfile
 
 trial-kills: install ## a training and a cluster's worker killed ten times at random moments
 	pytest -m trial -k killed_at_random

@@ -125,6 +125,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "seed": row.seed,
         "commit": facts["commit"],
         "hardware": facts["hardware"],
+        "threads": facts["threads"],
         "precision": row.precision,
         "workers": facts["workers"],
         "global_batch_size": row.global_batch_size,

@@ -10,13 +10,17 @@ from pipeline.params import Precision
 
 
 def hardware() -> str:
-    """Returns the accelerator's or the processor's name and the number of threads."""
+    """Returns the accelerator's name, or the processor's with its instruction set.
+
+    Processors of one name may differ in their instructions, and so in the last bits of their sums.
+    """
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}"
+        return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+    name = names[0] if names else platform.processor()
+    return f"{name} with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def require(precision: Precision, key: str) -> None:

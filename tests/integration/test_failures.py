@@ -12,12 +12,8 @@ import pytest
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.cluster.search import Search
-from pipeline.data import prepared
-from pipeline.params import load, read_yaml
-from pipeline.storage.layout import SEARCHES, TRIALS, project
 from pipeline.storage.s3 import Storage
-from tests.conftest import changed_params, copy_study, outside, run_in
+from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (
     key_of,
     result_of,
@@ -48,10 +44,6 @@ def longer(document: dict) -> None:
         "endless": {**row, "seed": 7, "schedule": "schedules/endless.yaml"},
     }
     document["models"]["two-workers"]["schedule"] = "schedules/medium.yaml"
-    document["tune"]["resnet-8"] |= {
-        "model": "resnet-8", "trials": 4, "total_updates": 160, "grace_updates": 40,
-        "report_every_updates": 40,
-    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -179,87 +171,6 @@ def test_two_workers_train_and_outlive_the_kill_of_one(study: Path, storage: Sto
     assert result_of(study, "two-workers") == wanted
 
 
-SEARCH = ("python", "-m", "stages.tune", "resnet-8")
-
-
-def searched(study: Path) -> tuple[str, str]:
-    """Returns what a search wrote: the schedule, and the table of its trials."""
-    return tuple((study / f"tuned/resnet-8.{suffix}").read_text() for suffix in ("yaml", "csv"))
-
-
-def updates_of(study: Path, storage: Storage) -> dict[str, int]:
-    """Returns how far each trial of the search is, by its key."""
-    document = load(study / "params.yaml")
-    digest = prepared.look(study / "data/arrays.safetensors").digest
-    tune = document.tune["resnet-8"]
-    search = Search(tune, document.models[tune.model], study, digest, storage)
-    return {trial.key: trial.updates for trial in search.trials()}
-
-
-def forget_the_search(study: Path, storage: Storage) -> None:
-    for kind in (SEARCHES, TRIALS):
-        prefix = f"{project()}/{kind}/"
-        storage.delete(*storage.keys(prefix))
-
-
-def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_to_it(
-    study: Path, storage: Storage
-):
-    done = run_in(study, *SEARCH)
-    assert done.returncode == 0, done.stderr
-    assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 160
-    wanted = searched(study)
-    for at_once, kills in ((1, (80,)), (3, (40, 120))):  # killed when one trial is as far
-        forget_the_search(study, storage)
-        with changed_params(study, lambda d, n=at_once: d["execution"].update(trials_at_once=n)):
-            for kill in kills:
-                process = start(study, *SEARCH)
-                wait_for(lambda kill=kill: max(updates_of(study, storage).values()) >= kill)
-                process.kill()
-                process.wait()
-            done = run_in(study, *SEARCH)
-        assert done.returncode == 0, done.stderr
-        assert searched(study) == wanted, at_once
-    before = updates_of(study, storage)
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=6)):
-        process = start(study, *SEARCH)
-        output = said_by(process)
-        assert process.returncode == 0, output
-        after = updates_of(study, storage)
-        more = searched(study)
-    assert "2 trials to update 40" in output  # the new ones alone
-    assert {key: after[key] for key in before if after[key] < before[key]} == {}
-    assert len(after) == 6
-    forget_the_search(study, storage)
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=6)):
-        done = run_in(study, *SEARCH)
-    assert done.returncode == 0, done.stderr
-    assert searched(study) == more  # as if it had six from the beginning
-
-
-def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
-    for suffix in ("yaml", "csv"):
-        (study / f"tuned/resnet-8.{suffix}").unlink(missing_ok=True)
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9, time_limit_s=0.01)):
-        done = run_in(study, *SEARCH)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "time limit of 0.01 s is over" in done.stderr
-    assert "nothing is decided" in done.stderr
-    assert not (study / "tuned/resnet-8.yaml").exists()
-
-
-def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
-    study: Path, storage: Storage
-):
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9)):
-        process = start(study, *SEARCH)
-        wait_for(lambda: max(updates_of(study, storage).values(), default=0) > 0)
-        process.send_signal(signal.SIGINT)
-        output = said_by(process)
-    assert process.returncode == 130, output
-    assert not (study / "tuned/resnet-8.yaml").exists()
-
-
 def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
     store = store_of(study, "again")
     store.clear()
@@ -289,16 +200,3 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_pa
     assert "error:" in done.stderr
     assert (study / "data/arrays.safetensors").read_bytes() == kept
     assert not list((study / "data").glob("*.part"))
-
-
-def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
-    def wild(document: dict) -> None:
-        document["tune"]["resnet-8"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
-        document["tune"]["resnet-8"]["report_every_updates"] = 4
-        document["tune"]["resnet-8"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
-
-    with changed_params(study, wild):
-        done = run_in(study, *SEARCH)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "each of the 2 trials diverged" in done.stderr
-    assert "Traceback" not in done.stderr

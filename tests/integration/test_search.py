@@ -1,0 +1,144 @@
+"""Searches that are killed, stopped, raised and out of time: one result, however it came."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.search import Search
+from pipeline.data import prepared
+from pipeline.params import load, read_yaml
+from pipeline.storage.layout import SEARCHES, TRIALS, project
+from pipeline.storage.s3 import Storage
+from tests.conftest import changed_params, copy_study, run_in
+from tests.integration.trainings import said_by, start, wait_for
+
+pytestmark = pytest.mark.integration
+REPORTS = (20, 40, 60, 80)
+
+
+def small_search(document: dict) -> None:
+    document["tune"]["resnet-8"] |= {
+        "model": "resnet-8", "trials": 4, "total_updates": 80, "grace_updates": 20,
+        "report_every_updates": 20,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
+    folder = copy_study(tmp_path_factory.mktemp("search") / "study", small_search)
+    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
+        assert run_in(folder, *command).returncode == 0
+    return folder
+
+
+SEARCH = ("python", "-m", "stages.tune", "resnet-8")
+
+
+def searched(study: Path) -> tuple[str, str]:
+    """Returns what a search wrote: the schedule, and the table of its trials."""
+    return tuple((study / f"tuned/resnet-8.{suffix}").read_text() for suffix in ("yaml", "csv"))
+
+
+def updates_of(study: Path, storage: Storage) -> dict[str, int]:
+    """Returns how far each trial of the search is, by its key."""
+    document = load(study / "params.yaml")
+    digest = prepared.look(study / "data/arrays.safetensors").digest
+    tune = document.tune["resnet-8"]
+    search = Search(tune, document.models[tune.model], study, digest, storage)
+    return {trial.key: trial.updates for trial in search.trials()}
+
+
+def forget_the_search(study: Path, storage: Storage) -> None:
+    for kind in (SEARCHES, TRIALS):
+        prefix = f"{project()}/{kind}/"
+        storage.delete(*storage.keys(prefix))
+
+
+def killed(study: Path, storage: Storage, update: int) -> None:
+    """Begins the search, and kills it when one of its trials is as far."""
+    process = start(study, *SEARCH)
+    wait_for(lambda: max(updates_of(study, storage).values()) >= update)
+    process.kill()
+    process.wait()
+
+
+def ended(study: Path) -> tuple[str, str]:
+    """Brings the search to its end; returns what it wrote."""
+    done = run_in(study, *SEARCH)
+    assert done.returncode == 0, done.stderr
+    return searched(study)
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [{3: (20,), 1: (40,)}, pytest.param({3: REPORTS, 1: REPORTS}, marks=pytest.mark.trial)],
+)
+def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_to_it(
+    study: Path, storage: Storage, kills: dict[int, tuple[int, ...]]
+):
+    def at_once(number: int) -> Callable[[dict], None]:
+        return lambda document: document["execution"].update(trials_at_once=number)
+
+    def six(document: dict) -> None:
+        document["tune"]["resnet-8"]["trials"] = 6
+
+    forget_the_search(study, storage)
+    wanted = ended(study)
+    assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 80
+    forget_the_search(study, storage)
+    with changed_params(study, at_once(3)):
+        for update in kills[3]:
+            killed(study, storage, update)
+        assert ended(study) == wanted
+    before = updates_of(study, storage)
+    with changed_params(study, six):
+        process = start(study, *SEARCH)
+        output = said_by(process)
+        assert process.returncode == 0, output
+        after, more = updates_of(study, storage), searched(study)
+    assert "2 trials to update 20" in output  # the new ones alone
+    assert {key: after[key] for key in before if after[key] < before[key]} == {}
+    assert len(after) == 6
+    forget_the_search(study, storage)
+    with changed_params(study, six), changed_params(study, at_once(1)):
+        for update in kills[1]:
+            killed(study, storage, update)
+        assert ended(study) == more  # as if it had six from the beginning
+
+
+def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
+    for suffix in ("yaml", "csv"):
+        (study / f"tuned/resnet-8.{suffix}").unlink(missing_ok=True)
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9, time_limit_s=0.01)):
+        done = run_in(study, *SEARCH)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "time limit of 0.01 s is over" in done.stderr
+    assert "nothing is decided" in done.stderr
+    assert not (study / "tuned/resnet-8.yaml").exists()
+
+
+def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
+    study: Path, storage: Storage
+):
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9)):
+        process = start(study, *SEARCH)
+        wait_for(lambda: max(updates_of(study, storage).values(), default=0) > 0)
+        process.send_signal(signal.SIGINT)
+        output = said_by(process)
+    assert process.returncode == 130, output
+    assert not (study / "tuned/resnet-8.yaml").exists()
+
+
+def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
+    def wild(document: dict) -> None:
+        document["tune"]["resnet-8"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
+        document["tune"]["resnet-8"]["report_every_updates"] = 4
+        document["tune"]["resnet-8"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
+
+    with changed_params(study, wild):
+        done = run_in(study, *SEARCH)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "each of the 2 trials diverged" in done.stderr
+    assert "Traceback" not in done.stderr
