@@ -7,11 +7,12 @@ are not). What a file imports counts, whether Git tracks it or not; what nobody 
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Set
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NOT_SAID = {"ctx", "kind", "type_comment"}  # fields of a tree
 
 
 def needed(
@@ -78,32 +79,35 @@ def _imports(node: ast.AST) -> set[str]:
 
 def tree_digest(tree: ast.AST) -> str:
     """Returns the sha256 of a syntax tree without its docstrings."""
-    return hashlib.sha256("\n".join(_words(tree)).encode()).hexdigest()
+    words: list[str] = []
+    _add(tree, words)
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def _words(value: object) -> Iterator[str]:
-    """Yields a tree in words: types, the fields that are not empty, constants.
+def _add(value: object, words: list[str]) -> None:
+    """Adds a tree in words: types, the fields that are not empty, constants.
 
     Empty fields are left out, since other versions of Python have others.
     """
-    if isinstance(value, ast.JoinedStr):
-        value = _joined(value)
     if isinstance(value, ast.AST):
-        yield f"({type(value).__name__}"
-        for name, field in ast.iter_fields(value):
-            if field is None or field == [] or name in ("ctx", "kind", "type_comment"):
+        if isinstance(value, ast.JoinedStr):
+            value = _joined(value)
+        words.append(f"({type(value).__name__}")
+        for name in value._fields:
+            field = getattr(value, name, None)
+            if field is None or field == [] or name in NOT_SAID:
                 continue
-            yield name
-            yield from _words(field)
-        yield ")"
+            words.append(name)
+            _add(field, words)
+        words.append(")")
     elif isinstance(value, list):
-        yield "["
+        words.append("[")
         for item in value:
             if not _is_text_alone(item):
-                yield from _words(item)
-        yield "]"
+                _add(item, words)
+        words.append("]")
     else:
-        yield f"{type(value).__name__} {value!a}"
+        words.append(f"{type(value).__name__} {value!a}")
 
 
 def _is_text_alone(node: object) -> bool:

@@ -261,6 +261,28 @@ def test_an_experiment_of_dvcs_runs_in_a_copy_of_the_study(study: Path):
     assert "other-seed" in applied.stdout
 
 
+def test_after_an_attested_change_everything_is_collected(study: Path):
+    """A function is renamed: shown to change nothing, it retrains nothing."""
+    loop, folder = study / "pipeline/training/loop.py", study / "pipeline/attested"
+    before, there = loop.read_text(), set(folder.iterdir())
+    loop.write_text(before.replace("_last_good", "_last_good_one"))
+    code = "from infra import attest as a; a.attest({'cosine': a.recipes()['cosine']})"
+    try:
+        shown = run_in(study, "python", "-c", code)
+        assert "1 recipes end with the bits of" in shown.stdout, shown.stderr
+        done = run_in(study, "dvc", "repro", *(f"train@{name}" for name in ROWS))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("already trained") == len(ROWS)
+        assert "already searched" in done.stdout
+        assert "12/12" not in done.stdout
+    finally:
+        loop.write_text(before)
+        for path in set(folder.iterdir()) - there:
+            path.unlink()
+    back = run_in(study, "dvc", "repro", *(f"train@{name}" for name in ROWS))
+    assert back.returncode == 0, back.stderr
+
+
 @pytest.mark.parametrize("name", ["resnet-99", "prepare", "tune@resnet-99", ""])
 def test_again_refuses_what_is_none(study: Path, name: str):
     done = run_in(study, "python", "-m", "stages.again", name)
