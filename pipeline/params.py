@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, assert_never
 
 from pydantic import (
     AfterValidator,
@@ -424,7 +424,12 @@ class Row(Section):
     @property
     def crop_px(self) -> int | None:
         """The side of training crops; None where images keep their size."""
-        return None if isinstance(self.augmentation, PadCrop) else self.augmentation.crop_px
+        match self.augmentation:
+            case PadCrop():
+                return None
+            case ScaleCrop() | RandomResizedCrop():
+                return self.augmentation.crop_px
+        assert_never(self.augmentation)
 
     @property
     def tuned_by(self) -> str | None:
@@ -471,7 +476,9 @@ class SearchSpace(Section):
         if self.base_lr.low <= 0:
             raise ValueError("base_lr.low must be above 0: it is drawn in logarithm")
         if self.second_drop_fraction.high >= 1:
-            raise ValueError("second_drop_fraction.high must be below 1: a drop at the end is none")
+            raise ValueError(
+                "second_drop_fraction.high must be below 1: a drop at the last update has no effect"
+            )
         if self.warmup_fraction.high >= 1:
             raise ValueError("warmup_fraction.high must be below 1")
         return self
@@ -597,12 +604,18 @@ class Study(Section):
 def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
     if not isinstance(recipe, PadCrop):
         return
-    if isinstance(data, Sharded):
-        raise ValueError(
-            f"{place}.kind pad_crop with data of kind {data.kind}, whose images differ in size: take "
-            "scale_crop (section 3.4) or random_resized_crop"
-        )
-    size = CIFAR10_SIZE_PX if isinstance(data, Cifar10Data) else data.image_size_px
+    match data:
+        case ImageNetData() | PhotosData():
+            raise ValueError(
+                f"{place}.kind pad_crop with data of kind {data.kind}, whose images differ in size: take "
+                "scale_crop (section 3.4) or random_resized_crop"
+            )
+        case Cifar10Data():
+            size = CIFAR10_SIZE_PX
+        case DigitsData() | ImageFolderData():
+            size = data.image_size_px
+        case _:
+            assert_never(data)
     if size <= 2 * recipe.pad_px:
         raise ValueError(
             f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {size} pixels"

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline import params
 from pipeline.data import dataset
 from pipeline.data.sources import in_memory
-from pipeline.params import ImageNetData, PhotosData
+from pipeline.params import Sharded
 from stages import fitting, stage
 from stages.fitting import settle
 
@@ -13,7 +13,7 @@ from stages.fitting import settle
 def main() -> None:
     """Prepares the data set."""
     study = params.load()
-    if isinstance(study.data, ImageNetData | PhotosData):
+    if isinstance(study.data, Sharded):
         from stages.pack import pack  # Ray: not needed for small sets
 
         text = pack(study)

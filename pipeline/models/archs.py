@@ -1,9 +1,9 @@
 """The table of networks: a network is a row of facts, built by `pipeline.models.resnet`."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, assert_never
 
-from pipeline.params import Network, Shortcut
+from pipeline.params import CifarNetwork, ImageNetNetwork, Network, Shortcut
 
 CIFAR, IMAGENET = (16, 32, 64), (64, 128, 256, 512)
 
@@ -62,8 +62,11 @@ ARCHS = {
 
 def arch_of(network: Network) -> Arch:
     """Returns the arch of a row's network: one of the table, or of the CIFAR family's any 6n+2."""
-    if network.family == "cifar":
-        n = (network.depth - 2) // 6
-        return Arch("3x3", network.block, (n, n, n), CIFAR, network.shortcut)
-    kind = "plain" if network.block == "plain" else "resnet"
-    return replace(ARCHS[f"{kind}-{network.depth}"], shortcut=network.shortcut)
+    match network:
+        case CifarNetwork():
+            n = (network.depth - 2) // 6
+            return Arch("3x3", network.block, (n, n, n), CIFAR, network.shortcut)
+        case ImageNetNetwork():
+            kind = "plain" if network.block == "plain" else "resnet"
+            return replace(ARCHS[f"{kind}-{network.depth}"], shortcut=network.shortcut)
+    assert_never(network)

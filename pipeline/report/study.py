@@ -3,7 +3,7 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from pipeline import paper
 from pipeline.data.sources.account import said
@@ -13,7 +13,15 @@ from pipeline.models import weights
 from pipeline.models.archs import arch_of
 from pipeline.models.complexity import complexity
 from pipeline.models.resnet import ResNet
-from pipeline.params import Cifar10Data, ImageNetData, Study, canonical_sha256
+from pipeline.params import (
+    Cifar10Data,
+    DigitsData,
+    ImageFolderData,
+    ImageNetData,
+    PhotosData,
+    Study,
+    canonical_sha256,
+)
 from pipeline.report.seeds import groups
 from pipeline.report.verdicts import verdicts
 from pipeline.training.history import parse_history_csv
@@ -90,11 +98,14 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
 
 def _is_official(study: Study) -> bool:
     """Tells whether the data are the paper's CIFAR-10 or ImageNet, bit for bit."""
-    if isinstance(study.data, Cifar10Data):
-        return study.data.sha256 == CIFAR10_SHA256
-    return isinstance(study.data, ImageNetData) and (
-        study.data.shorter_side_px is None and study.data.undecodable_images == 0
-    )
+    match data := study.data:
+        case Cifar10Data():
+            return data.sha256 == CIFAR10_SHA256
+        case ImageNetData():
+            return data.shorter_side_px is None and data.undecodable_images == 0
+        case DigitsData() | ImageFolderData() | PhotosData():
+            return False
+    assert_never(data)
 
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:

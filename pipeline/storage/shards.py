@@ -106,7 +106,7 @@ class ShardCache:
         )
 
     def _make_room(self, needed: int) -> None:
-        """Deletes the shards that were not used for longest; who has one open keeps it."""
+        """Deletes the shards that were not used for longest; processes with an open file go on reading it."""
         with FileLock(self._folder / "room.lock"):
             kept = []
             for path in self._folder.glob("*.arrow"):

@@ -1,12 +1,10 @@
 """One training from its parameters to its last update, on whatever device and worker it is given."""
 
-import random
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -95,9 +93,6 @@ def run(
 
 def _initial_state(job: TrainJob, arrays: Dataset, device: torch.device) -> TrainingState:
     row = job.row
-    random.seed(row.seed)
-    np.random.seed(row.seed)
-    torch.manual_seed(row.seed)
     model = build(
         arch_of(row.network),
         arrays.channels,

@@ -92,5 +92,5 @@ def test_a_truncated_image_is_named(tmp_path: Path):
 
 
 def test_a_validation_part_that_leaves_nothing_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="leave nothing of 3 images"):
+    with pytest.raises(DataError, match="uses up all 3 images"):
         in_memory.prepare(data(val_images=3), archive(tmp_path / "a", FILES))

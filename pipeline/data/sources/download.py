@@ -12,12 +12,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import assert_never
 
 import requests
 
 from pipeline.errors import ChecksumError, DataError, StudyError
 from pipeline.files import write_json
-from pipeline.params import Data, DigitsData, ImageNetData, PhotosData, Sharded
+from pipeline.params import (
+    Cifar10Data,
+    Data,
+    DigitsData,
+    ImageFolderData,
+    ImageNetData,
+    PhotosData,
+    Sharded,
+)
 from pipeline.progress import Progress
 
 CHUNK_BYTES = 1 << 20
@@ -80,24 +89,30 @@ def fetch(
     where no place has the archive and ChecksumError where the only ones found are different.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(data, ImageNetData | PhotosData):
-        for wanted in archives_of(data):
-            keep(wanted, mirrors, partial, s3)
-        facts = [{"name": w.name, "sha256": w.sha256, "md5": w.md5} for w in archives_of(data)]
-        folder = folder_of(data)
-        content = None if folder is None else _digest_of(folder, mirrors, prefix)
-        write_json(target, {"archives": facts, "folder": folder, "content": content})
-    elif isinstance(data, DigitsData):
-        digits = shipped_digits()
-        _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
-        _place(digits, target)
-    elif data.sha256 is None:  # a prefix: its objects are packed, their content is digested later
-        part = partial / "prefix.part"
-        part.parent.mkdir(parents=True, exist_ok=True)
-        s3(data.archive, part)
-        part.replace(target)
-    else:
-        _place(find(_wanted(data.archive, data.sha256), mirrors, partial, s3), target)
+    match data:
+        case ImageNetData() | PhotosData():
+            for wanted in archives_of(data):
+                keep(wanted, mirrors, partial, s3)
+            facts = [{"name": w.name, "sha256": w.sha256, "md5": w.md5} for w in archives_of(data)]
+            folder = folder_of(data)
+            content = None if folder is None else _digest_of(folder, mirrors, prefix)
+            write_json(target, {"archives": facts, "folder": folder, "content": content})
+        case DigitsData():
+            digits = shipped_digits()
+            _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
+            _place(digits, target)
+        case ImageFolderData() if data.sha256 is None:
+            part = (
+                partial / "prefix.part"
+            )  # its objects are packed, their content is digested later
+            part.parent.mkdir(parents=True, exist_ok=True)
+            s3(data.archive, part)
+            part.replace(target)
+        case Cifar10Data() | ImageFolderData():
+            assert data.sha256 is not None
+            _place(find(_wanted(data.archive, data.sha256), mirrors, partial, s3), target)
+        case _:
+            assert_never(data)
 
 
 def archives_of(data: Sharded) -> list[Wanted]:

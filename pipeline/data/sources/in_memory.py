@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from pipeline.data.feeding.pixels import is_flat
 from pipeline.data.sources import account, cifar10, digits, folders
 from pipeline.data.sources.images import Images, Labelled
 from pipeline.errors import DataError
-from pipeline.params import Cifar10Data, DigitsData, Small
+from pipeline.params import Cifar10Data, DigitsData, ImageFolderData, Small
 
 
 def prepare(data: Small, archive: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -27,8 +27,8 @@ def prepare(data: Small, archive: Path) -> tuple[dict[str, NDArray[Any]], dict[s
     test_count = data.test_images if isinstance(data, DigitsData) else 0
     if data.val_images + test_count >= len(order):
         raise DataError(
-            f"params.yaml: data.val_images {data.val_images} and the test images leave nothing of "
-            f"{len(order):,} images to train on: lower data.val_images"
+            f"params.yaml: data.val_images {data.val_images}{' with test_images' if test_count else ''} "
+            f"uses up all {len(order):,} images; none are left for training: lower data.val_images"
         )
     test_ids, val_ids, train_ids = np.split(order, [test_count, test_count + data.val_images])
     parts = {"train": _take(images.train, train_ids), "val": _take(images.train, val_ids)}
@@ -95,11 +95,14 @@ def principal_colours(
 
 
 def _read(data: Small, archive: Path) -> Images:
-    if isinstance(data, DigitsData):
-        return digits.read(archive, data.image_size_px)
-    if isinstance(data, Cifar10Data):
-        return cifar10.read(archive)
-    return folders.read(archive, data)
+    match data:
+        case DigitsData():
+            return digits.read(archive, data.image_size_px)
+        case Cifar10Data():
+            return cifar10.read(archive)
+        case ImageFolderData():
+            return folders.read(archive, data)
+    assert_never(data)
 
 
 def _take(part: Labelled, ids: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -102,8 +102,8 @@ def plan(data: Sharded, listing: Listing) -> list[Piece]:
     order = np.random.default_rng(data.split_seed).permutation(len(listing.train))
     if data.val_images >= len(order):
         raise DataError(
-            f"params.yaml: data.val_images {data.val_images} leave nothing of {len(order):,} images "
-            "to train on: lower it"
+            f"params.yaml: data.val_images {data.val_images} uses up all {len(order):,} images; none "
+            "are left for training: lower it"
         )
     places = {
         "train": order[data.val_images :],

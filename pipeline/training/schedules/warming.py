@@ -1,7 +1,7 @@
 """What all schedules have: a warm-up, and a length in optimizer updates, counted from 0."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -64,15 +64,21 @@ class WarmedUp(Section):
 
     def lr_at(self, update: int, history: History) -> float:
         """Returns the learning rate of `update`; `history` has the lines up to it, and no others."""
-        warmup = self.warmup
-        if isinstance(warmup, ErrorWarmUp):
-            if not any(line.train_error_pct < warmup.train_error_pct for line in history):
-                return warmup.start_lr
-        elif warmup is not None and update < warmup.updates:
-            if isinstance(warmup, ConstantWarmUp):
-                return warmup.start_lr
-            share = update / warmup.updates
-            return warmup.start_lr + share * (
-                self._decayed(warmup.updates, history) - warmup.start_lr
-            )
-        return self._decayed(update, history)
+        match warmup := self.warmup:
+            case None:
+                return self._decayed(update, history)
+            case ErrorWarmUp():
+                if not any(line.train_error_pct < warmup.train_error_pct for line in history):
+                    return warmup.start_lr
+                return self._decayed(update, history)
+            case ConstantWarmUp():
+                if update < warmup.updates:
+                    return warmup.start_lr
+                return self._decayed(update, history)
+            case LinearWarmUp():
+                if update < warmup.updates:
+                    share = update / warmup.updates
+                    rise = self._decayed(warmup.updates, history) - warmup.start_lr
+                    return warmup.start_lr + share * rise
+                return self._decayed(update, history)
+        assert_never(warmup)
