@@ -115,7 +115,7 @@ def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: 
     assert attested(clone, "require_attested()").returncode == 0
     commit(clone)
 
-    replace(clone, "training/schedule.py", "math.cos(math.pi", "math.cos(3.14")
+    replace(clone, "training/schedules/cosine.py", "math.cos(math.pi", "math.cos(3.14")
     done = attested(clone, SOME)
     assert "1 of 2 recipes" in done.stderr, done.stderr
     assert "cosine: weights and history" in done.stderr
