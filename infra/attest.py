@@ -205,8 +205,11 @@ def sources_here() -> list[str]:
 
 
 def begin() -> None:
-    """Begins a chain with the present source."""
-    path = note(dict.fromkeys(sources_here()), {"against": None})
+    """Begins a chain with the present source, where it belongs to none."""
+    if not (new := set(sources_here()) - attested.equals().keys()):
+        print("the present source is attested already")
+        return
+    path = note(dict.fromkeys(new), {"against": None})
     print(f"{path.relative_to(ROOT)}: later source is compared with the present one: commit it")
 
 
@@ -222,11 +225,11 @@ def attest(golden: dict[str, Recipe]) -> None:
                 f"{commit[:12]}: its source ({min(unknown)[:12]}) is not what was attested there: attest "
                 "each change before it is committed, and a merge anew"
             )
-        equals = {
-            mine: other for mine, other in zip(sources_here(), was, strict=True) if mine != other
-        }
+        pairs = zip(sources_here(), was, strict=True)
+        # a source that was attested before, and came back, keeps the keys that it has
+        equals = {mine: other for mine, other in pairs if mine not in attested.equals()}
         if not equals:
-            print(f"the source is that of {commit[:12]}: nothing to attest")
+            print("the present source is attested already")
             return
         question = {"recipes": golden, "sources": []}
         before = asked(older, question, f"the source of {commit[:12]}")

@@ -34,6 +34,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ruamel.yaml import YAML  # noqa: E402
 
+from infra import attest  # noqa: E402
 from infra.local import s3  # noqa: E402
 from pipeline.data import dataset  # noqa: E402
 from pipeline.data.sources import in_memory  # noqa: E402
@@ -86,24 +87,12 @@ def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_row(**changes: object) -> Row:
     """Returns a small row, changed as wanted."""
-    document = {
-        "network": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "A"},
+    small = {
         "schedule": "schedules/tiny.yaml",
-        "learning_rate_factor": 1.0,
-        "optimizer": {"momentum": 0.9, "weight_decay": 1e-4},
-        "label_smoothing": 0.0,
         "augmentation": {"kind": "pad_crop", "pad_px": 1, "mirror": False},
         "global_batch_size": 32,
-        "gradient_accumulation_steps": 1,
-        "activation_checkpointing": False,
-        "averaged_batch_norm_batches": 0,
-        "seed": 1,
-        "precision": "float32",
-        "threads": 1,
-        "workers": 1,
-        "report_every_updates": 4,
     }
-    return Row(**{**document, **changes})
+    return Row(**{**attest.ROW, **small, **changes})
 
 
 @pytest.fixture

@@ -12,19 +12,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def files(folder: Path = FOLDER) -> list[dict[str, object]]:
-    """Returns what each file says."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-
-
 @cache
 def equals(folder: Path = FOLDER) -> Mapping[str, str | None]:
     """Returns for each source that was attested the older one that it equals; None for a beginning."""
     found: dict[str, str | None] = {}
-    for said in files(folder):
-        sources = said["equals"]
-        assert isinstance(sources, dict)
-        found |= sources
+    for path in folder.glob("*.json"):
+        found |= json.loads(path.read_text())["equals"]
     return found
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +19,7 @@ from pipeline.params import (
 )
 from pipeline.training.schedule import Schedule
 from pipeline.training.schedules.warming import WarmUp
-from tests.conftest import REPO
+from tests.conftest import REPO, run_in
 
 
 def kinds(union: object, field: str) -> set[str]:
@@ -78,9 +77,7 @@ def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
         "def some(*names): return {n: r for n, r in a.recipes().items() if n in names}\n"
         f"a.{call}"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=False
-    )
+    return run_in(clone, "python", "-c", code)
 
 
 def key_in(clone: Path) -> str:
@@ -90,9 +87,9 @@ def key_in(clone: Path) -> str:
         "from pipeline.training.identity import run_key\n"
         "print(run_key('n', Row(**a.ROW), C(**a.schedule()), 'd')[0])"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True
-    ).stdout
+    done = run_in(clone, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def replace(clone: Path, file: str, old: str, new: str) -> None:
@@ -114,6 +111,11 @@ def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: 
     assert key_in(clone) == before
     assert attested(clone, "require_attested()").returncode == 0
     commit(clone)
+
+    replace(clone, "training/loop.py", "_last_good_one", "_last_good")  # as it was before
+    for call in (SOME, "begin()"):
+        assert "attested already" in attested(clone, call).stdout
+    assert key_in(clone) == before
 
     replace(clone, "training/schedules/cosine.py", "math.cos(math.pi", "math.cos(3.14")
     done = attested(clone, SOME)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from pipeline.errors import ParamsError
 from pipeline.params import Row
 from pipeline.training import identity
 from pipeline.training.schedules.cosine import CosineSchedule
-from tests.conftest import REPO
+from tests.conftest import REPO, run_in
 
 SCHEDULE = CosineSchedule(shape="cosine", base_lr=0.1, total_updates=10, warmup=None)
 
@@ -46,9 +44,9 @@ def computing_in(tree: Path) -> str:
         "kind = t.SimpleNamespace(kind='pad_crop', shape='cosine'); "
         "print(i.source_of(t.SimpleNamespace(augmentation=kind), kind))"
     )
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=tree, capture_output=True, text=True, check=True
-    ).stdout
+    done = run_in(tree, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture

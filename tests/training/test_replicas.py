@@ -16,6 +16,7 @@ from pipeline.data.feeding import shown
 from pipeline.errors import ReplicasError
 from pipeline.params import Row
 from pipeline.training import run as training
+from pipeline.training.golden import Folder
 from pipeline.training.history import history_digest
 from pipeline.training.job import TrainJob
 from pipeline.training.loop import loss_and_wrong
@@ -28,24 +29,6 @@ SCHEDULE = PlateauSchedule(
     shape="plateau", base_lr=0.05, total_updates=24, warmup=None, max_drops=3, patience_reports=1,
     min_gain_pct=5.0,
 )  # fmt: skip
-
-
-class Files:
-    """Checkpoints as files that all workers see."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
-        found = sorted(self.folder.glob("*.json"))
-        if not found:
-            return None
-        return found[-1].with_suffix(".bin").read_bytes(), json.loads(found[-1].read_text())
-
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
-        path = self.folder / f"{facts['update']:08d}.json"
-        path.with_suffix(".bin").write_bytes(tensors)
-        path.write_text(json.dumps(facts))
 
 
 def val_of(state: TrainingState, path: Path, rank: int, workers: int) -> tuple[float, float]:
@@ -78,7 +61,7 @@ def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: i
         training._step = astray
     try:
         state = training.run(
-            job, Files(folder), device=CPU, rank=rank, workers=workers,
+            job, Folder(folder), device=CPU, rank=rank, workers=workers,
             on_report=lambda history: None,
         )  # fmt: skip
         said = {
