@@ -50,7 +50,7 @@ def works(first_seed: int, count: int) -> list[Work]:
         )
         key, _ = run_key(ROW, row, schedule, data.digest)
         job = TrainJob(f"{ROW}-{seed}", key, row, schedule, where.ARRAYS, 0.0)
-        found.append(where.training_of(study, job, data.digest))
+        found.append(where.training_of(study, job, data.digest, s3.connect()))
     return found
 
 

@@ -7,6 +7,7 @@ Random images suffice: neither speed nor equality depends on what is in them. Un
 hand when this was written.
 """
 
+import math
 import statistics
 import sys
 import time
@@ -85,7 +86,7 @@ def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
 
     def distance(a: TrainingState, b: TrainingState) -> float:
         pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
-        return sum(float((x - y).detach().double().square().sum()) for x, y in pairs) ** 0.5
+        return math.sqrt(sum(float((x - y).detach().double().square().sum()) for x, y in pairs))
 
     return distance(one, other) / distance(one, rig.state())
 
@@ -132,7 +133,7 @@ def precisions(device: torch.device) -> str:
     """bfloat16, and on a GPU TF32, follow float32 for some updates."""
     states = []
     for precision in ("float32", "bfloat16", *(("tf32",) if device.type == "cuda" else ())):
-        rig = Rig(device, precision=precision)  # type: ignore[arg-type]
+        rig = Rig(device, precision=precision)
         states.append(rig.state())
         rig.train(states[-1], rig.step(states[-1]), 4)
     found = [apart(rig, states[0], other) for other in states[1:]]
@@ -214,7 +215,7 @@ def speeds(device: torch.device) -> Iterator[str]:
             seconds = statistics.median(timed(device, work) for _ in range(3))
             rate = updates * BATCH / seconds
             # forward, and twice as much back
-            done = 6 * complexity(state.model, (3, 32, 32)).multiply_adds * rate
+            done = 6 * complexity(state.model.eval(), (3, 32, 32)).multiply_adds * rate
             share = (
                 f"{100 * done / (peaks[place] * 1e12):.1f} % of its peak"
                 if peaks

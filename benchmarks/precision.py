@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import functional, grad
 
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
@@ -49,10 +49,10 @@ class _Convolved(torch.autograd.Function):
         images, weight = ctx.saved_tensors
         gradient = rounded(gradient)
         return (
-            torch.nn.grad.conv2d_input(
+            grad.conv2d_input(
                 images.shape, weight, gradient, ctx.stride, ctx.padding
             ),
-            torch.nn.grad.conv2d_weight(
+            grad.conv2d_weight(
                 images, weight.shape, gradient, ctx.stride, ctx.padding
             ),
             None,
@@ -63,17 +63,18 @@ class _Convolved(torch.autograd.Function):
 @contextmanager
 def tf32() -> Any:
     """Lets convolutions multiply as a GPU does in TF32."""
-    before = torch.nn.Conv2d.forward
+    convolution: Any = torch.nn.Conv2d
+    before = convolution.forward
 
     def forward(self: torch.nn.Conv2d, images: Tensor) -> Tensor:
         result: Tensor = _Convolved.apply(images, self.weight, self.stride, self.padding)
         return result
 
-    torch.nn.Conv2d.forward = forward  # type: ignore[method-assign]
+    convolution.forward = forward
     try:
         yield
     finally:
-        torch.nn.Conv2d.forward = before  # type: ignore[method-assign]
+        convolution.forward = before
 
 
 def gradient(
@@ -84,7 +85,7 @@ def gradient(
     model.train()
     with context:
         logits = model(images)
-        functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(logits, labels).backward()
     found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     return torch.cat([some.reshape(-1) for some in found]).double()
 

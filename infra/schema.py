@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -14,7 +15,7 @@ FOLDER = Path("docs/schema")
 
 def schemas() -> dict[str, str]:
     """Returns the text of each schema by file name."""
-    kinds = {"params.json": Study, "schedule.json": Schedule}
+    kinds: dict[str, Any] = {"params.json": Study, "schedule.json": Schedule}
     return {
         name: json.dumps(TypeAdapter(kind).json_schema(), indent=1) + "\n"
         for name, kind in kinds.items()

@@ -6,6 +6,7 @@ that this needs, on which it depends. Editors and CI run `python -m stages.check
 """
 
 import os
+from functools import partial
 from pathlib import Path
 
 from pipeline import params, source
@@ -35,12 +36,12 @@ def require_schedules(study: Study) -> None:
     for name, row in study.models.items():
         if row.tuned_by is None:
             rows.setdefault(row.schedule, []).append(name)
-    params.together(
-        lambda file=file, names=names: load_schedule(
-            Path(file), wanted_by=f"models.{names[0]}.schedule{params.also_in(names)}"
-        )
-        for file, names in rows.items()
-    )
+
+    def require(file: str) -> None:
+        names = rows[file]
+        load_schedule(Path(file), f"models.{names[0]}.schedule{params.also_in(names)}")
+
+    params.together(partial(require, file) for file in rows)
 
 
 def require_precisions(study: Study) -> None:

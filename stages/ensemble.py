@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def main() -> None:
     val = {name: row["val"] for name, row in rows.items()}
     classes = next(iter(val.values())).probabilities.shape[1]
     choices = {"declared": list(study.ensemble.members), "greedy": greedy(val)}
-    found, tables = {}, {}
+    found: dict[str, dict[str, Any]] = {}
+    tables: dict[str, Any] = {}
     for kind, members in choices.items():
         # the best member is the best on validation, never on test
         best = min(members, key=lambda name: quality(val[name]))

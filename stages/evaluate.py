@@ -3,33 +3,24 @@
 Photographs are tested in three views (section 3.4), by the cluster where there is one; val in the single view.
 """
 
-from itertools import groupby
+from dataclasses import asdict
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from infra.local import s3
 from pipeline import params
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation import predictions
-from pipeline.evaluation.parts import (
-    assembled,
-    evaluated,
-    outcomes_in,
-    parts_of,
-    require_same_data,
-    times_shown,
-)
+from pipeline.evaluation.parts import all_parts, outcomes_in, require_same_data
 from pipeline.evaluation.scores import scores
 from pipeline.evaluation.tables import SINGLE, Table
 from pipeline.files import write_json
 from pipeline.machine import cores
 from pipeline.models import weights
-from pipeline.models.predict import device, keep_freed_memory
+from pipeline.models.complexity import complexity
 from pipeline.models.weights import Trained
 from pipeline.params import Row
-from pipeline.progress import Progress
 from pipeline.storage.shards import ShardCache
 from stages import stage
 
@@ -39,24 +30,6 @@ Sides = tuple[int, ...] | None
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
 
 
-def tables_here(name: str, row: Row, sides: Sides, data: Dataset, trained: Trained) -> Tables:
-    """Returns what this machine finds of a row, by split and view."""
-    keep_freed_memory()
-    torch.set_num_threads(row.threads)
-    trained.model.to(device())
-    tables = {}
-    for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
-        label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
-        total = times_shown(view, sides) * len(getattr(data, split))
-        with Progress(label, total, "images") as progress:
-            for part in some:
-                tables[part] = evaluated(
-                    trained, data, part, row.crop_px, sides, row.precision, device(),
-                    progress.advance,
-                )  # fmt: skip
-    return assembled(tables)
-
-
 def tables_of(name: str, row: Row, sides: Sides, data: Dataset, trained: Trained) -> Tables:
     """Returns what this machine or the cluster finds of a row, by split and view."""
     if sides:
@@ -64,7 +37,7 @@ def tables_of(name: str, row: Row, sides: Sides, data: Dataset, trained: Trained
 
         if there := where.cluster():
             return evaluate_there.tables(there, name, row, trained.facts["sha256"], data)
-    return tables_here(name, row, sides, data, trained)
+    return all_parts(name, row, sides, data, trained)
 
 
 def main(name: str) -> None:
@@ -74,11 +47,14 @@ def main(name: str) -> None:
     sides, trained = recipe.scales_px, weights.load(Path("runs") / name)
     data = dataset.load(PREPARED, ShardCache(s3.connect(), cores()) if sides else None)
     require_same_data(trained, data)
-    tables, found = tables_of(name, row, sides, data, trained), {}
+    tables = tables_of(name, row, sides, data, trained)
+    found: dict[str, Any] = {}
     for (split, view), table in tables.items():
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
         prefix = split if view == SINGLE else f"{split}_{view}"
         found |= scores(outcomes, len(data.classes), prefix, recipe)
+    shape = (trained.facts["channels"], *trained.facts["image_size_px"])
+    found |= asdict(complexity(trained.model, shape))
     found |= {timing: trained.facts[timing] for timing in TIMINGS}
     predictions.save(Path("scores") / name / "predictions.npz", tables, data)
     write_json(Path("scores") / name / "metrics.json", found)

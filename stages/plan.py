@@ -24,8 +24,7 @@ from pipeline.report.study import PLAN
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.shards import ShardCache
 from pipeline.training import hardware, result
-from pipeline.training.identity import run_key
-from pipeline.training.schedule import load_schedule
+from pipeline.training.job import TrainJob
 from stages import stage, where
 
 WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
@@ -34,26 +33,26 @@ WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 def main(*arguments: str) -> None:
     """Prints the plan, beside what really happened where a row has its result, and keeps it."""
     options, study = _options(arguments), params.load()
-    data = dataset.load(where.ARRAYS)
+    data, storage = dataset.load(where.ARRAYS), s3.connect()
     shapes, count, place = _nodes(options, study)
     start_s = plan.WARM_START_S if shapes is None else plan.START_S
     slots = machine.cores() if shapes is None else jobs.places(shapes, study.execution.share)
     speeds = _speeds(study, options)
     rows, trainings = {}, []
     for name in study.models:
-        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
-        seconds = plan.training_s(row, schedule, speeds[name], start_s)
-        key, _ = run_key(name, row, schedule, data.digest)
+        job, _ = where.job_of(study, name, data.digest, storage)
+        row = job.row
+        seconds = plan.training_s(row, job.schedule, speeds[name], start_s)
         low, high = row.worker_bounds
         workers = max(low, min(high, slots))
         # here a row takes a core for each thread, there each worker its share
         taken = min(slots, row.threads * low) if shapes is None else workers
         trainings.append((taken, seconds))
         rows[name] = {
-            "run_key": key,
+            "run_key": job.key,
             "images_per_s": round(row.global_batch_size / speeds[name].update_s, 1),
             "predicted_s": round(seconds, 1),
-            "real_s": _real_s(name, key),
+            "real_s": _real_s(job),
         }
     makespan = plan.makespan_s(trainings, slots)
     write_json(PLAN, {"where": place, "rows": rows, "makespan_s": round(makespan, 1)})
@@ -138,10 +137,10 @@ class _Fresh:
         self._store.save(tensors, facts)
 
 
-def _real_s(name: str, key: str) -> float | None:
+def _real_s(job: TrainJob) -> float | None:
     """Returns the seconds that a row's training really took, where its result is there."""
-    folder = Path("runs") / name
-    if not result.is_collected(folder, key):
+    folder = Path("runs") / job.name
+    if not result.is_collected(folder, job):
         return None
     seconds: float = json.loads((folder / "model.json").read_text())["wall_seconds"]
     return round(seconds, 1)

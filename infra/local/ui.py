@@ -81,18 +81,20 @@ def token() -> str:
 def serve(uri: str, place: Place, port: int) -> None:
     """Serves the MLflow UI of a database until interrupted."""
     variables: MutableMapping[str, str] = os.environ
-    variables |= place.variables()  # MLflow fetches artifacts by boto3's own ways
+    variables.update(place.variables())  # MLflow fetches artifacts by boto3's own ways
     import uvicorn
     from mlflow import server
 
-    variables |= {
-        server.BACKEND_STORE_URI_ENV_VAR: uri,
-        server.REGISTRY_STORE_URI_ENV_VAR: uri,
-        server.ARTIFACT_ROOT_ENV_VAR: f"s3://{place.bucket}/mlflow",
-        server.SERVE_ARTIFACTS_ENV_VAR: "true",
-        server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/mlflow",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    variables.update(
+        {
+            server.BACKEND_STORE_URI_ENV_VAR: uri,
+            server.REGISTRY_STORE_URI_ENV_VAR: uri,
+            server.ARTIFACT_ROOT_ENV_VAR: f"s3://{place.bucket}/mlflow",
+            server.SERVE_ARTIFACTS_ENV_VAR: "true",
+            server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/mlflow",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+    )
     from mlflow.server.fastapi_app import app
 
     uvicorn.run(Gate(app, token()), host="127.0.0.1", port=port, log_level="warning")

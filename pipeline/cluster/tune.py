@@ -16,11 +16,11 @@ import torch
 from ray import tune as ray_tune
 from ray.train import ScalingConfig
 from ray.tune import FailureConfig
+from ray.tune.search import Searcher
 
 from pipeline import machine
 from pipeline.cluster import halving, session, train
 from pipeline.cluster.again import MAX_FAILURES, PATIENCE_S
-from pipeline.cluster.halving import Trial
 from pipeline.cluster.search import Search
 from pipeline.errors import DivergedError, TrainingError
 from pipeline.models.predict import device
@@ -42,57 +42,83 @@ def search_all(search: Search, at_once: int, share: dict[str, float]) -> None:
     Ray has been started or joined. Raises TrainingError at the time limit, with nothing decided.
     """
     search.note(done=False)
-    deadline = time.monotonic() + search.tune.time_limit_s
-    while (rung := halving.behind(search.trials(), search.tune)) is not None:
-        updates, late = rung
-        print(f"search {search.key[:8]}: {len(late)} trials to update {updates:,}", flush=True)
-        _bring(search, late, updates, at_once, share, deadline)
-    search.note(done=True)
-
-
-def _bring(
-    search: Search, trials: list[Trial], updates: int, at_once: int, share: dict[str, float],
-    deadline: float,
-) -> None:  # fmt: skip
-    """Trains some trials up to a rung."""
-    left = deadline - time.monotonic()
     group = search.trained.worker_bounds[0] > 1
     bundle = {"memory": 1.0} if group else share  # a group's workers have shares of their own
-    if left > 0:
-        with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch, _keys_kept_here():
-            results = ray_tune.Tuner(
-                ray_tune.with_resources(
-                    _trainable(search, updates, share),
-                    ray_tune.PlacementGroupFactory([bundle]),
-                ),
-                param_space={"number": ray_tune.grid_search([trial.number for trial in trials])},
-                tune_config=ray_tune.TuneConfig(
-                    max_concurrent_trials=at_once, time_budget_s=left, reuse_actors=not group
-                ),
-                run_config=ray_tune.RunConfig(
-                    name=f"{search.key}-{time.time_ns()}",
-                    storage_path=scratch,
-                    verbose=0,
-                    failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                ),
-            ).fit()
-        if results.errors:
-            raise TrainingError(
-                f"{len(results.errors)} of the search's trials failed; the first: "
-                f"{str(results.errors[0]).strip().splitlines()[-1]}: `dvc repro` resumes them"
-            )
-    numbers = {trial.number for trial in trials}
-    late = [
-        trial for trial in search.trials()
-        if trial.number in numbers and not trial.diverged and trial.at(updates) is None
-    ]  # fmt: skip
-    if late:
+    with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch, _keys_kept_here():
+        results = ray_tune.Tuner(
+            ray_tune.with_resources(
+                _trainable(search, share), ray_tune.PlacementGroupFactory([bundle])
+            ),
+            tune_config=ray_tune.TuneConfig(
+                search_alg=Rungs(search),
+                num_samples=-1,
+                max_concurrent_trials=at_once,
+                time_budget_s=search.tune.time_limit_s,
+                reuse_actors=not group,
+            ),
+            run_config=ray_tune.RunConfig(
+                name=f"{search.key}-{time.time_ns()}",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        ).fit()
+    if results.errors:
         raise TrainingError(
-            f"the search's time limit of {search.tune.time_limit_s:g} s is over, and {len(late)} of "
-            f"{len(trials)} trials have not reached update {updates:,}: nothing is decided; "
+            f"{len(results.errors)} of the search's trials failed; the first: "
+            f"{str(results.errors[0]).strip().splitlines()[-1]}: `dvc repro` resumes them"
+        )
+    if (rung := halving.behind(search.trials(), search.tune)) is not None:
+        updates, late = rung
+        raise TrainingError(
+            f"the search's time limit of {search.tune.time_limit_s:g} s is over, and {len(late)} "
+            f"trials have not reached update {updates:,}: nothing is decided; "
             "`dvc repro` goes on where they are, with as much time again (time_limit_s of "
             "params.yaml; it changes no result)"
         )
+    search.note(done=True)
+
+
+class Rungs(Searcher):
+    """Tells Ray Tune what comes next: a trial, up to the rung that not all have reached.
+
+    A rung begins when the one before has been reached by all. What Ray Tune calls a trial is one trial's
+    way to one rung; its process takes the next.
+    """
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self._search = search
+        self._waiting: list[int] = []
+        self._under_way: set[str] = set()
+        self._updates, self._failed = 0, False
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Returns a trial's number and how far it goes, None while others are under way, or FINISHED."""
+        if not self._waiting:
+            if self._under_way:
+                return None
+            rung = halving.behind(self._search.trials(), self._search.tune)
+            if self._failed or rung is None or rung[0] <= self._updates:
+                return Searcher.FINISHED
+            self._updates, late = rung
+            self._waiting = [trial.number for trial in late]
+            print(
+                f"search {self._search.key[:8]}: {len(late)} trials to update {self._updates:,}",
+                flush=True,
+            )
+        self._under_way.add(trial_id)
+        return {"number": self._waiting.pop(0), "updates": self._updates}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Notes that a trial has reached its rung, or failed for good."""
+        self._under_way.discard(trial_id)
+        self._failed |= error
+
+    def save(self, checkpoint_path: str) -> None:
+        """Saves nothing: what is known of a search is on S3."""
 
 
 def _train(search: Search, number: int, updates: int, share: dict[str, float]) -> None:
@@ -130,12 +156,12 @@ def _train(search: Search, number: int, updates: int, share: dict[str, float]) -
         search.note_divergence(number, str(error))
 
 
-def _trainable(
-    search: Search, updates: int, share: dict[str, float]
-) -> Callable[[dict[str, Any]], None]:
+def _trainable(search: Search, share: dict[str, float]) -> Callable[[dict[str, Any]], None]:
     def trial(config: dict[str, Any]) -> None:
-        _train(search, config["number"], updates, share)
-        ray_tune.report({"update": updates})  # one that was there already has told nothing yet
+        _train(search, config["number"], config["updates"], share)
+        ray_tune.report(
+            {"update": config["updates"]}
+        )  # one that was there already has told nothing
 
     return trial
 

@@ -5,6 +5,7 @@ Val and test keep their logits, which ensembles need; of training images only wh
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from pipeline.errors import ScoreError
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import Outcomes, outcomes, softmax
 from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table
+from pipeline.models.predict import device, keep_freed_memory
 from pipeline.models.weights import Trained
-from pipeline.params import Precision
+from pipeline.params import Precision, Row
+from pipeline.progress import Progress
 
 
 @dataclass(frozen=True, order=True)
@@ -97,3 +100,23 @@ def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
     if LOGITS in table:
         return outcomes(softmax(table[LOGITS]), labels)
     return Outcomes(**table)  # type: ignore[arg-type]
+
+
+def all_parts(
+    name: str, row: Row, sides: tuple[int, ...] | None, data: Dataset, trained: Trained
+) -> dict[tuple[str, str], Table]:
+    """Evaluates a row on this machine, part after part; returns its tables by split and view."""
+    keep_freed_memory()
+    torch.set_num_threads(row.threads)
+    trained.model.to(device())
+    tables = {}
+    for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
+        label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
+        total = times_shown(view, sides) * len(getattr(data, split))
+        with Progress(label, total, "images") as progress:
+            for part in some:
+                tables[part] = evaluated(
+                    trained, data, part, row.crop_px, sides, row.precision, device(),
+                    progress.advance,
+                )  # fmt: skip
+    return assembled(tables)

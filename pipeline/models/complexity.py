@@ -1,6 +1,5 @@
 """What a network costs, computed from the network itself: parameters, multiply-adds, layers."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +19,11 @@ class Complexity:
 
 
 def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexity:
-    """Returns the complexity of any network on images (channels, H, W); nothing is computed.
+    """Returns the complexity of any network in evaluation mode on images (channels, H, W).
 
     A convolution costs its output's size times the weights of one filter, a fully connected layer
-    its weights.
+    its weights. One image goes through the network, where it is; on the device `meta` nothing is computed.
     """
-    model = deepcopy(model).to("meta").eval()
     costs: list[int] = []
 
     def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -33,13 +31,12 @@ def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexit
         assert isinstance(weight, Tensor)
         costs.append(output.numel() * weight[0].numel())
 
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
-        if isinstance(layer, nn.BatchNorm2d):  # costs nothing here; on meta it would load dynamo
-            layer.forward = nn.Identity().forward  # type: ignore[method-assign]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
     with torch.no_grad():
-        model(torch.empty(1, *image_shape, device="meta"))
+        model(torch.zeros(1, *image_shape, device=layers[0].weight.device))
+    for hook in hooks:
+        hook.remove()
     return Complexity(parameter_count(model), sum(costs), len(costs))
 
 

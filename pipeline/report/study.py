@@ -11,8 +11,6 @@ from pipeline.data.sources.download import CIFAR10_SHA256
 from pipeline.errors import DataError
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
-from pipeline.models.complexity import complexity
-from pipeline.models.resnet import ResNet
 from pipeline.params import (
     Cifar10Data,
     DigitsData,
@@ -114,8 +112,6 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     scores = json.loads((root / "scores" / name / "metrics.json").read_text())
     history = parse_history_csv((root / "runs" / name / HISTORY).read_text())
     arch, network = arch_of(row.network), row.network
-    model = ResNet(arch, facts["channels"], len(facts["classes"]))
-    costs = complexity(model, (facts["channels"], *facts["image_size_px"]))
     official, which = _is_official(study), (network.block, network.depth, network.shortcut)
     on_imagenet = official and isinstance(study.data, ImageNetData) and row.crop_px == 224
     scales = on_imagenet and study.evaluation.scales_px == paper.SCALES_PX
@@ -129,8 +125,8 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "kind": "plain" if network.block == "plain" else "residual",
         "depth": network.depth,
         "option": network.shortcut,
-        "parameters": costs.parameters,
-        "multiply_adds": costs.multiply_adds,
+        "parameters": scores["parameters"],
+        "multiply_adds": scores["multiply_adds"],
         "schedule": row.schedule,
         "learning_rate_factor": row.learning_rate_factor,
         "seed": row.seed,

@@ -7,7 +7,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -87,7 +87,9 @@ class Storage:
         self.bucket = bucket or self.place.bucket
         self.patience_s = patience_s
         with self._named():
-            self._client = _client(self.place)
+            # one client for all where the place says everything; other keys may change meanwhile
+            make = _client if self.place.is_embedded else _client.__wrapped__
+            self._client = make(self.place)
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
         # another process makes its own client, and finds the keys where it was told of them
@@ -236,6 +238,7 @@ class Storage:
             self._client.download_file(self.bucket, key, str(path))
 
 
+@cache
 def _client(at: Place) -> "S3Client":
     """Returns a client to which everything is passed that an environment could say otherwise."""
     shared: Any = {

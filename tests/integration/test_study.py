@@ -349,6 +349,16 @@ def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, cha
     assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
 
 
+def test_a_plan_stands_beside_what_the_trainings_took(study: Path):
+    done = run_in(study, "python", "-m", "stages.plan")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"the \d trainings that have ended took \S+ times", done.stdout), done.stdout
+    rows = json.loads((study / "state/plan.json").read_text())["rows"]
+    facts = json.loads((study / "runs/plain-8/model.json").read_text())
+    assert rows["plain-8"]["run_key"] == facts["run_key"]
+    assert rows["plain-8"]["real_s"] == pytest.approx(facts["wall_seconds"], abs=0.05)
+
+
 def test_dvc_checkout_brings_an_earlier_result_back_after_a_failed_run(study: Path):
     kept = (study / "runs/plain-8/model.safetensors").read_bytes()
     with changed_params(study, lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30)):
