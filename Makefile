@@ -46,19 +46,19 @@ cluster-down: install ## stop it
 	@python -m infra.local cluster-down
 
 jobs: install ## the jobs on the cluster that RAY_ADDRESS names
-	@python -m stages.jobs
+	@python -m pipeline.commands.jobs
 
 stop: install ## stop a job there: make stop RUN=<row, job or stale>
-	@python -m stages.jobs stop "$(RUN)"
+	@python -m pipeline.commands.jobs stop "$(RUN)"
 
 submit: install ## hand the study to that cluster and return
-	@dvc repro prepare && python -m stages.submit
+	@dvc repro prepare && python -m pipeline.commands.submit
 
 plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
-	@dvc repro --quiet prepare && python -m stages.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
+	@dvc repro --quiet prepare && python -m pipeline.commands.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
 
 again: install up ## train a row afresh, search or pack anew: make again RUN=<row, tune@search or prepare>
-	@python -m stages.again "$(RUN)"
+	@python -m pipeline.commands.again "$(RUN)"
 
 project: install ## draw a new project id, for a copy of this project that is another study
 	@python -m infra.project
@@ -67,10 +67,10 @@ attest: install ## show that changed source computes what it did, so that result
 	@python -m infra.attest $(if $(BEGIN),--begin)
 
 forget: install ## forget a training or search that other code began: make forget RUN=<key>
-	@python -m stages.forget "$(RUN)"
+	@python -m pipeline.commands.forget "$(RUN)"
 
 export: install ## a trained row as ONNX and torch.export: make export RUN=<row>
-	@python -m stages.export "$(RUN)"
+	@python -m pipeline.commands.export "$(RUN)"
 
 doctor: install ## look at all that the study needs, and say what to do about what is amiss
 	@python -m infra.local doctor
@@ -79,7 +79,7 @@ ui: install ## the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default
 	@python -m infra.local ui
 
 publish: install ## send to MLflow whatever it lacks
-	@python -m stages.publish
+	@python -m pipeline.commands.publish
 
 check: install ## ruff, mypy, import rules
 	ruff check .

@@ -16,17 +16,17 @@ from typing import Any
 import psutil
 
 from infra.local import s3
-from pipeline import params
-from pipeline.cluster.jobs import Cluster, Job, Work
+from pipeline import params, paths
+from pipeline.cluster.client import Cluster, Job, Work
 from pipeline.data import dataset
 from pipeline.params import validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.s3 import Storage
-from pipeline.training.identity import run_key
-from pipeline.training.job import TrainJob
 from pipeline.training.schedule import Schedule
-from stages import where
+from pipeline.training.training import Training
+from pipeline.work.there import There
+from pipeline.work.there import cluster as cluster_of_environment
 
 ROW = "resnet-20"
 UPDATES = 900
@@ -41,16 +41,15 @@ def works(first_seed: int, count: int) -> list[Work]:
     study = params.load()
     document = {"shape": "cosine", "base_lr": 0.05, "total_updates": UPDATES, "warmup": None}
     schedule: Schedule = validate(Schedule, document, "benchmark")
-    data = dataset.load(where.ARRAYS)
-    DataSets(s3.connect()).upload(data.digest, where.ARRAYS)
+    data = dataset.load(paths.ARRAYS)
+    DataSets(s3.connect()).upload(data.digest, paths.ARRAYS)
     found = []
     for seed in range(first_seed, first_seed + count):
         row = params.row_of(study, ROW).model_copy(
             update={"seed": seed, "report_every_updates": REPORT_EVERY}
         )
-        key, _ = run_key(ROW, row, schedule, data.digest)
-        job = TrainJob(f"{ROW}-{seed}", key, row, schedule, where.ARRAYS, 0.0)
-        found.append(where.training_of(study, job, data.digest, s3.connect()))
+        training = Training.of(f"{ROW}-{seed}", row, schedule, data.digest)
+        found.append(There.found(study, s3.connect()).work_of(training))
     return found
 
 
@@ -96,7 +95,7 @@ def waiting_ones(cluster: Cluster, storage: Storage) -> dict[str, float]:
 
 def main() -> None:
     """Measures, prints and keeps."""
-    cluster, storage = where.cluster(), s3.connect()
+    cluster, storage = cluster_of_environment(), s3.connect()
     assert cluster is not None, "RAY_ADDRESS is not set: `make cluster-up`"
     cluster.require_versions()
     found: dict[str, Any] = {"updates": UPDATES, "row": ROW}

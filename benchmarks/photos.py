@@ -33,13 +33,14 @@ from torchvision.transforms import functional
 from benchmarks.bench import our_step
 from infra.local import s3
 from pipeline import machine, params
-from pipeline.cluster.pack import collected, pack_here
+from pipeline.cluster.packer import collected, pack_here
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.feeding.augmentations import augmenter_of
 from pipeline.data.feeding.batches import Batches, batches_of
 from pipeline.data.sources import download, listing, packing
 from pipeline.data.sources.listing import Entry
+from pipeline.data.sources.mirrors import DOWNLOADS
 from pipeline.errors import DataError
 from pipeline.models.archs import arch_of
 from pipeline.models.predict import device, keep_freed_memory
@@ -47,7 +48,7 @@ from pipeline.models.resnet import build
 from pipeline.params import ImageNetNetwork, PhotosData, ScaleCrop, Span
 from pipeline.storage.shards import ShardCache
 from pipeline.training.hardware import hardware
-from stages.fetch import DOWNLOADS, fetch_s3
+from stages.fetch import fetch_s3
 
 BATCH, CROP, LOW, HIGH = 64, 128, 146, 274
 TURNS, UPDATES = 5, 50

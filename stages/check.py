@@ -9,12 +9,12 @@ import os
 from functools import partial
 from pathlib import Path
 
-from pipeline import params, source
+from pipeline import command, params, paths, source
+from pipeline.data import fitting
 from pipeline.environment import CLUSTER
 from pipeline.files import write
 from pipeline.params import Study
 from pipeline.training.schedule import load_schedule
-from stages import fitting, stage
 
 STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
 OURS = {"pipeline", "stages", "infra"}
@@ -59,7 +59,7 @@ def write_code_digests() -> None:
     """Writes for each stage the digest of the source that it needs; no comment is in it."""
     for name in STAGES:
         code = source.needed(f"stages.{name}", packages=OURS, leave=NO_RESULT)
-        write(Path("state/code") / name, f"{source.digest(code)}\n")
+        write(paths.STATE / "code" / name, f"{source.digest(code)}\n")
 
 
 def main() -> None:
@@ -69,8 +69,8 @@ def main() -> None:
     require_precisions(study)
     fitting.require_if_prepared(study)
     write_code_digests()
-    write(Path("state/check"), "checked\n")
+    write(paths.STATE / "check", "checked\n")
 
 
 if __name__ == "__main__":
-    stage.main(main)
+    command.main(main)

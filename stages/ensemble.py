@@ -1,24 +1,22 @@
 """Stage `ensemble`: the members' predictions -> the declared and the greedy ensemble's scores."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import params
+from pipeline import command, params, paths
 from pipeline.evaluation import predictions
 from pipeline.evaluation.ensemble import average, greedy, quality
 from pipeline.evaluation.scores import gain_pct, outcomes_of, scores
 from pipeline.evaluation.tables import SCALES, TEN_CROPS
 from pipeline.files import write, write_json
-from stages import stage
 
 
 def main() -> None:
     """Scores the ensembles."""
     study = params.load()
-    files = {name: Path("scores") / name / "predictions.npz" for name in study.models}
+    files = {name: paths.scores(name) / paths.PREDICTIONS for name in study.models}
     rows = {name: predictions.load(file) for name, file in files.items()}
     val = {name: row["val"] for name, row in rows.items()}
     classes = next(iter(val.values())).probabilities.shape[1]
@@ -43,9 +41,9 @@ def main() -> None:
         print(f"{kind} ({', '.join(members)}): test error {found[kind]['test_error_pct']:.2f} %")
     out = io.BytesIO()
     np.savez_compressed(out, **tables)
-    write(Path("ensemble/predictions.npz"), out.getvalue())
-    write_json(Path("ensemble/metrics.json"), found)
+    write(paths.ENSEMBLE / paths.PREDICTIONS, out.getvalue())
+    write_json(paths.ENSEMBLE / paths.METRICS, found)
 
 
 if __name__ == "__main__":
-    stage.main(main)
+    command.main(main)

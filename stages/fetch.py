@@ -1,29 +1,12 @@
 """Stage `fetch`: the archive of the data set, checked -> data/archive."""
 
-import os
-import shlex
 from pathlib import Path
 
 from infra.local import s3
-from pipeline import params
+from pipeline import command, params, paths
 from pipeline.data.sources import download
-from pipeline.errors import ParamsError
+from pipeline.data.sources.mirrors import DOWNLOADS, mirrors
 from pipeline.params import canonical_sha256
-from stages import stage
-
-DOWNLOADS = Path(".downloads")
-
-
-def mirrors() -> list[str]:
-    """Returns the places of STUDY_MIRRORS: separated by spaces, in quotation marks one that has a space."""
-    text = os.environ.get("STUDY_MIRRORS", "")
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ParamsError(
-            f"STUDY_MIRRORS: found {text!r} ({error}), wanted places separated by spaces, one that has a "
-            "space itself in quotation marks"
-        ) from error
 
 
 def fetch_s3(address: str, path: Path) -> None:
@@ -47,7 +30,7 @@ def main() -> None:
     study = params.load()
     download.fetch(
         study.data,
-        Path("data/archive"),
+        paths.ARCHIVE,
         mirrors=mirrors(),
         partial=DOWNLOADS,
         s3=fetch_s3,
@@ -56,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.main(main)
+    command.main(main)

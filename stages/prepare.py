@@ -1,29 +1,24 @@
 """Stage `prepare`: data/archive -> arrays, split and mean; of photographs shards on S3 and their index."""
 
-from pathlib import Path
-
-from pipeline import params
-from pipeline.data import dataset
+from infra.local import s3
+from pipeline import command, params, paths
+from pipeline.data import dataset, fitting
 from pipeline.data.sources import in_memory
 from pipeline.params import Sharded
-from stages import fitting, stage
-from stages.fitting import settle
 
 
 def main() -> None:
     """Prepares the data set."""
     study = params.load()
     if isinstance(study.data, Sharded):
-        from stages.pack import pack  # Ray: not needed for small sets
+        from pipeline.work.packing import pack  # Ray: not needed for small sets
 
-        text = pack(study)
+        text = pack(study, s3.connect())
     else:
-        prepared, found = in_memory.prepare(study.data, Path("data/archive"))
-        settle(study, found)
+        prepared, found = in_memory.prepare(study.data, paths.ARCHIVE)
+        fitting.settle(study, found)
         recipe = fitting.recipe_of(study)
-        dataset.save(
-            prepared, Path("data/arrays.safetensors"), Path("data/digest.json"), recipe=recipe
-        )
+        dataset.save(prepared, paths.ARRAYS, paths.DIGEST, recipe=recipe)
         counts = ", ".join(
             f"{len(prepared[f'{split}_labels']):,} {split}" for split in dataset.SPLITS
         )
@@ -33,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.main(main)
+    command.main(main)

@@ -2,29 +2,27 @@
 
 import csv
 import io
-from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from infra.local import s3
-from pipeline import params
+from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.files import write
-from pipeline.tracking.publish import tolerant
-from stages import stage, tracked, where
+from pipeline.tracking import results
+from pipeline.tracking.tracker import tolerant
+from pipeline.work.bringing import searched
+from pipeline.work.place import place_of
+from pipeline.work.wanted import Wanted
 
 
 def main(name: str) -> None:
     """Searches, writes the chosen schedule and the table of all trials, publishes both."""
-    study, storage, data = params.load(), s3.connect(), prepared.look(where.ARRAYS)
-    search = where.search_named(study, name, data.digest, storage)
-    with where.alone(search.key, "this search"):
-        if not search.is_done:
-            if not search.has_begun:
-                where.refuse_a_search_left_behind(search, storage)
-            where.run_search(study, name, search, data.digest, storage)
-        else:
-            print(f"{name}: already searched (key {search.key}): collected", flush=True)
+    study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
+    place = place_of(study, storage)
+    search = Wanted(study, data.digest, storage, place).search(name)
+    if searched(name, search, place, storage):
+        print(f"{name}: already searched (key {search.key}): collected", flush=True)
     trials = search.placed()
 
     schedule, table = io.StringIO(), io.StringIO()
@@ -33,12 +31,12 @@ def main(name: str) -> None:
     writer = csv.DictWriter(table, fieldnames=list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    write(Path(f"tuned/{name}.csv"), table.getvalue())
-    write(Path(f"tuned/{name}.yaml"), schedule.getvalue())
+    write(paths.trials(name), table.getvalue())
+    write(paths.chosen(name), schedule.getvalue())
     with tolerant():
-        tracked.search_result(tracked.tracker_of(study), name)
+        results.search_result(results.tracker_of(study, storage), name, storage)
     print(f"chosen of {len(trials)} trials: {trials[0].trial.schedule!r}")
 
 
 if __name__ == "__main__":
-    stage.main(main)
+    command.main(main)

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from infra.local import s3
 from pipeline.cluster import SETTINGS, session
-from pipeline.cluster.jobs import Cluster, Unreachable
+from pipeline.cluster.client import Cluster, Unreachable
 from pipeline.errors import ResourceError
 from pipeline.machine import cores
 from pipeline.storage.place import EMBEDDED, Place

@@ -168,9 +168,9 @@ def ray_cluster() -> Finding:
     """The cluster of RAY_ADDRESS, or that Ray would start here."""
     if not os.environ.get(environment.CLUSTER):
         return Finding("Ray", "embedded (RAY_ADDRESS is not set)")
-    from pipeline.cluster import jobs
+    from pipeline.cluster import client
 
-    there = jobs.Cluster(jobs.address() or "", "doctor")
+    there = client.Cluster(client.address() or "", "doctor")
     there.require_versions()
     return Finding("Ray", f"{there.address}: {len(there.shapes())} nodes, the same versions")
 

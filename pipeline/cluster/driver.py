@@ -17,8 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from ray.util.state.exception import RayStateApiException
 
-from pipeline.cluster import alone, session
-from pipeline.cluster.jobs import SAID_WHY, SPEC
+from pipeline.cluster import lone, session
+from pipeline.cluster.client import SAID_WHY, SPEC
 from pipeline.errors import StudyError
 from pipeline.files import private_folder
 
@@ -27,7 +27,7 @@ LOOK_EVERY_S = 1.0
 
 
 @contextmanager
-def place() -> Iterator[FileLock]:
+def seat() -> Iterator[FileLock]:
     """Holds one of the places of runs that wait for their workers."""
     locks = [
         FileLock(private_folder() / f"{session.cluster_id()}-{number}.lock", thread_local=False)
@@ -70,18 +70,18 @@ def main(spec: dict[str, Any]) -> None:
     """Does the work of a job's document."""
     with session.joined():
         if spec["kind"] == "training" and spec["row"]["workers"] == 1:
-            alone.train(spec)
+            lone.train(spec)
             return
         if spec["kind"] in ("packing", "evaluation"):  # Ray Data's, which wait for no group
-            from pipeline.cluster.evaluate import evaluate_there
-            from pipeline.cluster.pack import pack_there
+            from pipeline.cluster.evaluator import evaluate_there
+            from pipeline.cluster.packer import pack_there
 
             {"packing": pack_there, "evaluation": evaluate_there}[spec["kind"]](spec)
             return
-        with place() as held:
+        with seat() as held:
             # imported here and not above: they bring torch
-            from pipeline.cluster.train import train_group
-            from pipeline.cluster.tune import search_there
+            from pipeline.cluster.trainer import train_group
+            from pipeline.cluster.tuner import search_there
 
             give_back_once_running(held)
             {"training": train_group, "search": search_there}[spec["kind"]](spec)

@@ -16,7 +16,7 @@ from pipeline.data.feeding.shards import Photos
 from pipeline.errors import ScoreError
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import Outcomes, outcomes, softmax
-from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table
+from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table, Tables
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.models.weights import Trained
 from pipeline.params import Precision, Row
@@ -84,7 +84,7 @@ def evaluated(
     return dict(vars(outcomes(softmax(logits), split.labels.numpy())))
 
 
-def assembled(tables: Mapping[Part, Table]) -> dict[tuple[str, str], Table]:
+def assembled(tables: Mapping[Part, Table]) -> Tables:
     """Returns the tables of whole splits by split and view."""
     found: dict[tuple[str, str], list[Table]] = {}
     for part in sorted(tables):
@@ -104,7 +104,7 @@ def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
 
 def all_parts(
     name: str, row: Row, sides: tuple[int, ...] | None, data: Dataset, trained: Trained
-) -> dict[tuple[str, str], Table]:
+) -> Tables:
     """Evaluates a row on this machine, part after part; returns its tables by split and view."""
     keep_freed_memory()
     torch.set_num_threads(row.threads)

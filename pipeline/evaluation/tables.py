@@ -7,3 +7,5 @@ VIEWS = SINGLE, TEN_CROPS, SCALES = "single", "ten_crops", "scales"
 TRAIN, LOGITS = "train", "logits"
 Table = dict[str, NDArray[np.generic]]
 """Logits float32 (N, classes), or the columns of `Outcomes`, by name."""
+Tables = dict[tuple[str, str], Table]
+"""Tables by split and view."""

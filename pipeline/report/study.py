@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, assert_never
 
-from pipeline import paper
+from pipeline import paper, paths
 from pipeline.data.sources.account import said
 from pipeline.data.sources.download import CIFAR10_SHA256
 from pipeline.errors import DataError
@@ -25,7 +25,6 @@ from pipeline.report.verdicts import verdicts
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
 
-PLAN = Path("state/plan.json")
 DATA_NAMES = {
     "digits": "handwritten digits (UCI, scikit-learn; test images by the writers of the training images)",
     "cifar10": "CIFAR-10",
@@ -38,10 +37,10 @@ DATA_NAMES = {
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
     """Returns the study's results as JSON-like values; raises DataError where a file is missing."""
     try:
-        data = json.loads((root / "data/digest.json").read_text())
-        account = json.loads((root / "data/account.json").read_text())
+        data = json.loads((root / paths.DIGEST).read_text())
+        account = json.loads((root / paths.ACCOUNT).read_text())
         rows = [_row(study, name, root) for name in study.models]
-        ensemble = json.loads((root / "ensemble/metrics.json").read_text())
+        ensemble = json.loads((root / paths.ENSEMBLE / paths.METRICS).read_text())
         searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
@@ -65,12 +64,12 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "ensemble": ensemble,
         "scales_px": study.evaluation.scales_px,
         "paper_ensemble_top5_pct": paper.ENSEMBLE_TOP5_PCT,
-        "plan": _plan(rows, root / PLAN),
+        "plan": _plan(rows, root / paths.PLAN),
     }
 
 
 def _search(name: str, model: str, root: Path) -> dict[str, Any]:
-    with (root / f"tuned/{name}.csv").open() as file:
+    with (root / paths.trials(name)).open() as file:
         return {"name": name, "model": model, "trials": list(csv.DictReader(file))}
 
 
@@ -108,9 +107,9 @@ def _is_official(study: Study) -> bool:
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     row = study.models[name]
-    facts = json.loads((root / "runs" / name / weights.FACTS).read_text())
-    scores = json.loads((root / "scores" / name / "metrics.json").read_text())
-    history = parse_history_csv((root / "runs" / name / HISTORY).read_text())
+    facts = json.loads((root / paths.run(name) / weights.FACTS).read_text())
+    scores = json.loads((root / paths.scores(name) / paths.METRICS).read_text())
+    history = parse_history_csv((root / paths.run(name) / HISTORY).read_text())
     arch, network = arch_of(row.network), row.network
     official, which = _is_official(study), (network.block, network.depth, network.shortcut)
     on_imagenet = official and isinstance(study.data, ImageNetData) and row.crop_px == 224

@@ -25,7 +25,7 @@ Checkpoint = tuple[bytes, dict[str, Any]]
 
 
 class Training(Protocol):
-    """What has checkpoints: `pipeline.training.job.TrainJob`."""
+    """What has checkpoints: `pipeline.training.training.TrainJob`."""
 
     @property
     def key(self) -> str:

@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load as load_tensors
 from torch import distributed, multiprocessing
 
-from pipeline.data import dataset
+from pipeline.data import dataset, prepared
 from pipeline.data.feeding.shards import Shard
 from pipeline.data.sources import shard_files
 from pipeline.errors import StudyError
@@ -37,9 +37,9 @@ from pipeline.params import Row
 from pipeline.training.hardware import hardware
 from pipeline.training.history import history_digest, records_of
 from pipeline.training.identity import KEY_LENGTH, source_of
-from pipeline.training.job import TrainJob
 from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
+from pipeline.training.training import Training
 
 COUNTS = {"train": 1.0, "val": 0.25, "test": 0.25}  # of a recipe's images
 
@@ -148,12 +148,11 @@ def _work(
         )
         where = torch.device("cpu")
     row, schedule = _parsed(recipe)
-    job = TrainJob(
-        "golden", "0" * KEY_LENGTH, row, schedule, path, time.time(), until=stop
-    )  # fmt: skip
+    data, key = prepared.look(path).digest, "0" * KEY_LENGTH
     run(
-        job, Folder(folder / "checkpoints"), device=where, files=Folder(folder), rank=rank,
-        workers=workers, on_report=lambda history: None,
+        Training("golden", row, schedule, data, key, until=stop), path,
+        Folder(folder / "checkpoints"), started=time.time(), device=where, files=Folder(folder),
+        rank=rank, workers=workers, on_report=lambda history: None,
     )  # fmt: skip
     if workers > 1:
         distributed.destroy_process_group()

@@ -11,7 +11,7 @@ from pipeline.files import write
 from pipeline.models import weights
 from pipeline.models.archs import arch_of
 from pipeline.training.history import Record, history_csv, history_digest, records_of
-from pipeline.training.job import TrainJob
+from pipeline.training.training import Training
 
 HISTORY = "history.csv"
 
@@ -21,14 +21,18 @@ def is_finished(facts: dict[str, Any] | None) -> bool:
     return facts is not None and facts["update"] == facts["total_updates"]
 
 
-def is_collected(folder: Path, job: TrainJob) -> bool:
+def is_collected(folder: Path, training: Training) -> bool:
     """Tells whether a folder holds the result of a training: of its key, and of no earlier instance."""
     try:
         facts = json.loads((folder / "model.json").read_text())
     except (FileNotFoundError, ValueError):
         return False
     there = (folder / "model.safetensors").exists()
-    return there and facts.get("run_key") == job.key and facts.get("instance", 1) >= job.instance
+    return (
+        there
+        and facts.get("run_key") == training.key
+        and facts.get("instance", 1) >= training.instance
+    )
 
 
 def weights_in(tensors: bytes) -> weights.Weights:
@@ -42,13 +46,11 @@ def weights_in(tensors: bytes) -> weights.Weights:
 
 def write_result(
     folder: Path,
-    job: TrainJob,
+    training: Training,
     data: Prepared,
     tensors: bytes,
     facts: dict[str, Any],
     *,
-    overridden: bool,
-    commit: str,
     wall_seconds: float,
 ) -> list[Record]:
     """Writes model.safetensors, model.json and history.csv of the last checkpoint; returns history.
@@ -63,19 +65,19 @@ def write_result(
         model,
         data.mean,
         {
-            "name": job.name,
-            "arch": arch_of(job.row.network).name,
-            "network": job.row.network.model_dump(),
+            "name": training.name,
+            "arch": arch_of(training.row.network).name,
+            "network": training.row.network.model_dump(),
             "channels": data.channels,
-            "image_size_px": list(data.input_size(job.row.crop_px)),
+            "image_size_px": list(data.input_size(training.row.crop_px)),
             "classes": list(data.classes),
-            "precision": job.row.precision,
-            "seed": job.row.seed,
-            "run_key": job.key,
-            "run_key_overridden": overridden,
-            "instance": job.instance,
-            "commit": commit,
-            "data_digest": data.digest,
+            "precision": training.row.precision,
+            "seed": training.row.seed,
+            "run_key": training.key,
+            "run_key_overridden": training.overridden,
+            "instance": training.instance,
+            "commit": facts.get("commit", "unknown"),
+            "data_digest": training.data,
             "updates": facts["update"],
             "history_digest": history_digest(history),
             "threads": facts["threads"],
@@ -85,19 +87,21 @@ def write_result(
             "source": facts.get("source"),
             "wall_seconds": wall_seconds,
             "train_seconds": seconds,
-            "train_images_per_s": job.row.global_batch_size
+            "train_images_per_s": training.row.global_batch_size
             * facts["update"]
-            / _update_seconds(history, job),
+            / _update_seconds(history, training),
         },
     )
     write(folder / HISTORY, history_csv(history))
     return history
 
 
-def _update_seconds(history: list[Record], job: TrainJob) -> float:
+def _update_seconds(history: list[Record], training: Training) -> float:
     """Returns the seconds spent in updates alone, from each interval's images a second."""
     total, before = 0.0, 0
     for record in history:
-        total += (record.update - before) * job.row.global_batch_size / record.train_images_per_s
+        total += (
+            (record.update - before) * training.row.global_batch_size / record.train_images_per_s
+        )
         before = record.update
     return total

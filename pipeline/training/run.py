@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,18 +22,20 @@ from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
 from pipeline.training.hardware import hardware
 from pipeline.training.history import Record, records_of
-from pipeline.training.identity import source_of, what_is_trained
-from pipeline.training.job import TrainJob
+from pipeline.training.identity import source_of
 from pipeline.training.loop import Step, Update, loss_and_wrong, train
 from pipeline.training.replicas import Replicas
 from pipeline.training.saving import Checkpoints, Saving
 from pipeline.training.state import TrainingState
+from pipeline.training.training import Training
 
 
 def run(
-    job: TrainJob,
+    training: Training,
+    arrays_path: Path,
     checkpoints: Checkpoints,
     *,
+    started: float,
     device: torch.device,
     files: ShardFiles | None = None,
     rank: int = 0,
@@ -41,19 +44,21 @@ def run(
 ) -> TrainingState:
     """Returns the finished state; resumes from the last checkpoint and commits one at each report.
 
-    Every worker reads the same checkpoint and rank 0 writes. `files` brings the shards of photographs.
-    Raises CheckpointError for a checkpoint of another training, DivergedError, ReplicasError, and what
-    a commit raises.
+    `arrays_path` is the prepared data set's file; `started` is when this attempt began, in seconds since
+    1970. Every worker reads the same checkpoint and rank 0 writes. `files` brings the shards of
+    photographs. Raises DataError for another data set than the training's, CheckpointError for a
+    checkpoint of another training, DivergedError, ReplicasError, and what a commit raises.
     """
     keep_freed_memory()
-    row, replicas = job.row, Replicas(rank, workers)
+    row, replicas = training.row, Replicas(rank, workers)
     torch.set_num_threads(row.threads)
-    arrays = load(job.arrays, files)
-    state = _initial_state(job, arrays, device)
+    arrays = load(arrays_path, files)
+    training.require_data(arrays.digest)
+    state = _initial_state(training, arrays, device)
     wall_before = 0.0
     if (found := checkpoints.latest()) is not None:
-        job.check(found[1], arrays.digest)
-        _resume(state, job, *found, workers)
+        training.check(found[1])
+        _resume(state, training, *found, workers)
         wall_before = found[1]["wall_seconds"]
     replicas.require_equal(state)  # and nobody overwrites a checkpoint that another still reads
     batches = _batches(row, arrays, device, rank, workers)
@@ -69,7 +74,7 @@ def run(
 
         def report(state: TrainingState) -> None:
             if rank == 0:
-                facts = _facts(job, state, arrays.digest, wall_before, workers)
+                facts = _facts(training, state, wall_before + time.time() - started, workers)
                 saving.save(state.tensors(), facts)
             on_report(state.history)
 
@@ -77,8 +82,8 @@ def run(
             state,
             _step(row, state, device, workers),
             batches,
-            job.schedule,
-            until=job.until or job.schedule.total_updates,
+            training.schedule,
+            until=training.until or training.schedule.total_updates,
             learning_rate_factor=row.learning_rate_factor,
             precision=row.precision,
             device=device,
@@ -91,8 +96,8 @@ def run(
     return state
 
 
-def _initial_state(job: TrainJob, arrays: Dataset, device: torch.device) -> TrainingState:
-    row = job.row
+def _initial_state(training: Training, arrays: Dataset, device: torch.device) -> TrainingState:
+    row = training.row
     model = build(
         arch_of(row.network),
         arrays.channels,
@@ -100,7 +105,7 @@ def _initial_state(job: TrainJob, arrays: Dataset, device: torch.device) -> Trai
         row.seed,
         recompute=row.activation_checkpointing,
     ).to(device)
-    lr = job.schedule.lr_at(0, [])
+    lr = training.schedule.lr_at(0, [])
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=torch.tensor(lr, device=device) if device.type == "cuda" else lr,
@@ -152,19 +157,18 @@ def _batches(row: Row, arrays: Dataset, device: torch.device, rank: int, workers
 
 
 def _facts(
-    job: TrainJob, state: TrainingState, data_digest: str, wall_before: float, workers: int
+    training: Training, state: TrainingState, wall_seconds: float, workers: int
 ) -> dict[str, Any]:
-    now = time.time()
     return {
-        "trained": what_is_trained(job.row, job.schedule, data_digest),
-        "time": now,
-        "wall_seconds": wall_before + now - job.started,
+        "trained": training.recipe,
+        "time": time.time(),
+        "wall_seconds": wall_seconds,
         "hardware": hardware(),
-        "source": source_of(job.row, job.schedule),
-        "name": job.name,
-        "key": job.key,
+        "source": source_of(training.row, training.schedule),
+        "name": training.name,
+        "key": training.key,
         "update": state.update,
-        "total_updates": job.schedule.total_updates,
+        "total_updates": training.schedule.total_updates,
         "workers": workers,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -173,10 +177,10 @@ def _facts(
 
 
 def _resume(
-    state: TrainingState, job: TrainJob, tensors: bytes, facts: dict[str, Any], workers: int
+    state: TrainingState, training: Training, tensors: bytes, facts: dict[str, Any], workers: int
 ) -> None:
     state.restore(tensors, facts["update"], records_of(facts))
-    print(f"{job.name}: resumed at update {state.update:,}", flush=True)
+    print(f"{training.name}: resumed at update {state.update:,}", flush=True)
     now_and_then = {
         "workers": workers,
         "threads": torch.get_num_threads(),
@@ -185,7 +189,7 @@ def _resume(
     for what, now in now_and_then.items():
         if facts[what] != now:
             print(
-                f"{job.name}: warning: {what} was {facts[what]} and is now {now}: the result may "
+                f"{training.name}: warning: {what} was {facts[what]} and is now {now}: the result may "
                 "differ in its last bits from an undisturbed training",
                 file=sys.stderr,
                 flush=True,

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from infra.local import cluster as local_cluster
 from infra.local import s3
-from pipeline.cluster.jobs import Cluster, Job
+from pipeline.cluster.client import Cluster, Job
 from pipeline.storage.s3 import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import changed_params, copy_study, run_in
@@ -188,9 +188,9 @@ def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, st
         assert process.returncode == 130, output
         assert "detached: three goes on as job" in output
         assert "make stop RUN=" in output
-        listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address)
+        listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address)
         assert "three" in listed.stdout
-        stop = ("python", "-m", "stages.jobs", "stop", "three")
+        stop = ("python", "-m", "pipeline.commands.jobs", "stop", "three")
         stopped = run_in(study, *stop, RAY_ADDRESS=address)
         assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         attempt = max(job.attempt for job in trainings(address) if job.facts["row"] == "three")
@@ -301,18 +301,19 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
 
     with changed_params(study, others):
         both = [
-            start(study, "python", "-m", "stages.submit", RAY_ADDRESS=address) for _ in range(2)
+            start(study, "python", "-m", "pipeline.commands.submit", RAY_ADDRESS=address)
+            for _ in range(2)
         ]
         said = [said_by(process) for process in both]
         assert [process.returncode for process in both] == [0, 0], said
         keys = {key_of(study, name) for name in ("one", "two", "three", "four")}
         jobs = [job for job in trainings(address) if job.key in keys]
         assert sorted(job.name for job in jobs) == sorted(f"{key}-1" for key in keys)
-        listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address).stdout
+        listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
         assert "stale" not in listed
-    listed = run_in(study, "python", "-m", "stages.jobs", RAY_ADDRESS=address).stdout
+    listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
     assert "stops the 4 stale" in listed
-    stop = ("python", "-m", "stages.jobs", "stop", "stale")
+    stop = ("python", "-m", "pipeline.commands.jobs", "stop", "stale")
     stopped = run_in(study, *stop, RAY_ADDRESS=address)
     assert stopped.stdout.count("stopped") == 4, stopped.stdout + stopped.stderr
     assert run_in(study, *stop, RAY_ADDRESS=address).returncode == 2

@@ -126,7 +126,7 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
         goes_on = run_in(study, "python", "-m", train, "again", STUDY_CONTINUE=f"again={key}")
         assert "resumed at update" in goes_on.stdout, goes_on.stderr
         assert json.loads((study / "runs/again/model.json").read_text())["run_key_overridden"]
-        forgotten = run_in(study, "python", "-m", "stages.forget", key)
+        forgotten = run_in(study, "python", "-m", "pipeline.commands.forget", key)
         assert "objects deleted" in forgotten.stdout, forgotten.stderr
         assert store.facts() is None
     finally:

@@ -114,7 +114,7 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, 
 
 def test_again_on_photographs_packs_and_searches_nothing(study: Path, storage: Storage):
     before, weights_before = shards_of(storage), result_of(study, "plain-18")
-    done = run_in(study, "python", "-m", "stages.again", "plain-18")
+    done = run_in(study, "python", "-m", "pipeline.commands.again", "plain-18")
     assert done.returncode == 0, done.stdout + done.stderr
     ran = re.findall(r"Running stage '([^']+)'", done.stdout)
     assert ran == ["train@plain-18", "evaluate@plain-18"]
@@ -155,7 +155,7 @@ def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, t
 
 
 def test_an_exported_network_gives_torchs_values(study: Path):
-    done = run_in(study, "python", "-m", "stages.export", "long")
+    done = run_in(study, "python", "-m", "pipeline.commands.export", "long")
     assert done.returncode == 0, done.stderr
     model, images = weights.load(study / "runs/long").model, torch.randn(3, 3, 80, 105)
     with torch.no_grad():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster.search import Search
 from pipeline.data import prepared
 from pipeline.params import load, read_yaml
 from pipeline.storage.layout import SEARCHES, TRIALS, project
 from pipeline.storage.s3 import Storage
+from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import said_by, start, wait_for
 
@@ -46,7 +46,7 @@ def updates_of(study: Path, storage: Storage) -> dict[str, int]:
     document = load(study / "params.yaml")
     digest = prepared.look(study / "data/arrays.safetensors").digest
     tune = document.tune["resnet-8"]
-    search = Search(tune, document.models[tune.model], study, digest, storage)
+    search = Search(tune, document.models[tune.model], digest, storage)
     return {trial.key: trial.updates for trial in search.trials()}
 
 

@@ -162,14 +162,14 @@ def test_publishing_again_changes_nothing(study: Path):
         ]
 
     before = everything()
-    assert run_in(study, "python", "-m", "stages.publish").returncode == 0
+    assert run_in(study, "python", "-m", "pipeline.commands.publish").returncode == 0
     assert everything() == before
 
 
 def test_mlflow_can_be_deleted_and_published_again(study: Path):
     (study / "mlflow.db").rename(study / "mlflow.kept")
     try:
-        assert run_in(study, "python", "-m", "stages.publish").returncode == 0
+        assert run_in(study, "python", "-m", "pipeline.commands.publish").returncode == 0
         test_mlflow_has_every_line_of_a_history_once(study)
     finally:
         (study / "mlflow.kept").replace(study / "mlflow.db")
@@ -212,7 +212,7 @@ def test_again_trains_what_it_names_and_nothing_else(study: Path):
     path = study / "runs/plain-8/model.safetensors"
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     assert instance_of(study, "plain-8") == 1
-    done = run_in(study, "python", "-m", "stages.again", "plain-8")
+    done = run_in(study, "python", "-m", "pipeline.commands.again", "plain-8")
     assert done.returncode == 0, done.stderr
     assert stages_run(done.stdout) == ["train@plain-8", "evaluate@plain-8"]
     assert "12/12 updates" in done.stdout
@@ -285,7 +285,7 @@ def test_after_an_attested_change_everything_is_collected(study: Path):
 
 @pytest.mark.parametrize("name", ["resnet-99", "prepare", "tune@resnet-99", ""])
 def test_again_refuses_what_is_none(study: Path, name: str):
-    done = run_in(study, "python", "-m", "stages.again", name)
+    done = run_in(study, "python", "-m", "pipeline.commands.again", name)
     assert done.returncode == 2
     assert f"RUN={name}: " in done.stderr
 
@@ -350,7 +350,7 @@ def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, cha
 
 
 def test_a_plan_stands_beside_what_the_trainings_took(study: Path):
-    done = run_in(study, "python", "-m", "stages.plan")
+    done = run_in(study, "python", "-m", "pipeline.commands.plan")
     assert done.returncode == 0, done.stderr
     assert re.search(r"the \d trainings that have ended took \S+ times", done.stdout), done.stdout
     rows = json.loads((study / "state/plan.json").read_text())["rows"]

@@ -12,8 +12,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params
+from pipeline.data import fitting
 from pipeline.errors import ParamsError, StudyError
-from stages import check, fitting
+from stages import check
 from tests.conftest import REPO, run_in
 
 DOCUMENT = params.read_yaml(REPO / "studies/digits.yaml")

@@ -60,10 +60,10 @@ def test_files_that_are_no_modules_are_named():
 def test_declared_params_are_the_sections_that_a_stage_uses(name: str):
     source = (REPO / f"stages/{name}.py").read_text()
     used = set(re.findall(r"\bstudy\.([a-z_]+)", source)) - {"execution"}
-    if "params.row_of(study" in source or "where.job_of(study" in source:
+    if "params.row_of(study" in source or "Wanted(study" in source:
         used.add("models")
-    if "where.search_named(study" in source:
-        used |= {"models", "tune"}
+    if ".search(name)" in source:
+        used.add("tune")
     if "gather(study)" in source:
         library = (REPO / "pipeline/report/study.py").read_text()
         used |= set(re.findall(r"\bstudy\.([a-z_]+)", library))
@@ -96,4 +96,4 @@ def test_no_out_lies_inside_another():
 def test_every_stage_file_is_short():
     for name in NAMES:
         lines = (REPO / f"stages/{name}.py").read_text().splitlines()
-        assert len(lines) <= 90, name
+        assert len(lines) <= (80 if name == "check" else 60), name

@@ -11,17 +11,17 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from pipeline.data import dataset
+from pipeline.data import dataset, prepared
 from pipeline.data.feeding import shown
 from pipeline.errors import ReplicasError
 from pipeline.params import Row
 from pipeline.training import run as training
 from pipeline.training.golden import Folder
 from pipeline.training.history import history_digest
-from pipeline.training.job import TrainJob
 from pipeline.training.loop import loss_and_wrong
 from pipeline.training.schedules.plateau import PlateauSchedule
 from pipeline.training.state import TrainingState
+from pipeline.training.training import Training
 
 CPU = torch.device("cpu")
 # each report that is not five points better drops the rate: where replicas judge apart, they differ soon
@@ -44,7 +44,7 @@ def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: i
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers
     )
-    job = TrainJob("net", "k" * 24, row, SCHEDULE, path, time.time())
+    what = Training("net", row, SCHEDULE, prepared.look(path).digest, "k" * 24)
     step_of = training._step
 
     def astray(row: Row, state: TrainingState, *rest: Any) -> Callable[..., Any]:
@@ -61,7 +61,7 @@ def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: i
         training._step = astray
     try:
         state = training.run(
-            job, Folder(folder), device=CPU, rank=rank, workers=workers,
+            what, path, Folder(folder), started=time.time(), device=CPU, rank=rank, workers=workers,
             on_report=lambda history: None,
         )  # fmt: skip
         said = {

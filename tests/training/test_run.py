@@ -4,16 +4,17 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
-from pipeline.data import dataset
+from pipeline.data import dataset, prepared
 from pipeline.data.feeding.augmentations import augmenter_of
 from pipeline.data.feeding.batches import batches_of
-from pipeline.errors import CheckpointError, DivergedError
+from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.params import Row
 from pipeline.training.history import (
     Record,
@@ -21,13 +22,13 @@ from pipeline.training.history import (
     history_digest,
     parse_history_csv,
 )
-from pipeline.training.job import TrainJob
 from pipeline.training.loop import Step
 from pipeline.training.run import run
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.schedules.step import StepSchedule
 from pipeline.training.schedules.warming import ErrorWarmUp, LinearWarmUp
 from pipeline.training.state import TrainingState
+from pipeline.training.training import Training
 
 CPU = torch.device("cpu")
 SCHEDULE = CosineSchedule(shape="cosine", base_lr=0.05, total_updates=18, warmup=None)
@@ -56,12 +57,19 @@ class Memory:
             raise Killed
 
 
-def job(path: Path, row: Row, schedule: CosineSchedule = SCHEDULE) -> TrainJob:
-    return TrainJob("net", "k" * 24, row, schedule, path, time.time())
+class Job(NamedTuple):
+    """A training and the file of its data."""
+
+    training: Training
+    arrays: Path
 
 
-def finish(job: TrainJob, checkpoints: Memory) -> TrainingState:
-    return run(job, checkpoints, device=CPU, on_report=lambda history: None)
+def job(path: Path, row: Row, schedule: CosineSchedule = SCHEDULE, key: str = "k" * 24) -> Job:
+    return Job(Training("net", row, schedule, prepared.look(path).digest, key), path)
+
+
+def finish(job: Job, checkpoints: Memory) -> TrainingState:
+    return run(*job, checkpoints, started=time.time(), device=CPU, on_report=lambda history: None)
 
 
 def fingerprint(state: TrainingState) -> tuple[str, str]:
@@ -272,7 +280,7 @@ def test_a_checkpoint_of_another_network_is_refused(digits_path: Path, row: Call
 def test_a_checkpoint_of_another_key_is_refused(digits_path: Path, row: Callable[..., Row]):
     checkpoints = Memory()
     finish(job(digits_path, row()), checkpoints)
-    stranger = TrainJob("net", "x" * 24, row(), SCHEDULE, digits_path, time.time())
+    stranger = job(digits_path, row(), key="x" * 24)
     with pytest.raises(CheckpointError, match="belongs to another training"):
         finish(stranger, checkpoints)
 
@@ -322,6 +330,13 @@ def test_another_number_of_threads_is_warned_of(
     assert "warning: threads was 64" in capfd.readouterr().err
 
 
+def test_another_data_set_than_the_trainings_is_refused(digits_path: Path, row: Callable[..., Row]):
+    wanted = job(digits_path, row())
+    stranger = wanted._replace(training=replace(wanted.training, data="f" * 64))
+    with pytest.raises(DataError, match=r"the data set is .*, and the training is of ffffffffffff"):
+        finish(stranger, Memory())
+
+
 def test_a_checkpoint_of_before_rows_named_their_threads_is_gone_on_from(
     digits_path: Path, row: Callable[..., Row]
 ):
@@ -335,7 +350,7 @@ def test_a_checkpoint_of_before_rows_named_their_threads_is_gone_on_from(
     del facts["trained"]["row"]["threads"]
     for line in facts["history"]:
         del line["threads"]
-    assert wanted.is_of(facts, facts["trained"]["data"])
+    assert wanted.training.is_of(facts)
     assert fingerprint(finish(wanted, checkpoints)) == undisturbed
 
 

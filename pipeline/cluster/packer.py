@@ -1,0 +1,112 @@
+"""Packs a large source into shards on S3 by Ray Data, on this machine or over all nodes of a cluster.
+
+A shard is one task: it reads its images, examines them, stores the shard and then its facts. What is
+stored already is not made again.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from ray.exceptions import RayError
+
+from pipeline.cluster import pieces as work
+from pipeline.cluster import session
+from pipeline.cluster.retry import PATIENCE_S, reason, until_done
+from pipeline.data.sources import listing, packing
+from pipeline.data.sources.listing import Entry, Listing
+from pipeline.data.sources.packing import Packed, Piece
+from pipeline.errors import StorageError, StudyError, TrainingError
+from pipeline.params import PhotosData, Sharded, validate
+from pipeline.progress import Progress
+from pipeline.storage.s3 import Storage, in_prefix
+from pipeline.storage.shards import ShardStore
+
+S3 = "s3://"
+
+
+def listed_in_prefix(data: PhotosData, patience_s: float = 0.0) -> Listing:
+    """Returns the listing of an s3:// prefix."""
+    bucket, prefix, found = in_prefix(data.archive, patience_s)
+    places = ((name, f"{S3}{bucket}/{prefix}{name}", 0, size) for name, (size, _) in found.items())
+    return listing.of_folders(places, data, data.archive)
+
+
+def pack_here(pieces: Sequence[Piece], data: Sharded, key: str) -> None:
+    """Packs pieces on this machine."""
+    try:
+        with session.embedded():
+            _pack_all(pieces, data, key, patience_s=0.0)
+    except RayError as error:
+        what = reason(error)
+        raise what if isinstance(what, StudyError) else TrainingError(f"prepare: {what}") from error
+
+
+def collected(pieces: Sequence[Piece], key: str) -> list[Packed]:
+    """Returns the facts of packed pieces, in order."""
+    store = ShardStore(Storage(), key)
+    packed = []
+    with Progress("index", len(pieces), "shards") as progress:
+        for piece in pieces:
+            packed.append(store.get(piece.name))
+            progress.advance(1)
+    return packed
+
+
+def pack_there(spec: dict[str, Any]) -> None:
+    """Packs the s3:// prefix of a job's document on the cluster that this driver has joined."""
+    data: PhotosData = validate(PhotosData, spec["data"], "job")
+    pieces = packing.plan(data, listed_in_prefix(data, PATIENCE_S))
+    if (found := packing.digest_of(pieces)) != spec["pieces"]:
+        raise StorageError(
+            f"{data.archive}: its objects have changed since they were listed (found {found[:8]}, "
+            f"wanted {spec['pieces'][:8]}): `dvc repro -f fetch` lists them again"
+        )
+    store = ShardStore(Storage(patience_s=PATIENCE_S), spec["key"])
+
+    def attempt() -> None:
+        there = store.done()
+        wanted = [piece for piece in pieces if piece.name not in there]
+        _pack_all(wanted, data, spec["key"], PATIENCE_S)
+
+    until_done("prepare", lambda: len(store.done()), attempt, (RayError,))
+
+
+def _pack_all(pieces: Sequence[Piece], data: Sharded, key: str, patience_s: float) -> None:
+    settings = {"data": data.model_dump(), "key": key, "patience_s": patience_s}
+    lines = [{"piece": piece.to_json()} for piece in pieces]
+    total = sum(len(piece.entries) for piece in pieces)
+    with Progress("pack", total, "images") as progress:
+        for part in work.done(lines, _pack, fn_kwargs=settings):
+            progress.advance(part["images"])
+
+
+def _pack(line: work.Part, data: dict[str, Any], key: str, patience_s: float) -> work.Part:
+    """One task: packs a piece and stores it."""
+    piece, storage = Piece.from_json(line["piece"]), Storage(patience_s=patience_s)
+    recipe: Sharded = validate(Sharded, data, "data")
+    try:
+        content, packed = packing.pack(piece, recipe, key, _reader(patience_s))
+        ShardStore(storage, key).put(piece.name, content, packed)
+    except StudyError as error:
+        return work.failed(error)
+    return {"images": len(piece.entries)}
+
+
+def _reader(patience_s: float) -> listing.Read:
+    """Returns what reads an image's bytes, from a file or from S3."""
+
+    @cache
+    def bucket_of(name: str) -> Storage:
+        return Storage(name, patience_s=patience_s)
+
+    def read(entry: Entry) -> bytes:
+        if not entry.container.startswith(S3):
+            return entry.read()
+        bucket, _, key = entry.container.removeprefix(S3).partition("/")
+        content = bucket_of(bucket).get(key)
+        if content is None:
+            raise StorageError(f"{entry.container}: it was there when the images were listed")
+        return content
+
+    return read

@@ -1,0 +1,213 @@
+"""Trains a row with Ray Train.
+
+One worker is Ray Train's local mode, in this process or in an actor on a cluster's node (1 s to the
+first step instead of 15); several are a worker group of processes. All run the same function; what
+makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/0001), and so a run that
+failed is simply begun again.
+"""
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray.train
+import torch
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _TorchBackend
+
+from pipeline import machine
+from pipeline.cluster import session
+from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
+from pipeline.cluster.side_by_side import WORKER_BYTES
+from pipeline.errors import ResourceError
+from pipeline.git import commit
+from pipeline.params import Row, validate
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
+from pipeline.storage.s3 import Storage
+from pipeline.storage.shards import ShardCache
+from pipeline.training.hardware import require
+from pipeline.training.history import Record
+from pipeline.training.run import run
+from pipeline.training.schedule import Schedule
+from pipeline.training.training import Training
+
+ELASTIC_LOOK_EVERY_S = 30.0  # after as long at the least, an elastic run takes up new nodes
+
+
+def train(training: Training, arrays: Path, started: float) -> None:
+    """Brings a row's training to its end in this process; its result is its last checkpoint on S3.
+
+    Several workers are processes beside it. Raises ResourceError before anything starts where the
+    machine lacks memory or the row's precision, and what the training raised (or TrainingError) when
+    it failed for the last time.
+    """
+    config = config_here(training, arrays, started)
+    if training.row.worker_bounds[1] == 1:
+        train_one(config, use_gpu=torch.cuda.is_available())
+        return
+    with session.embedded():
+        train_several_here(config)
+
+
+def config_here(training: Training, arrays: Path, started: float) -> dict[str, Any]:
+    """Returns what a worker on this machine must know; raises ResourceError."""
+    workers, free = training.row.worker_bounds[0], machine.free_memory_bytes()
+    if workers > 1 and workers * WORKER_BYTES > free:
+        raise ResourceError(
+            f"params.yaml: models.{training.name}.workers is {workers}, but this machine has "
+            f"{free / 1e9:.1f} GB of free memory, and a worker takes {WORKER_BYTES / 1e9:.1f} GB at "
+            "least: lower it, or train on a larger machine"
+        )
+    require(training.row.precision, f"models.{training.name}.precision")
+    return {
+        "training": training, "arrays": arrays.resolve(), "started": started, "patience_s": 0.0,
+        "commit": commit(),  # workers may have no Git
+        "decoders": machine.cores(),
+    }  # fmt: skip
+
+
+def train_one(config: dict[str, Any], *, use_gpu: bool) -> None:
+    """Trains with one worker, in this process."""
+    _fit(config, ScalingConfig(num_workers=0, use_gpu=use_gpu))
+
+
+def train_several_here(config: dict[str, Any]) -> None:
+    """Trains with several workers of the embedded Ray, however few cores there are for them."""
+    low, high = config["training"].row.worker_bounds
+    cores = machine.cores()
+    workers = max(low, min(high, cores))
+    group = ScalingConfig(
+        num_workers=workers,
+        use_gpu=torch.cuda.device_count() >= workers,
+        resources_per_worker={"CPU": min(config["training"].row.threads, cores / workers)},
+    )
+    fit_group({**config, "decoders": max(1, cores // workers)}, group)
+
+
+def train_alone(spec: dict[str, Any], started: float) -> None:
+    """Trains the row of a job's document in this process of a cluster, its only worker."""
+    train_one(_config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
+
+
+def train_group(spec: dict[str, Any]) -> None:
+    """Trains the row of a job's document with several workers of the cluster it has joined."""
+    config, share = _config_there(spec, time.time()), spec["share"]
+    low, high = config["training"].row.worker_bounds
+    group = ScalingConfig(
+        num_workers=high if low == high else (low, high),
+        use_gpu=share["GPU"] > 0,
+        resources_per_worker=share,
+        placement_strategy="SPREAD",
+        elastic_resize_monitor_interval_s=ELASTIC_LOOK_EVERY_S,
+    )
+    fit_group(config, group)
+
+
+def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
+    """Returns what a worker on a cluster must know."""
+    training = Training(
+        spec["name"], validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job"),
+        spec["data"], spec["key"], instance=spec["instance"],
+    )  # fmt: skip
+    return {
+        "training": training, "arrays": None, "started": started, "patience_s": PATIENCE_S,
+        "commit": spec["commit"], "decoders": spec["share"]["CPU"],
+    }  # fmt: skip
+
+
+def fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
+    """Trains a row, or a trial, with a group of workers; raises what `until_done` raises."""
+    training: Training = config["training"]
+    until_done(
+        training.name,
+        lambda: update_of(CheckpointStore.of(training, Storage(patience_s=config["patience_s"]))),
+        lambda: _fit(config, group),
+        (TrainingFailedError, RayActorError),
+    )
+
+
+def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
+    with tempfile.TemporaryDirectory(prefix="ray-train-") as scratch:
+        TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            torch_config=_OwnInterface(),
+            scaling_config=scaling,
+            run_config=RunConfig(
+                name=f"{config['training'].key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume itself
+                storage_path=scratch,  # nothing of worth is kept there
+                failure_config=FailureConfig(max_failures=0),
+            ),
+        ).fit()
+
+
+class _OwnInterface(TorchConfig):
+    """Lets workers talk over the interface that has their node's address in the cluster.
+
+    Gloo would take the one that the host's name resolves to, which on many hosts is another.
+    """
+
+    @property
+    def backend_cls(self) -> type[_TorchBackend]:
+        """The backend that says so before the workers meet."""
+        return _OwnInterfaceBackend
+
+
+class _OwnInterfaceBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(_take_own_interface)
+        super().on_start(worker_group, backend_config)
+
+
+def _take_own_interface() -> None:
+    own = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if own in [address.address for address in addresses]:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """The same on every worker: joins the others and trains."""
+    context = ray.train.get_context()
+    in_this_process(
+        config,
+        get_device(),
+        # Ray Train is told nothing: its report waits for the controller's next look, half a second
+        lambda history: None,
+        rank=context.get_world_rank(),
+        workers=context.get_world_size(),
+    )
+
+
+def in_this_process(
+    config: dict[str, Any],
+    device: torch.device,
+    on_report: Callable[[list[Record]], None],
+    **which: int,
+) -> None:
+    """Trains as one worker, `which` of several; the data come from S3 where no file of them is named."""
+    training: Training = config["training"]
+    storage = Storage(patience_s=config["patience_s"])
+    arrays: Path | None = config["arrays"]
+    if arrays is None:
+        require(training.row.precision, f"models.{training.name}.precision")  # of this node
+        arrays = DataSets(storage).cached(training.data)
+    run(
+        training,
+        arrays,
+        CheckpointStore.of(training, storage, commit=config["commit"]),
+        started=config["started"],
+        device=device,
+        files=ShardCache(storage, config["decoders"]),
+        on_report=on_report,
+        **which,
+    )

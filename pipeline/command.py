@@ -1,0 +1,96 @@
+"""What every stage and command does around its work: errors as one message, exit status, dying with DVC."""
+
+import atexit
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from pipeline import environment
+from pipeline.errors import StudyError
+
+PR_SET_PDEATHSIG = 1
+TIMES = "STUDY_TIMES"
+
+
+def main(work: Callable[..., None]) -> None:
+    """Runs `work` with the command's arguments; a StudyError is printed and exits with 2."""
+    environment.settle()
+    parent = os.getppid()
+    if sys.platform == "linux":  # `kill -9` of dvc must not leave a second trainer behind
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit(1)
+    _let_it_be_timed()
+    try:
+        work(*sys.argv[1:])
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno is None or not error.strerror:
+            raise
+        where = error.filename or "a file or connection of this stage"
+        hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        print(
+            f"error: {where}: {error.strerror}{hint}; then `dvc repro` goes on, and `dvc checkout` "
+            "brings the earlier result back",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        default = "interrupted: run `dvc repro` to go on from the last checkpoint"
+        print(str(interrupt) or default, file=sys.stderr)
+        sys.exit(130)
+
+
+def _let_it_be_timed() -> None:
+    """Writes at the end of this stage how long it took to the file that `make study` names."""
+    if not (path := os.environ.get(TIMES)):
+        return
+    begun_at, name = begun(), Path(sys.argv[0]).stem + "".join(f"@{row}" for row in sys.argv[1:])
+
+    def write() -> None:
+        used = sum(os.times()[:4])
+        line = {"stage": name, "seconds": time.time() - begun_at, "processor_s": used}
+        with Path(path).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    atexit.register(write)
+
+
+def _command() -> psutil.Process | None:
+    """Returns the DVC command that runs this stage (`dvc repro`, `dvc exp run`), or None."""
+    found = None
+    for ancestor in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(word).name == "dvc" for word in ancestor.cmdline()[:3]):
+                found = ancestor
+    return found
+
+
+def occasion() -> str:
+    """Returns a name of the DVC command that runs this stage, the same for all of its stages."""
+    process = _command() or psutil.Process()
+    return f"{socket.gethostname()} {process.pid} {_ticks_at_start(process)}"
+
+
+def begun() -> float:
+    """Returns when this stage began, in seconds since 1970."""
+    return psutil.Process().create_time()
+
+
+def _ticks_at_start(process: psutil.Process) -> str:
+    """Returns when a process began, by a clock that nobody corrects where there is one."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{process.create_time():.0f}"

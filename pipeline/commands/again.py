@@ -1,0 +1,69 @@
+"""`make again RUN=<row, tune@search or prepare>`: begins a new instance of what is named, and nothing else.
+
+What was there stays on S3 under its own instance. The stage is then run by DVC alone, with the evaluation
+of a row; `dvc repro` brings the rest up to date.
+"""
+
+import subprocess
+import sys
+import uuid
+
+from infra.local import s3
+from pipeline import command, params, paths
+from pipeline.data import prepared
+from pipeline.errors import ParamsError
+from pipeline.params import Sharded, Study
+from pipeline.storage.layout import SEARCHES, SHARDS, TRAININGS, Instances
+from pipeline.work.place import place_of
+from pipeline.work.wanted import Wanted
+
+PREPARE = "prepare"
+
+
+def what_is(wanted: Wanted, name: str) -> tuple[str, str, list[str]]:
+    """Returns the kind and the key of what a user names, and the stages that bring it up to date."""
+    study = wanted.study
+    if name in study.models:
+        return TRAININGS, wanted.training(name).key, [f"train@{name}", f"evaluate@{name}"]
+    stage, _, search = name.partition("@")
+    if stage == "tune" and search in study.tune:
+        return SEARCHES, wanted.search(search).key, [name]
+    known = ", ".join((*study.models, *(f"tune@{search}" for search in study.tune), PREPARE))
+    raise ParamsError(f"RUN={name}: wanted a row, a search or {PREPARE}: {known}")
+
+
+def packing_of(study: Study) -> tuple[str, str, list[str]]:
+    """Returns the same of the data set's packing."""
+    if not isinstance(study.data, Sharded):
+        raise ParamsError(
+            f"RUN={PREPARE}: data of kind {study.data.kind} are not packed: `dvc repro -f {PREPARE}`"
+        )
+    from pipeline.work import packing
+
+    return SHARDS, packing.key_of(study.data), [PREPARE]
+
+
+def main(name: str = "") -> None:
+    """Begins it, and runs its stages."""
+    study, storage = params.load(), s3.connect()
+    place = place_of(study, storage)
+    if name == PREPARE:
+        kind, key, targets = packing_of(study)
+    else:
+        data = prepared.look(paths.ARRAYS).digest
+        kind, key, targets = what_is(Wanted(study, data, storage, place), name)
+    with place.only_one(key, name):
+        place.require_idle(key)
+        number = Instances(storage, kind, key).begin(uuid.uuid4().hex)
+    print(
+        f"{name}: instance {number} of {key} begins; what was there before stays on S3", flush=True
+    )
+    repro = [sys.executable, "-m", "dvc", "repro", "--single-item"]
+    for stage in ([*repro, "--force", targets[0]], *([*repro, target] for target in targets[1:])):
+        if status := subprocess.run(stage, check=False).returncode:
+            sys.exit(status)
+    print("`dvc repro` brings what depends on it up to date", flush=True)
+
+
+if __name__ == "__main__":
+    command.main(main)

@@ -1,0 +1,38 @@
+"""`make export RUN=<row>`: a trained network for other programs -> export/<row>/ (no DVC stage)."""
+
+import contextlib
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from pipeline import command, params, paths
+from pipeline.errors import ParamsError
+from pipeline.files import write_json
+from pipeline.models import weights
+from pipeline.models.export import export
+
+
+def main(name: str) -> None:
+    """Exports the row `name`."""
+    study = params.load()
+    if not name:
+        raise ParamsError(f"RUN: wanted a row of params.yaml: {', '.join(study.models)}")
+    params.row_of(study, name)
+    trained = weights.load(paths.run(name))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter tells its steps
+        written = export(
+            trained.model, trained.facts["channels"], Path("export") / name
+        )  # fmt: skip
+    written.append(Path("export") / name / "mean.npy")
+    np.save(written[-1], trained.mean.numpy(), allow_pickle=False)
+    written.append(written[-1].with_name("classes.json"))
+    write_json(written[-1], trained.facts["classes"])
+    for path in written:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    command.main(main)

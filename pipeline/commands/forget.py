@@ -1,0 +1,22 @@
+"""`make forget RUN=<key>`: forgets a training or a search, such as one that other code began."""
+
+import re
+
+from infra.local import s3
+from pipeline import command
+from pipeline.errors import ParamsError
+from pipeline.files import exclusively
+from pipeline.training.identity import KEY_LENGTH
+from pipeline.work.begun import forget, lock_of
+
+
+def main(key: str = "") -> None:
+    """Deletes its checkpoints and outcomes."""
+    if not re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", key):
+        raise ParamsError(f"RUN: found {key!r}, wanted a key of {KEY_LENGTH} hexadecimal digits")
+    with exclusively(lock_of(key), "this training or search"):
+        print(f"{key}: {forget(key, s3.connect())} objects deleted")
+
+
+if __name__ == "__main__":
+    command.main(main)

@@ -1,0 +1,56 @@
+"""`make submit`: hands what can be handed over to the cluster, and returns.
+
+For a login node: the search, if the study wants one that is not done, and every training whose
+schedule is there. Those that wait for the search are named; `make submit` again, or `dvc repro`,
+hands them over when it is done.
+"""
+
+import csv
+import os
+
+from infra.local import s3
+from pipeline import command, params, paths
+from pipeline.data import prepared
+from pipeline.environment import CLUSTER
+from pipeline.errors import ResourceError
+from pipeline.work.there import There
+from pipeline.work.wanted import Wanted
+
+
+def main() -> None:
+    """Submits the search and the trainings that need not wait for it."""
+    study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
+    if not os.environ.get(CLUSTER):
+        raise ResourceError(f"{CLUSTER} is not set: there is no cluster to hand the study to")
+    there = There.found(study, storage)
+    wanted = Wanted(study, data.digest, storage, there)
+    rows, undone = list(study.models), set()
+    for name in study.tune:
+        search = wanted.search(name)
+        if search.key == _searched(name):
+            continue
+        undone.add(name)
+        if search.is_done:
+            print(f"the search {name} is done: `dvc repro` writes its schedule")
+        else:
+            job = there.submit_search(name, search)
+            print(f"the search {name}: job {job.name}: {job.status}", flush=True)
+    waiting = [name for name in rows if study.models[name].tuned_by in undone]
+    there.train_all(wanted.stale([name for name in rows if name not in waiting]))
+    if waiting:
+        print(f"waiting for the search: {', '.join(waiting)}: `make submit` again, or `dvc repro`")
+    print("`make jobs` lists the jobs; `dvc repro` collects them, today or later")
+
+
+def _searched(name: str) -> str | None:
+    """Returns the key of the search that tuned/<name> is of, or None."""
+    table = paths.trials(name)
+    if not table.exists() or not paths.chosen(name).exists():
+        return None
+    with table.open() as file:
+        first = next(csv.DictReader(file), None)
+    return first["search"] if first else None
+
+
+if __name__ == "__main__":
+    command.main(main)

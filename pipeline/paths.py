@@ -1,0 +1,34 @@
+"""Where a study's files lie, from its folder; dvc.yaml says the same."""
+
+from pathlib import Path
+
+ARCHIVE = Path("data/archive")
+ARRAYS = Path("data/arrays.safetensors")
+DIGEST = Path("data/digest.json")
+ACCOUNT = Path("data/account.json")
+ENSEMBLE = Path("ensemble")
+PAGE, REPORT = Path("report/index.html"), Path("report/report.json")
+STATE = Path("state")
+PLAN = STATE / "plan.json"
+HISTORY = "history.csv"
+METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
+
+
+def run(row: str) -> Path:
+    """Returns the folder of a trained row: model.safetensors, model.json, history.csv."""
+    return Path("runs") / row
+
+
+def scores(row: str) -> Path:
+    """Returns the folder of an evaluated row: predictions.npz, metrics.json."""
+    return Path("scores") / row
+
+
+def chosen(search: str) -> Path:
+    """Returns the schedule that a search has chosen."""
+    return Path("tuned") / f"{search}.yaml"
+
+
+def trials(search: str) -> Path:
+    """Returns the table of a search's trials."""
+    return Path("tuned") / f"{search}.csv"

@@ -1,0 +1,79 @@
+"""What a training is, resolved once: row, schedule and data, and the key and instance of that."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pipeline.errors import CheckpointError, DataError
+from pipeline.params import Row
+from pipeline.training.identity import run_key, what_is_trained
+from pipeline.training.schedule import Schedule
+
+
+def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
+    """Yields what differs between two documents, each by its key."""
+    if not isinstance(found, dict) or not isinstance(wanted, dict):
+        if found != wanted:
+            yield f"{place} is {wanted}, the checkpoint has {found}"
+        return
+    for key in sorted(found.keys() | wanted.keys()):
+        inner = place if key == "row" else f"{place}.{key}"
+        yield from _differences(found.get(key), wanted.get(key), inner)
+
+
+def _trained(facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a checkpoint is of; before rows named their threads, those of the machine counted."""
+    trained: dict[str, Any] = facts["trained"]
+    return {**trained, "row": {"threads": facts["threads"], **trained["row"]}}
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that determines a training, `data` by its digest; where and when it is done is not in it.
+
+    To train the same key afresh is another `instance` of it; `overridden` says that a person chose the
+    key. `kind` says where it is kept; a trial of a search trains only `until` an update, and further later.
+    """
+
+    name: str
+    row: Row
+    schedule: Schedule
+    data: str
+    key: str
+    overridden: bool = False
+    instance: int = 1
+    kind: str = "trainings"
+    until: int | None = None
+
+    @classmethod
+    def of(cls, name: str, row: Row, schedule: Schedule, data: str) -> Self:
+        """Returns the training of a row on the data of a digest, under its key."""
+        return cls(name, row, schedule, data, *run_key(name, row, schedule, data))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Row, schedule and data as a document: what a checkpoint says that it is of."""
+        return what_is_trained(self.row, self.schedule, self.data)
+
+    def is_of(self, facts: dict[str, Any]) -> bool:
+        """Tells whether a checkpoint is of this row, schedule and data, by whatever code and threads."""
+        found, same = facts["trained"], {"threads": self.row.threads}
+        return {**found, "row": {**found["row"], **same}} == self.recipe
+
+    def check(self, facts: dict[str, Any]) -> None:
+        """Raises CheckpointError where a checkpoint is not of this training."""
+        if facts["key"] != self.key or _trained(facts) != self.recipe:
+            differ = "; ".join(_differences(_trained(facts), self.recipe, f"models.{self.name}"))
+            raise CheckpointError(
+                f"{self.name}: the checkpoint under {self.key} belongs to another training "
+                f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
+                f"params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
+            )
+
+    def require_data(self, digest: str) -> None:
+        """Raises DataError where a data set is not this training's."""
+        if digest != self.data:
+            raise DataError(
+                f"{self.name}: the data set is {digest[:12]}, and the training is of {self.data[:12]}: "
+                "`dvc repro` prepares it and trains on it"
+            )

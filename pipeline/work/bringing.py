@@ -1,0 +1,49 @@
+"""A training or a search is collected, joined or begun: whichever of these its key calls for."""
+
+from pipeline.errors import CheckpointError, ParamsError
+from pipeline.storage.checkpoints import Checkpoint, CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.training.identity import CONTINUE
+from pipeline.training.training import Training
+from pipeline.tuning.search import Search
+from pipeline.work import begun
+from pipeline.work.place import Place
+
+
+def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpoint, bool]:
+    """Returns the last checkpoint of a training, and whether it was there already.
+
+    Raises CheckpointError, ParamsError, BusyError, and what the training raises.
+    """
+    checkpoints = CheckpointStore.of(training, storage)
+    with place.only_one(training.key, f"the training of {training.name}"):
+        if facts := checkpoints.facts():
+            training.check(facts)
+        elif training.overridden:
+            raise ParamsError(
+                f"{CONTINUE}: {training.name}={training.key}: there is no training of this key on S3"
+            )
+        if (found := checkpoints.finished()) is not None:
+            return found, True
+        begun.refuse_a_second_try(training.key)
+        if facts is None:
+            begun.refuse_training_left_behind(training, storage)
+        place.train(training)
+        found = checkpoints.finished()
+    if found is None:
+        raise CheckpointError(
+            f"{training.name}: trained, but its last checkpoint is not whole on S3: `dvc repro` goes on "
+            "from the one before"
+        )
+    return found, False
+
+
+def searched(name: str, search: Search, place: Place, storage: Storage) -> bool:
+    """Brings a search to its end; returns whether it was there already."""
+    with place.only_one(search.key, "this search"):
+        if search.is_done:
+            return True
+        if not search.has_begun:
+            begun.refuse_search_left_behind(search, storage)
+        place.search(name, search)
+    return False

@@ -1,0 +1,65 @@
+"""A row is evaluated where its data are: photographs by the cluster where there is one, all else here."""
+
+import os
+import sys
+
+from pipeline import paths
+from pipeline.data.dataset import Dataset
+from pipeline.environment import CLUSTER
+from pipeline.errors import StorageError
+from pipeline.evaluation.parts import all_parts
+from pipeline.evaluation.tables import Tables
+from pipeline.models.weights import Trained
+from pipeline.params import Row, Study, canonical_sha256
+from pipeline.storage.evaluations import EvaluationStore
+from pipeline.storage.s3 import Storage
+from pipeline.training.identity import KEY_LENGTH, computing
+
+
+def tables_of(
+    study: Study, name: str, trained: Trained, data: Dataset, storage: Storage | None
+) -> Tables:
+    """Returns the predictions of a row by split and view; `storage` is where photographs lie."""
+    row, sides = study.models[name], study.evaluation.scales_px
+    if storage and os.environ.get(CLUSTER):
+        return _tables_there(study, name, row, trained.facts["sha256"], data, storage)
+    return all_parts(name, row, sides, data, trained)
+
+
+def _tables_there(
+    study: Study, name: str, row: Row, network: str, data: Dataset, storage: Storage
+) -> Tables:
+    """Returns what the cluster finds of a row; what S3 has is not computed again.
+
+    `network` is the sha256 of the row's weights.
+    """
+    from pipeline.work.there import There
+
+    there = There.found(study, storage)
+    what = {
+        "data": data.digest,
+        "scales_px": list(study.evaluation.scales_px or ()),
+        "crop_px": row.crop_px,
+        "precision": row.precision,
+        "threads": row.threads,
+    }
+    source = computing("pipeline.evaluation.parts")
+    key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
+    store = EvaluationStore(storage, key)
+    if (found := _whole(store)) is None:
+        there.make_ready(data.digest)
+        store.put_network(paths.run(name))
+        there.evaluate(name, key, what)
+        found = store.tables()
+    if found is None:
+        raise StorageError(f"evaluate {name}: its job ended, and S3 has no evaluation {key}")
+    return found
+
+
+def _whole(store: EvaluationStore) -> Tables | None:
+    """Returns what was evaluated before; None where there is nothing, or it is damaged."""
+    try:
+        return store.tables()
+    except StorageError as error:
+        print(f"warning: {error}: evaluated again", file=sys.stderr, flush=True)
+        return None

@@ -1,0 +1,75 @@
+"""Work on this machine: rows side by side on an embedded Ray, a lock for each key.
+
+Ray is imported where there is something to do: who collects does not wait for it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from pipeline import paths
+from pipeline.command import begun as started
+from pipeline.data import prepared
+from pipeline.files import exclusively
+from pipeline.params import Study
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.s3 import Storage
+from pipeline.tracking import results
+from pipeline.training.training import Training
+from pipeline.tuning.search import Search
+from pipeline.work import begun
+
+
+@dataclass(frozen=True)
+class Here:
+    """This machine, as a `Place`."""
+
+    study: Study
+    storage: Storage
+
+    def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
+        """Holds the key's lock."""
+        return exclusively(begun.lock_of(key), what)
+
+    def require_idle(self, key: str, request: str = "") -> None:
+        """Does nothing: the lock sees to it."""
+
+    def train(self, training: Training) -> None:
+        """Trains in this process, or in several workers of it."""
+        from pipeline.cluster.trainer import train
+
+        with results.followed(self.study, self.storage) as follow, follow(training):
+            train(training, paths.ARRAYS, started())
+
+    def train_all(self, trainings: Sequence[Training]) -> None:
+        """Trains side by side; a row that fails is told of and noted, and does not stop the others."""
+        if not trainings:
+            return
+        from pipeline.cluster.side_by_side import train_side_by_side
+
+        with results.followed(self.study, self.storage) as follow:
+
+            @contextmanager
+            def watch(training: Training) -> Iterator[None]:
+                with self.only_one(training.key, f"the training of {training.name}"):
+                    if CheckpointStore.of(training, self.storage).facts() is None:
+                        begun.refuse_training_left_behind(training, self.storage)
+                    with follow(training):
+                        yield
+                begun.note(training.key, None)
+
+            height, width = prepared.look(paths.ARRAYS).input_size(trainings[0].row.crop_px)
+            failed = train_side_by_side(
+                trainings, paths.ARRAYS, height * width, self.study.execution.worker_gpus, watch
+            )
+        for training in trainings:
+            if error := failed.get(training.name):
+                begun.note(training.key, str(error))
+                print(f"{training.name}: failed: {error}", flush=True)
+
+    def search(self, name: str, search: Search) -> None:
+        """Searches with as many trials at once as there are cores for."""
+        from pipeline.cluster.tuner import search_here
+
+        with search.followed():
+            search_here(search, paths.ARRAYS, self.study.execution.trials_at_once)

@@ -1,0 +1,46 @@
+"""Where a study trains and searches: on this machine, or on the Ray cluster that RAY_ADDRESS names.
+
+Which of them is asked for once in a command. Ray is imported where it is needed: who collects what is there
+does not wait for it.
+"""
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pipeline.environment import CLUSTER
+from pipeline.params import Study
+from pipeline.storage.s3 import Storage
+from pipeline.training.training import Training
+from pipeline.tuning.search import Search
+
+
+class Place(Protocol):
+    """This machine (`pipeline.work.here`) or a cluster (`pipeline.work.there`)."""
+
+    def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
+        """While the context lasts no other process is at a key; raises BusyError."""
+
+    def require_idle(self, key: str, request: str = "") -> None:
+        """Raises BusyError where work at a key is under way that another request has begun."""
+
+    def train(self, training: Training) -> None:
+        """Brings a training to its end, following it; its result is its last checkpoint."""
+
+    def train_all(self, trainings: Sequence[Training]) -> None:
+        """Begins trainings, as many side by side as there is room for; their failures are noted."""
+
+    def search(self, name: str, search: Search) -> None:
+        """Brings a search to its end, following it."""
+
+
+def place_of(study: Study, storage: Storage) -> Place:
+    """Returns where a study's work is done; raises ResourceError for an address that is none."""
+    if os.environ.get(CLUSTER):
+        from pipeline.work.there import There
+
+        return There.found(study, storage)
+    from pipeline.work.here import Here
+
+    return Here(study, storage)

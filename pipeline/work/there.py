@@ -1,0 +1,150 @@
+"""Work on a Ray cluster: jobs by the keys of what they compute, handed over and followed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import paths
+from pipeline.cluster import client
+from pipeline.cluster.client import Cluster, Job, Work
+from pipeline.command import occasion
+from pipeline.errors import BusyError
+from pipeline.git import commit
+from pipeline.params import Sharded, Study
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
+from pipeline.storage.s3 import Storage
+from pipeline.tracking import results
+from pipeline.training.training import Training
+from pipeline.tuning.search import Search
+from pipeline.work.begun import request
+
+
+def cluster() -> Cluster | None:
+    """Returns the cluster that RAY_ADDRESS names, or None."""
+    address = client.address()
+    return Cluster(address, occasion()) if address else None
+
+
+@dataclass(frozen=True)
+class There:
+    """A cluster, as a `Place`."""
+
+    study: Study
+    storage: Storage
+    cluster: Cluster
+
+    @classmethod
+    def found(cls, study: Study, storage: Storage) -> "There":
+        """Returns the cluster that RAY_ADDRESS names, which must name one."""
+        found = cluster()
+        assert found is not None
+        return cls(study, storage, found)
+
+    @contextmanager
+    def only_one(self, key: str, what: str) -> Iterator[None]:
+        """Does nothing: a job's name is taken once."""
+        yield
+
+    def require_idle(self, key: str, request: str = "") -> None:
+        """Raises BusyError where another request's job is at a key: afresh would leave it behind."""
+        last = self.cluster.latest(key)
+        if last and last.is_alive and last.facts.get("again") != request:
+            raise BusyError(
+                f"the job {last.name} is at it: `make stop RUN={last.name}` first, then begin afresh"
+            )
+
+    def train(self, training: Training) -> None:
+        """Submits a training, or joins its job, and follows it."""
+        self.make_ready(training.data)
+        self._require_room(training)
+        with results.followed(self.study, self.storage) as follow, follow(training):
+            self.cluster.finish(self.work_of(training))
+
+    def train_all(self, trainings: Sequence[Training]) -> None:
+        """Submits those that have no living job, and returns."""
+        known, submitted = self.cluster.jobs(), 0
+        if trainings:
+            self.make_ready(trainings[0].data)
+        for training in trainings:
+            self._require_room(training)
+            was_alive = any(job.key == training.key and job.is_alive for job in known)
+            found = self.cluster.ensure(self.work_of(training), known)
+            submitted += not was_alive
+            print(f"{training.name}: job {found.name}: {found.status}", flush=True)
+        print(
+            f"handed over {submitted} of {len(self.study.models)} trainings to "
+            f"{self.cluster.address}",
+            flush=True,
+        )
+
+    def search(self, name: str, search: Search) -> None:
+        """Submits a search, or joins its job, and follows it."""
+        with search.followed():
+            self.cluster.finish(self._ready_search(name, search))
+
+    def submit_search(self, name: str, search: Search) -> Job:
+        """Submits a search, or finds its job, and returns that."""
+        return self.cluster.ensure(self._ready_search(name, search))
+
+    def evaluate(self, name: str, key: str, what: dict[str, Any]) -> None:
+        """Evaluates a row whose network is under `key` on S3, following the job."""
+        self.cluster.require_room(f"models.{name}", 1, self.study.execution.share)
+        title, share = f"evaluate {name}", self.study.execution.share
+        document = {**what, "kind": "evaluation", "name": title, "key": key, "share": share}
+        self.cluster.finish(Work(key, title, self._facts("evaluation", name), document))
+
+    def pack(self, data: Sharded, key: str, pieces: str) -> None:
+        """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""
+        self.cluster.require_versions()
+        document = {"kind": "packing", "key": key, "data": data.model_dump(mode="json")}
+        document["pieces"] = pieces
+        self.cluster.finish(Work(key, "prepare", self._facts("packing", "prepare"), document))
+
+    def make_ready(self, data: str) -> None:
+        """Compares versions, and puts the data set where the cluster's nodes find it."""
+        self.cluster.require_versions()
+        DataSets(self.storage).upload(data, paths.ARRAYS)
+
+    def _require_room(self, training: Training) -> None:
+        self.cluster.require_room(
+            f"models.{training.name}", training.row.worker_bounds[0], self.study.execution.share
+        )
+
+    def work_of(self, training: Training) -> Work:
+        """Returns a training as a job: all that a driver must know is in its document."""
+        document = {
+            "kind": "training",
+            "name": training.name,
+            "key": training.key,
+            "instance": training.instance,
+            "row": training.row.model_dump(mode="json"),
+            "schedule": training.schedule.model_dump(mode="json"),
+            "data": training.data,
+            "share": self.study.execution.share,
+            "commit": commit(),
+        }
+        checkpoints = CheckpointStore.of(training, self.storage)
+        facts = self._facts("training", training.name)
+        return Work(
+            training.key, training.name, facts, document, lambda: checkpoints.finished() is not None
+        )
+
+    def _ready_search(self, name: str, search: Search) -> Work:
+        self.make_ready(search.data)
+        self.cluster.require_room(f"tune.{name}", 1, self.study.execution.share)
+        document = {
+            "kind": "search",
+            "tune": search.tune.model_dump(mode="json"),
+            "row": search.row.model_dump(mode="json"),
+            "instance": search.instance,
+            "data": search.data,
+            "at_once": self.study.execution.trials_at_once,
+            "share": self.study.execution.share,
+        }
+        facts = self._facts("search", name)
+        return Work(search.key, f"search {name}", facts, document, lambda: search.is_done)
+
+    def _facts(self, kind: str, name: str) -> dict[str, str]:
+        return {"kind": kind, "row": name, "study": self.study.study, "again": request()}

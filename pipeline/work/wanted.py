@@ -1,0 +1,66 @@
+"""What a study wants to be computed on its prepared data: each training and search, with key and instance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline import params, paths
+from pipeline.errors import ParamsError
+from pipeline.params import Study
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.layout import SEARCHES, TRAININGS, Instances
+from pipeline.storage.s3 import Storage
+from pipeline.training import result
+from pipeline.training.schedule import load_schedule
+from pipeline.training.training import Training
+from pipeline.tuning.search import Search
+from pipeline.work.begun import request
+from pipeline.work.place import Place
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A study on the prepared data of the digest `data`, at a place."""
+
+    study: Study
+    data: str
+    storage: Storage
+    place: Place
+
+    def training(self, name: str) -> Training:
+        """Returns the training of a row, the instance of it that this command is about."""
+        row = params.row_of(self.study, name)
+        schedule = load_schedule(Path(self.study.models[name].schedule))
+        found = Training.of(name, row, schedule, self.data)
+        return replace(found, instance=self._instance(TRAININGS, found.key))
+
+    def search(self, name: str) -> Search:
+        """Returns a search of the study, the instance of it that this command is about."""
+        if name not in self.study.tune:
+            raise ParamsError(
+                f'params.yaml: tune has no search "{name}"; it has {", ".join(self.study.tune)}'
+            )
+        tune = self.study.tune[name]
+        search = Search(tune, params.row_of(self.study, tune.model), self.data, self.storage)
+        search.instance = self._instance(SEARCHES, search.key)
+        return search
+
+    def stale(self, rows: Sequence[str]) -> list[Training]:
+        """Returns the trainings of those rows that have no result, here or on S3."""
+        return [training for name in rows if not self._has_result(training := self.training(name))]
+
+    def _has_result(self, training: Training) -> bool:
+        if result.is_collected(paths.run(training.name), training):
+            return True
+        facts = CheckpointStore.of(training, self.storage).facts()
+        # of a key that a person chose, and that nobody knows, the stage `train` says what is wrong
+        return result.is_finished(facts) or (training.overridden and facts is None)
+
+    def _instance(self, kind: str, key: str) -> int:
+        """Returns the last instance of a key that was begun; where the study is asked for afresh, one of
+        that request's own, begun by whoever asks first."""
+        instances = Instances(self.storage, kind, key)
+        if not (afresh := request()):
+            return instances.current()
+        self.place.require_idle(key, afresh)
+        return instances.begin(afresh)
