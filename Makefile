@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema
+.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -88,6 +88,7 @@ check: install ## ruff, mypy, import rules
 	lint-imports
 	python -m infra.schema --check
 	python -m infra.attest --check
+	python -m infra.architecture --check
 
 quick: install ## units and static checks, no services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
@@ -117,6 +118,9 @@ bench: install ## the training loop, and the input of photographs, against the c
 
 gpu-check: install ## prove on this machine's GPU what cannot be shown on a processor
 	python -m benchmarks.gpu_check
+
+architecture: install ## draw the picture in docs/architecture.md from the code's imports
+	python -m infra.architecture
 
 schema: install ## write docs/schema/*.json from the types
 	python -m infra.schema

@@ -1,4 +1,7 @@
-"""The README's commands exist, and what it names is there."""
+"""The commands of the README and of the pages that it leads to exist, and what they name is there.
+
+The README's own commands are executed by tests/integration/test_readme.py.
+"""
 
 import re
 
@@ -7,10 +10,11 @@ import pytest
 from pipeline.params import read_yaml
 from tests.conftest import REPO
 
-README = (REPO / "README.md").read_text()
+PAGES = {page: page.read_text() for page in (REPO / "README.md", *(REPO / "docs").glob("*.md"))}
+TEXT = "".join(PAGES.values())
 COMMANDS = [
     line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.S)
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S)
     for line in block.splitlines()
     if line.strip()
 ]
@@ -20,7 +24,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.M))
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_exists(command: str):
     words = [word for word in command.split() if not re.match(r"[A-Z_]+=", word)]
-    if words[0] == "export":
+    if words[0] in ("export", "source"):
         return
     if words[0] == "make":
         assert words[1] in TARGETS
@@ -33,17 +37,25 @@ def test_a_command_of_the_readme_exists(command: str):
 
 
 def test_every_target_that_the_readme_names_exists():
-    assert set(re.findall(r"`make ([a-z-]+)", README)) <= TARGETS
+    assert set(re.findall(r"`make ([a-z-]+)", TEXT)) <= TARGETS
 
 
 def test_every_file_that_the_readme_links_exists():
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (REPO / path).exists(), path
+    for page, text in PAGES.items():
+        for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
+            assert (page.parent / path).exists(), f"{page.name}: {path}"
+
+
+def test_every_source_that_the_architecture_names_exists():
+    text = PAGES[REPO / "docs/architecture.md"]
+    rooms = [REPO, REPO / "pipeline", REPO / "pipeline/training", REPO / "pipeline/evaluation"]
+    for path in re.findall(r"`([a-z_/]+\.(?:py|yaml))`", text):
+        assert any((room / path).exists() for room in (*rooms, REPO / "pipeline/work")), path
 
 
 def test_every_ready_made_study_is_in_the_readme():
     for path in (REPO / "studies").glob("*.yaml"):
-        assert f"| `{path.stem}`" in README
+        assert f"| `{path.stem}`" in TEXT
 
 
 def test_every_variable_of_ours_is_in_the_readme():
@@ -51,4 +63,4 @@ def test_every_variable_of_ours_is_in_the_readme():
     for folder in ("pipeline", "stages", "infra"):
         for path in (REPO / folder).rglob("*.py"):
             named |= set(re.findall(r"\"(STUDY_[A-Z_0-9]+)\"", path.read_text()))
-    assert named <= set(re.findall(r"STUDY_[A-Z_0-9]+", README))
+    assert named <= set(re.findall(r"STUDY_[A-Z_0-9]+", TEXT))
