@@ -22,13 +22,15 @@ def needed(
     """Returns the modules of `packages` that some modules import, directly or not, and their files.
 
     Imports within functions count; those for types alone (`if TYPE_CHECKING`) do not. Nothing is looked
-    for in the modules to `leave`, which are not among those returned.
+    for in the modules and packages to `leave`, which are not among those returned.
     """
     found: dict[str, Path] = {}
     todo = list(modules)
     while todo:
         module = todo.pop()
-        if module in found or module in leave or module.split(".")[0] not in packages:
+        if module in found or module.split(".")[0] not in packages:
+            continue
+        if any(module == left or module.startswith(f"{left}.") for left in leave):
             continue
         path = file_of(module, root)
         if path is None:  # a name in a module, or a folder without an __init__

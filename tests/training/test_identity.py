@@ -63,7 +63,7 @@ def tree(tmp_path: Path) -> Path:
     ("data/feeding/scale_crop.py", False),  # kinds that this row does not use
     ("training/schedules/step.py", False),
     ("data/feeding/augmentations.py", False),
-    ("params.py", False),
+    ("params/row.py", False),
     ("errors.py", False),
     ("report/page.py", False),
     ("storage/s3.py", False),

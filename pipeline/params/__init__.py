@@ -1,0 +1,94 @@
+"""Typed mirror of params.yaml, and its only reader: a file for each section.
+
+The document is closed and complete: an unknown key is an error and nothing has a default, so what
+a study does is written in one file. Every stage validates the whole document when it loads it.
+"""
+
+from pipeline.params.augmentation import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
+from pipeline.params.data import (
+    Cifar10Data,
+    Data,
+    DigitsData,
+    ImageFolderData,
+    ImageNetData,
+    PhotosData,
+    Sharded,
+    Small,
+)
+from pipeline.params.network import IMAGENET_DEPTHS, CifarNetwork, ImageNetNetwork, Network
+from pipeline.params.reading import (
+    PARAMS,
+    also_in,
+    canonical_sha256,
+    digest,
+    load,
+    read_yaml,
+    row_of,
+    together,
+    validate,
+)
+from pipeline.params.row import Optimizer, Row
+from pipeline.params.section import (
+    TUNED,
+    Elastic,
+    Fraction,
+    Percent,
+    Precision,
+    Range,
+    RowName,
+    ScheduleFile,
+    Section,
+    Sha256,
+    Shortcut,
+    Span,
+)
+from pipeline.params.study import Ensemble, Evaluation, Execution, Study
+from pipeline.params.tune import SearchSpace, Tune
+
+__all__ = [
+    "IMAGENET_DEPTHS",
+    "PARAMS",
+    "TUNED",
+    "Augmentation",
+    "Cifar10Data",
+    "CifarNetwork",
+    "Data",
+    "DigitsData",
+    "Elastic",
+    "Ensemble",
+    "Evaluation",
+    "Execution",
+    "Fraction",
+    "ImageFolderData",
+    "ImageNetData",
+    "ImageNetNetwork",
+    "Network",
+    "Optimizer",
+    "PadCrop",
+    "Percent",
+    "PhotosData",
+    "Precision",
+    "RandomResizedCrop",
+    "Range",
+    "Row",
+    "RowName",
+    "ScaleCrop",
+    "ScheduleFile",
+    "SearchSpace",
+    "Section",
+    "Sha256",
+    "Sharded",
+    "Shortcut",
+    "Small",
+    "Span",
+    "Study",
+    "Tune",
+    "also_in",
+    "canonical_sha256",
+    "digest",
+    "load",
+    "read_yaml",
+    "row_of",
+    "together",
+    "validate",
+]

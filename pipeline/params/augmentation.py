@@ -1,0 +1,65 @@
+"""Section `augmentation` of a row: what is done to a training image."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
+
+from pipeline.params.section import Range, Section, Span
+
+
+class PadCrop(Section):
+    """Section 4.2: zeros on each side, a random crop of the original size, a random mirror image."""
+
+    kind: Literal["pad_crop"]
+    pad_px: NonNegativeInt
+    mirror: bool
+
+
+class ScaleCrop(Section):
+    """Section 3.4: the shorter side drawn from a range, a random crop, a mirror image, colour.
+
+    `colour_sd` is the standard deviation of AlexNet's principal-component colour change, 0.1 in the
+    paper's recipe; 0 for none.
+    """
+
+    kind: Literal["scale_crop"]
+    shorter_side_px: Span
+    crop_px: PositiveInt
+    mirror: bool
+    colour_sd: NonNegativeFloat
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.crop_px > self.shorter_side_px.low:
+            raise ValueError(
+                f"crop_px {self.crop_px} is above shorter_side_px.low {self.shorter_side_px.low}: "
+                "the crop must fit into the smallest image; change one of the two"
+            )
+        return self
+
+
+class RandomResizedCrop(Section):
+    """Not the paper's: a crop of random area and aspect ratio, resized (Szegedy et al. 2015)."""
+
+    kind: Literal["random_resized_crop"]
+    crop_px: PositiveInt
+    area_fraction: Range
+    aspect_ratio: Range
+    mirror: bool
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not 0 < self.area_fraction.low <= self.area_fraction.high <= 1:
+            raise ValueError("area_fraction must lie above 0 and not above 1")
+        if self.aspect_ratio.low <= 0:
+            raise ValueError("aspect_ratio.low must be above 0")
+        return self
+
+
+Augmentation = Annotated[PadCrop | ScaleCrop | RandomResizedCrop, Field(discriminator="kind")]

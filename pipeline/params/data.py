@@ -1,0 +1,143 @@
+"""Section `data`: which images, and how they are split."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from pipeline.params.section import Percent, Section, Sha256
+
+CIFAR10_SIZE_PX = 32
+
+# `duplicates_pct` of each kind: how many of the validation or test images, in percent, may be training images
+# too, by their content, before `prepare` stops.
+
+
+class DigitsData(Section):
+    """The 1,797 handwritten digits that scikit-learn ships (UCI), 8x8, resized; no download.
+
+    The split is random over all images and so mixes writers: the nearest neighbour in raw pixels errs
+    on 0.8 % of such test images, and on 4.3 % of those of writers that are held out.
+    """
+
+    kind: Literal["digits"]
+    image_size_px: PositiveInt
+    test_images: PositiveInt
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    duplicates_pct: Percent
+
+
+class Cifar10Data(Section):
+    """CIFAR-10 in its official archive (python version); val is cut from the training part."""
+
+    kind: Literal["cifar10"]
+    archive: str
+    sha256: Sha256
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    duplicates_pct: Percent
+
+
+class _Folders(Section):
+    """Images in `<split>/<class>/`: an archive with its sha256, or without one a place that ends in /.
+
+    Such a place begins with `PLACE`, and errors call it `PLACE_NAME`.
+    """
+
+    PLACE: ClassVar[str]
+    PLACE_NAME: ClassVar[str]
+    archive: str
+    sha256: Sha256 | None
+    train_split: str
+    test_split: str
+
+    @model_validator(mode="after")
+    def _test_is_not_train(self) -> Self:
+        if self.train_split == self.test_split:
+            raise ValueError(
+                f"train_split and test_split are both {self.train_split}: the test images must be "
+                "others; name two folders"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _archive_has_checksum(self) -> Self:
+        place = self.archive.startswith(self.PLACE) and self.archive.endswith("/")
+        if place != (self.sha256 is None):
+            raise ValueError(
+                f"archive {self.archive}: an archive needs its sha256 (`sha256sum FILE`), "
+                f"and {self.PLACE_NAME} ending in / has `sha256: null`"
+            )
+        return self
+
+
+class ImageFolderData(_Folders):
+    """Images in `<split>/<class>/`, in an archive or under an s3:// prefix.
+
+    `archive` is a file name that the mirrors know, or an http(s):// or s3:// address of one, with
+    its sha256; or an s3:// prefix that ends in `/`, with `sha256: null`.
+    """
+
+    PLACE, PLACE_NAME = "s3://", "an s3:// prefix"
+    kind: Literal["imagefolder"]
+    image_size_px: PositiveInt
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    duplicates_pct: Percent
+
+
+class _Sharded(Section):
+    """Photographs of any size, packed into shards on S3 and read from there while training.
+
+    `shorter_side_px` limits the shorter side (a longer one is resized and written as JPEG of
+    `jpeg_quality`); null for both keeps every file as it is. A shard holds files of about
+    `shard_mb` million bytes, counted before they are made smaller. Training
+    shuffles the shards, and then the images of `shuffle_shards` shards at a time.
+    `undecodable_images` is how many may be left out.
+    """
+
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    duplicates_pct: Percent
+    shorter_side_px: PositiveInt | None
+    jpeg_quality: Annotated[int, Field(ge=1, le=95)] | None
+    shard_mb: Annotated[float, Field(gt=0, le=1000)]
+    shuffle_shards: PositiveInt
+    undecodable_images: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _quality_belongs_to_size(self) -> Self:
+        if (self.shorter_side_px is None) != (self.jpeg_quality is None):
+            raise ValueError(
+                f"shorter_side_px is {self.shorter_side_px} and jpeg_quality {self.jpeg_quality}: "
+                "give both, or null for both to keep the files as they are"
+            )
+        return self
+
+
+class ImageNetData(_Sharded):
+    """ImageNet (ILSVRC2012) from its three official archives, which the mirrors must have.
+
+    Its validation part is the test set here; val is cut from its training part.
+    """
+
+    kind: Literal["imagenet"]
+
+
+class PhotosData(_Folders, _Sharded):
+    """Photographs in ImageNet's layout, `<split>/<class>/<image>`.
+
+    `archive` is a tar or zip that the mirrors know, or an http(s):// or s3:// address of one, with
+    its sha256; or, ending in `/`, a folder that a mirror has or an s3:// prefix, with `sha256: null`.
+    """
+
+    PLACE, PLACE_NAME = "", "a folder or prefix"
+    kind: Literal["photos"]
+
+
+Small = DigitsData | Cifar10Data | ImageFolderData
+Sharded = ImageNetData | PhotosData
+Data = Annotated[
+    DigitsData | Cifar10Data | ImageFolderData | ImageNetData | PhotosData,
+    Field(discriminator="kind"),
+]

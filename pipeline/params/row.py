@@ -1,0 +1,90 @@
+"""Section `models`: a row is a training."""
+
+from typing import Annotated, Self, assert_never
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from pipeline.params.augmentation import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
+from pipeline.params.network import Network
+from pipeline.params.section import TUNED, Elastic, Fraction, Precision, ScheduleFile, Section
+
+
+class Optimizer(Section):
+    """SGD; weight decay is applied to every parameter, as the paper's Caffe solver does."""
+
+    momentum: Fraction
+    weight_decay: NonNegativeFloat
+
+
+class Row(Section):
+    """One network with one seed: one training, one run key, one MLflow run.
+
+    The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
+    `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
+    over a worker's share, in as many pieces; workers may be elastic. `threads` is how many a worker
+    computes with on a CPU, and on which the last bits of its sums depend; a machine with fewer cores
+    is slower and ends with the same bits. `averaged_batch_norm_batches`
+    is how many batches the final statistics are averaged over after training, as in the authors'
+    release; 0 keeps the running ones. `activation_checkpointing` trades a second forward pass for
+    memory.
+    """
+
+    network: Network
+    schedule: ScheduleFile
+    learning_rate_factor: PositiveFloat
+    optimizer: Optimizer
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    augmentation: Augmentation
+    global_batch_size: PositiveInt
+    gradient_accumulation_steps: PositiveInt
+    activation_checkpointing: bool
+    averaged_batch_norm_batches: NonNegativeInt
+    seed: NonNegativeInt
+    precision: Precision
+    threads: PositiveInt
+    workers: PositiveInt | Elastic
+    report_every_updates: PositiveInt
+
+    @property
+    def crop_px(self) -> int | None:
+        """The side of training crops; None where images keep their size."""
+        match self.augmentation:
+            case PadCrop():
+                return None
+            case ScaleCrop() | RandomResizedCrop():
+                return self.augmentation.crop_px
+        assert_never(self.augmentation)
+
+    @property
+    def tuned_by(self) -> str | None:
+        """The search that finds the row's schedule; None where it is a file of the study."""
+        folder, _, file = self.schedule.partition("/")
+        return file.removesuffix(".yaml") if folder == TUNED else None
+
+    @property
+    def worker_bounds(self) -> tuple[int, int]:
+        """The least and the largest number of workers."""
+        if isinstance(self.workers, Elastic):
+            return self.workers.low, self.workers.high
+        return self.workers, self.workers
+
+    @model_validator(mode="after")
+    def _batch_is_shared_evenly(self) -> Self:
+        low, high = self.worker_bounds
+        for workers in range(low, high + 1):
+            pieces = workers * self.gradient_accumulation_steps
+            if self.global_batch_size % pieces:
+                raise ValueError(
+                    f"global_batch_size {self.global_batch_size} is not a multiple of {pieces} = "
+                    f"workers {workers} x gradient_accumulation_steps "
+                    f"{self.gradient_accumulation_steps}: all must have equal shares; change one of "
+                    "them"
+                )
+        return self

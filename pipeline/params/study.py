@@ -1,0 +1,125 @@
+"""The whole document, and what its sections say of each other."""
+
+from typing import Annotated, Self, assert_never
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from pipeline.params.augmentation import Augmentation, PadCrop
+from pipeline.params.data import (
+    CIFAR10_SIZE_PX,
+    Cifar10Data,
+    Data,
+    DigitsData,
+    ImageFolderData,
+    ImageNetData,
+    PhotosData,
+    Sharded,
+)
+from pipeline.params.row import Row
+from pipeline.params.section import RowName, Section
+from pipeline.params.tune import Tune
+
+
+class Ensemble(Section):
+    """Rows whose softmax probabilities are averaged; a greedy choice is made on val besides."""
+
+    members: tuple[RowName, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("a member is named twice: name each row once")
+        return self
+
+
+class Evaluation(Section):
+    """How scores are computed.
+
+    `scales_px` are the shorter sides of section 3.4's fully convolutional test; photographs have
+    them, and small images, which are tested as they are, have null.
+    """
+
+    scales_px: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    bootstrap_seed: NonNegativeInt
+    calibration_bins: PositiveInt
+
+
+class Execution(Section):
+    """Where and how wide things run; no stage depends on it, so changing it reruns nothing.
+
+    `worker_cpus` and `worker_gpus` (a share of one, or several) are what a worker or a trial reserves
+    on a cluster; on this machine it reserves a core for each thread of its row, and `worker_gpus`
+    where there are GPUs (0: a whole one). `trials_at_once` is the most of a search.
+    """
+
+    trials_at_once: PositiveInt
+    worker_cpus: PositiveInt
+    worker_gpus: NonNegativeFloat
+
+    @property
+    def share(self) -> dict[str, float]:
+        """What one worker takes of a cluster, by Ray's names."""
+        return {"CPU": self.worker_cpus, "GPU": self.worker_gpus}
+
+
+class Study(Section):
+    """The whole document."""
+
+    study: RowName
+    data: Data
+    tune: dict[RowName, Tune] = Field(min_length=1)
+    models: dict[RowName, Row] = Field(min_length=1)
+    ensemble: Ensemble
+    evaluation: Evaluation
+    execution: Execution
+
+    @model_validator(mode="after")
+    def _names_are_rows(self) -> Self:
+        wanted = "wanted a key of models: " + ", ".join(self.models)
+        for member in self.ensemble.members:
+            if member not in self.models:
+                raise ValueError(f'ensemble.members: "{member}" is not a row, {wanted}')
+        for name, tune in self.tune.items():
+            if tune.model not in self.models:
+                raise ValueError(f'tune.{name}.model: "{tune.model}" is not a row, {wanted}')
+        for name, row in self.models.items():
+            if (search := row.tuned_by) is not None and search not in self.tune:
+                raise ValueError(
+                    f"models.{name}.schedule: {row.schedule} is what a search finds, and tune has no "
+                    f"search {search}; it has {', '.join(self.tune)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _data_fit(self) -> Self:
+        if (self.evaluation.scales_px is not None) != isinstance(self.data, Sharded):
+            raise ValueError(
+                f"evaluation.scales_px is {self.evaluation.scales_px} with data of kind "
+                f"{self.data.kind}: photographs are tested at several scales (the paper: 224, 256, "
+                "384, 480, 640), small images are not (null)"
+            )
+        for name, row in self.models.items():
+            _augmentation_fits(f"models.{name}.augmentation", row.augmentation, self.data)
+        return self
+
+
+def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
+    if not isinstance(recipe, PadCrop):
+        return
+    match data:
+        case ImageNetData() | PhotosData():
+            raise ValueError(
+                f"{place}.kind pad_crop with data of kind {data.kind}, whose images differ in size: take "
+                "scale_crop (section 3.4) or random_resized_crop"
+            )
+        case Cifar10Data():
+            size = CIFAR10_SIZE_PX
+        case DigitsData() | ImageFolderData():
+            size = data.image_size_px
+        case _:
+            assert_never(data)
+    if size <= 2 * recipe.pad_px:
+        raise ValueError(
+            f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {size} pixels"
+        )
