@@ -33,9 +33,8 @@ from pipeline.data.dataset import Split
 from pipeline.data.feeding.batches import batches_of
 from pipeline.data.feeding.pad_crop import PadCropper
 from pipeline.data.sources import digits
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.models.predict import autocast, device, keep_freed_memory
-from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork, PadCrop
 from pipeline.training.capture import CapturedStep
 from pipeline.training.hardware import hardware
@@ -88,7 +87,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 def network(depth: int) -> torch.nn.Module:
     """Returns the residual network of the CIFAR family."""
     row = CifarNetwork(family="cifar", block="basic", depth=depth, shortcut="A")
-    return build(arch_of(row), 3, 10, seed=1).to(DEVICE)
+    return build(row, 3, 10, seed=1).to(DEVICE)
 
 
 def sgd(model: torch.nn.Module, *, fused: bool, lr: float = 0.1) -> torch.optim.SGD:

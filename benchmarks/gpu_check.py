@@ -18,10 +18,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.models.archs import arch_of
 from pipeline.models.complexity import complexity
+from pipeline.models.networks import build
 from pipeline.models.predict import keep_freed_memory
-from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork, Precision
 from pipeline.training.capture import EAGER_UPDATES, MOST_DIFFERENCE, CapturedStep
 from pipeline.training.loop import Step, Update
@@ -53,7 +52,7 @@ class Rig:
     def state(self, seed: int = 1) -> TrainingState:
         """Returns a training before its first update."""
         row = CifarNetwork(family="cifar", block="basic", depth=self.depth, shortcut="A")
-        model = build(arch_of(row), 3, CLASSES, seed=seed).to(self.device)
+        model = build(row, 3, CLASSES, seed=seed).to(self.device)
         on_gpu = self.device.type == "cuda" and self.fused
         rate = torch.tensor(0.1, device=self.device) if on_gpu else 0.1
         optimizer = torch.optim.SGD(

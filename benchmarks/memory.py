@@ -11,9 +11,8 @@ import time
 
 import torch
 
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.models.predict import keep_freed_memory
-from pipeline.models.resnet import build
 from pipeline.params import CifarNetwork
 from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step
@@ -31,7 +30,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     network = CifarNetwork(family="cifar", block="basic", depth=given.depth, shortcut="A")
-    model = build(arch_of(network), 3, 10, seed=1, recompute=not given.plain)
+    model = build(network, 3, 10, seed=1, recompute=not given.plain)
     optimizer = torch.optim.SGD(
         model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, fused=True
     )

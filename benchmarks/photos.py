@@ -42,9 +42,8 @@ from pipeline.data.sources import download, listing, packing
 from pipeline.data.sources.listing import Entry
 from pipeline.data.sources.mirrors import DOWNLOADS
 from pipeline.errors import DataError
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.models.predict import device, keep_freed_memory
-from pipeline.models.resnet import build
 from pipeline.params import ImageNetNetwork, PhotosData, ScaleCrop, Span
 from pipeline.storage.shards import ShardCache
 from pipeline.training.hardware import hardware
@@ -155,7 +154,7 @@ def input_rates(folder: Path, data: Dataset, workers: int) -> tuple[float, float
 def waiting(data: Dataset, updates: int) -> float:
     """Returns which share of a training's time at depth 18 it waits for images."""
     network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="A")
-    _, step = our_step(build(arch_of(network), 3, len(data.classes), seed=1).to(device()))
+    _, step = our_step(build(network, 3, len(data.classes), seed=1).to(device()))
     waited, total, last = 0.0, 0.0, time.perf_counter()
     for update, (images, labels) in ours(data).between(0, updates + 5):
         arrived = time.perf_counter()

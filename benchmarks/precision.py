@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional, grad
 
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.models.predict import autocast
-from pipeline.models.resnet import ResNet, build
 from pipeline.params import CifarNetwork
 
 CPU = torch.device("cpu")
@@ -78,7 +77,7 @@ def tf32() -> Any:
 
 
 def gradient(
-    model: ResNet, images: Tensor, labels: Tensor, context: AbstractContextManager[object]
+    model: nn.Module, images: Tensor, labels: Tensor, context: AbstractContextManager[object]
 ) -> Tensor:
     """Returns the gradient of all weights, float64 (weights,)."""
     model.zero_grad(set_to_none=True)
@@ -101,7 +100,7 @@ def batch_of(data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
 def cosines(depth: int, seed: int, data: Dataset, updates: int) -> dict[str, float]:
     """Returns the cosine to float32's gradient of each arithmetic, after some updates in float32."""
     row = CifarNetwork(family="cifar", block="basic", depth=depth, shortcut="A")
-    model = build(arch_of(row), data.channels, len(data.classes), seed)
+    model = build(row, data.channels, len(data.classes), seed)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
     for update in range(updates):
         images, labels = batch_of(data, 1000 * seed + update)

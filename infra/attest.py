@@ -57,6 +57,7 @@ NETWORKS = {
     "option C": {"family": "cifar", "block": "basic", "depth": 8, "shortcut": "C"},
     "imagenet": {"family": "imagenet", "block": "basic", "depth": 18, "shortcut": "A"},
     "imagenet plain": {"family": "imagenet", "block": "plain", "depth": 18, "shortcut": "none"},
+    "torchvision": {"family": "torchvision", "name": "shufflenet_v2_x0_5", "arguments": {}},
     "bottleneck": {"family": "imagenet", "block": "bottleneck", "depth": 50, "shortcut": "B"},
 }
 AUGMENTATIONS = {

@@ -18,6 +18,7 @@ from pipeline import machine
 from pipeline.cluster import session
 from pipeline.cluster.retry import MAX_FAILURES, reason, update_of
 from pipeline.errors import StudyError, TrainingError
+from pipeline.params import Row
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.s3 import Storage
 from pipeline.training.training import Training
@@ -26,7 +27,8 @@ LOOK_EVERY_S = 0.5
 WORKER_BYTES = 700_000_000  # of a process that has torch and Ray, before it has a network
 # elements that a layer keeps for its backward pass, for each pixel of the input, in the mean over a
 # network's stages; each is kept about three times (convolution, normalization, ReLU) as float32
-KEPT_PER_PIXEL = {"cifar": 9.3, "imagenet": 3.8}
+KEPT_PER_PIXEL = {"cifar": 9.3, "imagenet": 3.8, "torchvision": 3.8}
+LAYERS = 50  # of a network whose depth its name alone knows
 KEPT_BYTES = 12
 RECOMPUTED = 0.1  # of that with activation checkpointing
 
@@ -66,10 +68,14 @@ class Worker:
         return None
 
 
+def _layers(row: Row) -> int:
+    return row.network.depth or LAYERS
+
+
 def predicted_work(training: Training) -> float:
     """Returns a number that grows with a row's time: layers, pixels, images, per thread."""
     row = training.row
-    per_image = row.network.depth * (row.crop_px or 1) ** 2
+    per_image = _layers(row) * (row.crop_px or 1) ** 2
     threads = row.threads * row.worker_bounds[0]
     return per_image * row.global_batch_size * training.schedule.total_updates / threads
 
@@ -78,7 +84,7 @@ def memory_bytes(training: Training, pixels: int) -> float:
     """Returns about how much memory a row's workers take on a CPU; `pixels` are those of an input."""
     row, low = training.row, training.row.worker_bounds[0]
     images = row.global_batch_size / row.gradient_accumulation_steps
-    kept = images * row.network.depth * pixels * KEPT_PER_PIXEL[row.network.family] * KEPT_BYTES
+    kept = images * _layers(row) * pixels * KEPT_PER_PIXEL[row.network.family] * KEPT_BYTES
     return low * WORKER_BYTES + kept * (RECOMPUTED if row.activation_checkpointing else 1)
 
 

@@ -12,6 +12,7 @@ from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.models import weights
 from pipeline.models.export import export
+from pipeline.models.resnet import ResNet
 
 
 def main(name: str) -> None:
@@ -21,6 +22,11 @@ def main(name: str) -> None:
         raise ParamsError(f"RUN: wanted a row of params.yaml: {', '.join(study.models)}")
     params.row_of(study, name)
     trained = weights.load(paths.run(name))
+    if not isinstance(trained.model, ResNet):
+        raise ParamsError(
+            f"RUN={name}: {trained.facts['arch']} is of family torchvision, whose own tools export it: "
+            "wanted a row of family cifar or imagenet"
+        )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter tells its steps
         written = export(

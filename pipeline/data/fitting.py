@@ -10,7 +10,7 @@ from pipeline import params, paths
 from pipeline.data.sources import account
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
-from pipeline.params import Study, canonical_sha256
+from pipeline.params import Study, TorchvisionNetwork, canonical_sha256
 
 
 def recipe_of(study: Study) -> str:
@@ -29,7 +29,27 @@ def require_if_prepared(study: Study) -> None:
 
 
 def require(study: Study, summary: dict[str, Any]) -> None:
-    """Raises ParamsError with a line for each batch that is larger than the training set."""
+    """Raises ParamsError with a line for each batch that is larger than the training set, and for each
+    network that wants colours of images that have none.
+    """
+    params.together(
+        (lambda: _require_batches(study, summary), lambda: _require_colours(study, summary))
+    )
+
+
+def _require_colours(study: Study, summary: dict[str, Any]) -> None:
+    channels = shape[-1] if (shape := summary["image_shape"]) else 3  # photographs have three
+    rows = [
+        name for name, row in study.models.items() if isinstance(row.network, TorchvisionNetwork)
+    ]
+    if rows and channels != 3:
+        raise ParamsError(
+            f"params.yaml: models.{rows[0]}.network: torchvision's networks take three channels, and the "
+            f"images have {channels}: take family cifar or imagenet{params.also_in(rows)}"
+        )
+
+
+def _require_batches(study: Study, summary: dict[str, Any]) -> None:
     count = summary["images"]["train"]
     too_large: dict[int, list[str]] = {}
     for name, row in study.models.items():

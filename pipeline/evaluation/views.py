@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from pipeline.data.dataset import Split
@@ -93,20 +93,24 @@ class _Shown:
 
     def _gathered(self, side_px: int, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns (N, classes) in the split's order of whole images, resized to a shorter side."""
-        result = torch.empty(len(self.split), self.trained.model.fc.out_features)
+        result = torch.empty(len(self.split), len(self.trained.facts["classes"]))
         for places, images in shown.whole(self.split, side_px, self.device):
             result[places] = probabilities(images).cpu()
             self.advance(len(places))
         return result
 
 
-def dense(model: ResNet, images: Tensor, crop_px: int, precision: Precision) -> Tensor:
+def dense(model: nn.Module, images: Tensor, crop_px: int, precision: Precision) -> Tensor:
     """Returns probabilities float32 (n, classes) of whole images (n, C, H, W), fully convolutional.
 
     The average pooling of training becomes one that slides over the feature map, the classifier a
     1x1 convolution; their scores are averaged over all places. Both are linear, so the classifier
-    may come last.
+    may come last. A network that is not the paper's has its own way from a larger image to one score.
     """
+    if not isinstance(model, ResNet):
+        with autocast(precision, images.device):
+            logits: Tensor = model(images)
+        return logits.float().softmax(dim=1)
     with autocast(precision, images.device):
         *_, features = model.features(images).values()
         features = features.float()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
-from pipeline.params import CifarNetwork, ImageNetNetwork, Network, Shortcut
+from pipeline.params import CifarNetwork, ImageNetNetwork, Shortcut
 
 CIFAR, IMAGENET = (16, 32, 64), (64, 128, 256, 512)
 
@@ -60,7 +60,7 @@ ARCHS = {
 }  # fmt: skip
 
 
-def arch_of(network: Network) -> Arch:
+def arch_of(network: CifarNetwork | ImageNetNetwork) -> Arch:
     """Returns the arch of a row's network: one of the table, or of the CIFAR family's any 6n+2."""
     match network:
         case CifarNetwork():

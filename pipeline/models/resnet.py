@@ -81,17 +81,17 @@ class ResNet(nn.Module):
         return logits
 
 
-def build(arch: Arch, channels: int, classes: int, seed: int, *, recompute: bool = False) -> ResNet:
-    """Returns the network with weights that depend on `seed` alone.
+def drawn(model: ResNet, seed: int | None) -> ResNet:
+    """Returns the network with weights that depend on `seed` alone; as it is, without one.
 
     Convolutions and the classifier are drawn from N(0, 2 / fan_in), biases are zero ("PReLU"
     paper, arXiv 1502.01852, equation 10), batch norms start as the identity.
     """
-    model = ResNet(arch, channels, classes, recompute=recompute)
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
     return model.to(memory_format=torch.channels_last)

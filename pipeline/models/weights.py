@@ -13,13 +13,11 @@ from safetensors.numpy import save as save_tensors
 
 from pipeline.errors import CheckpointError
 from pipeline.files import write, write_json
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.params import Network, validate
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pipeline.models.resnet import ResNet
+    from torch import Tensor, nn
 
 Weights = dict[str, NDArray[np.generic]]
 
@@ -31,7 +29,7 @@ MEAN = "input.mean"
 class Trained:
     """A network in evaluation mode, its input's `mean` float32 (H, W, C), and model.json."""
 
-    model: "ResNet"
+    model: "nn.Module"
     mean: "Tensor"
     facts: dict[str, Any]
 
@@ -59,8 +57,6 @@ def load(folder: Path) -> Trained:
     import torch  # here, so that who only saves or looks need not wait for it
     from safetensors.torch import load as load_tensors
 
-    from pipeline.models.resnet import ResNet
-
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         content = (folder / WEIGHTS).read_bytes()
@@ -74,8 +70,8 @@ def load(folder: Path) -> Trained:
             f"{folder / WEIGHTS}: sha256 {found}, expected {facts['sha256']} ({FACTS}): "
             f"`dvc checkout train@{folder.name}` brings the right file back"
         )
-    network = validate(Network, facts["network"], str(folder / FACTS))
-    model = ResNet(arch_of(network), facts["channels"], len(facts["classes"]))
+    network: Network = validate(Network, facts["network"], str(folder / FACTS))
+    model = build(network, facts["channels"], len(facts["classes"]))
     model = model.to(memory_format=torch.channels_last)
     try:
         tensors = load_tensors(content)

@@ -6,6 +6,7 @@ a study does is written in one file. Every stage validates the whole document wh
 
 from pipeline.params.augmentation import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
 from pipeline.params.data import (
+    CIFAR10_SHA256,
     Cifar10Data,
     Data,
     DigitsData,
@@ -15,7 +16,13 @@ from pipeline.params.data import (
     Sharded,
     Small,
 )
-from pipeline.params.network import IMAGENET_DEPTHS, CifarNetwork, ImageNetNetwork, Network
+from pipeline.params.network import (
+    IMAGENET_DEPTHS,
+    CifarNetwork,
+    ImageNetNetwork,
+    Network,
+    TorchvisionNetwork,
+)
 from pipeline.params.reading import (
     PARAMS,
     also_in,
@@ -46,6 +53,7 @@ from pipeline.params.study import Ensemble, Evaluation, Execution, Study
 from pipeline.params.tune import SearchSpace, Tune
 
 __all__ = [
+    "CIFAR10_SHA256",
     "IMAGENET_DEPTHS",
     "PARAMS",
     "TUNED",
@@ -82,6 +90,7 @@ __all__ = [
     "Small",
     "Span",
     "Study",
+    "TorchvisionNetwork",
     "Tune",
     "also_in",
     "canonical_sha256",

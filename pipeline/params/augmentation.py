@@ -1,6 +1,6 @@
 """Section `augmentation` of a row: what is done to a training image."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -19,6 +19,8 @@ class PadCrop(Section):
     kind: Literal["pad_crop"]
     pad_px: NonNegativeInt
     mirror: bool
+
+    crop_px: ClassVar[int | None] = None  # images keep their size
 
 
 class ScaleCrop(Section):

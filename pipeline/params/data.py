@@ -6,36 +6,69 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.params.section import Percent, Section, Sha256
 
-CIFAR10_SIZE_PX = 32
-
-# `duplicates_pct` of each kind: how many of the validation or test images, in percent, may be training images
-# too, by their content, before `prepare` stops.
+CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 
-class DigitsData(Section):
+class _Data(Section):
+    """What every kind of data says of itself, beside its keys.
+
+    `duplicates_pct` is how many of the validation or test images, in percent, may be training images too, by
+    their content, before `prepare` stops. `TITLE` is the data's name on the page.
+    """
+
+    TITLE: ClassVar[str]
+    val_images: PositiveInt
+    split_seed: NonNegativeInt
+    duplicates_pct: Percent
+
+    @property
+    def side_px(self) -> int | None:
+        """The side of the prepared images; None for photographs of any size."""
+        return None
+
+    @property
+    def is_official(self) -> bool:
+        """Tells whether these are the paper's CIFAR-10 or ImageNet, bit for bit."""
+        return False
+
+
+class DigitsData(_Data):
     """The 1,797 handwritten digits that scikit-learn ships (UCI), 8x8, resized; no download.
 
     The split is random over all images and so mixes writers: the nearest neighbour in raw pixels errs
     on 0.8 % of such test images, and on 4.3 % of those of writers that are held out.
     """
 
+    TITLE = (
+        "handwritten digits (UCI, scikit-learn; test images by the writers of the training images)"
+    )
     kind: Literal["digits"]
     image_size_px: PositiveInt
     test_images: PositiveInt
-    val_images: PositiveInt
-    split_seed: NonNegativeInt
-    duplicates_pct: Percent
+
+    @property
+    def side_px(self) -> int:
+        """The side of the prepared images."""
+        return self.image_size_px
 
 
-class Cifar10Data(Section):
+class Cifar10Data(_Data):
     """CIFAR-10 in its official archive (python version); val is cut from the training part."""
 
+    TITLE = "CIFAR-10"
     kind: Literal["cifar10"]
     archive: str
     sha256: Sha256
-    val_images: PositiveInt
-    split_seed: NonNegativeInt
-    duplicates_pct: Percent
+
+    @property
+    def side_px(self) -> int:
+        """The side of the images."""
+        return 32
+
+    @property
+    def is_official(self) -> bool:
+        """Tells whether it is the official archive."""
+        return self.sha256 == CIFAR10_SHA256
 
 
 class _Folders(Section):
@@ -71,7 +104,7 @@ class _Folders(Section):
         return self
 
 
-class ImageFolderData(_Folders):
+class ImageFolderData(_Data, _Folders):
     """Images in `<split>/<class>/`, in an archive or under an s3:// prefix.
 
     `archive` is a file name that the mirrors know, or an http(s):// or s3:// address of one, with
@@ -79,14 +112,17 @@ class ImageFolderData(_Folders):
     """
 
     PLACE, PLACE_NAME = "s3://", "an s3:// prefix"
+    TITLE = "images in folders"
     kind: Literal["imagefolder"]
     image_size_px: PositiveInt
-    val_images: PositiveInt
-    split_seed: NonNegativeInt
-    duplicates_pct: Percent
+
+    @property
+    def side_px(self) -> int:
+        """The side of the prepared images."""
+        return self.image_size_px
 
 
-class _Sharded(Section):
+class _Sharded(_Data):
     """Photographs of any size, packed into shards on S3 and read from there while training.
 
     `shorter_side_px` limits the shorter side (a longer one is resized and written as JPEG of
@@ -96,9 +132,6 @@ class _Sharded(Section):
     `undecodable_images` is how many may be left out.
     """
 
-    val_images: PositiveInt
-    split_seed: NonNegativeInt
-    duplicates_pct: Percent
     shorter_side_px: PositiveInt | None
     jpeg_quality: Annotated[int, Field(ge=1, le=95)] | None
     shard_mb: Annotated[float, Field(gt=0, le=1000)]
@@ -121,7 +154,13 @@ class ImageNetData(_Sharded):
     Its validation part is the test set here; val is cut from its training part.
     """
 
+    TITLE = "ImageNet (ILSVRC2012, its validation images as test)"
     kind: Literal["imagenet"]
+
+    @property
+    def is_official(self) -> bool:
+        """Tells whether every image is as it was published."""
+        return self.shorter_side_px is None and self.undecodable_images == 0
 
 
 class PhotosData(_Folders, _Sharded):
@@ -132,6 +171,7 @@ class PhotosData(_Folders, _Sharded):
     """
 
     PLACE, PLACE_NAME = "", "a folder or prefix"
+    TITLE = "photographs in folders"
     kind: Literal["photos"]
 
 

@@ -1,6 +1,6 @@
 """Section `network` of a row: which network, of which family."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -21,7 +21,18 @@ CifarDepth = Annotated[int, AfterValidator(_cifar_depth)]
 
 class _Network(Section):
     block: Literal["plain", "basic", "bottleneck"]
+    depth: int
     shortcut: Shortcut
+
+    @property
+    def title(self) -> str:
+        """The field's name of the network, such as resnet-56."""
+        return f"{'plain' if self.block == 'plain' else 'resnet'}-{self.depth}"
+
+    @property
+    def kind(self) -> str:
+        """What claims call it."""
+        return "plain" if self.block == "plain" else "residual"
 
     @model_validator(mode="after")
     def _shortcut_belongs_to_block(self) -> Self:
@@ -66,7 +77,6 @@ class ImageNetNetwork(_Network):
     """The family of Table 1: plain and basic blocks at 18 and 34 layers, bottlenecks above."""
 
     family: Literal["imagenet"]
-    depth: int
 
     @model_validator(mode="after")
     def _is_in_the_table(self) -> Self:
@@ -79,4 +89,36 @@ class ImageNetNetwork(_Network):
         return self
 
 
-Network = Annotated[CifarNetwork | ImageNetNetwork, Field(discriminator="family")]
+class TorchvisionNetwork(Section):
+    """A classifier of torchvision by its name (`resnext50_32x4d`); `arguments` go to its builder.
+
+    Its weights begin as torchvision draws them. No claim of the paper speaks of it.
+    """
+
+    family: Literal["torchvision"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    arguments: dict[str, bool | int | float | str]
+
+    kind: ClassVar[str] = "other"
+    depth: ClassVar[int | None] = None  # its name alone knows
+    shortcut: ClassVar[str] = "none"
+
+    @property
+    def title(self) -> str:
+        """Torchvision's name of the network."""
+        return self.name
+
+    @field_validator("arguments")
+    @classmethod
+    def _leaves_to_the_study(
+        cls, arguments: dict[str, bool | int | float | str]
+    ) -> dict[str, bool | int | float | str]:
+        for name in ("weights", "num_classes", "progress"):
+            if name in arguments:
+                raise ValueError(f"{name} is for the study to say: remove it")
+        return arguments
+
+
+Network = Annotated[
+    CifarNetwork | ImageNetNetwork | TorchvisionNetwork, Field(discriminator="family")
+]

@@ -1,6 +1,6 @@
 """Section `models`: a row is a training."""
 
-from typing import Annotated, Self, assert_never
+from typing import Annotated, Self
 
 from pydantic import (
     Field,
@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.params.augmentation import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
-from pipeline.params.network import Network
+from pipeline.params.augmentation import Augmentation
+from pipeline.params.network import Network, TorchvisionNetwork
 from pipeline.params.section import TUNED, Elastic, Fraction, Precision, ScheduleFile, Section
 
 
@@ -55,12 +55,7 @@ class Row(Section):
     @property
     def crop_px(self) -> int | None:
         """The side of training crops; None where images keep their size."""
-        match self.augmentation:
-            case PadCrop():
-                return None
-            case ScaleCrop() | RandomResizedCrop():
-                return self.augmentation.crop_px
-        assert_never(self.augmentation)
+        return self.augmentation.crop_px
 
     @property
     def tuned_by(self) -> str | None:
@@ -74,6 +69,15 @@ class Row(Section):
         if isinstance(self.workers, Elastic):
             return self.workers.low, self.workers.high
         return self.workers, self.workers
+
+    @model_validator(mode="after")
+    def _checkpoints_blocks_that_it_has(self) -> Self:
+        if self.activation_checkpointing and isinstance(self.network, TorchvisionNetwork):
+            raise ValueError(
+                "activation_checkpointing true with family torchvision, whose blocks are not ours: take "
+                "false, or gradient_accumulation_steps against too little memory"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batch_is_shared_evenly(self) -> Self:

@@ -1,18 +1,12 @@
 """The whole document, and what its sections say of each other."""
 
-from typing import Annotated, Self, assert_never
+from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.params.augmentation import Augmentation, PadCrop
 from pipeline.params.data import (
-    CIFAR10_SIZE_PX,
-    Cifar10Data,
     Data,
-    DigitsData,
-    ImageFolderData,
-    ImageNetData,
-    PhotosData,
     Sharded,
 )
 from pipeline.params.row import Row
@@ -105,21 +99,13 @@ class Study(Section):
 
 
 def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
-    if not isinstance(recipe, PadCrop):
-        return
-    match data:
-        case ImageNetData() | PhotosData():
-            raise ValueError(
-                f"{place}.kind pad_crop with data of kind {data.kind}, whose images differ in size: take "
-                "scale_crop (section 3.4) or random_resized_crop"
-            )
-        case Cifar10Data():
-            size = CIFAR10_SIZE_PX
-        case DigitsData() | ImageFolderData():
-            size = data.image_size_px
-        case _:
-            assert_never(data)
-    if size <= 2 * recipe.pad_px:
+    if recipe.crop_px is None and data.side_px is None:
         raise ValueError(
-            f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {size} pixels"
+            f"{place}.kind {recipe.kind} with data of kind {data.kind}, whose images differ in size: take "
+            "scale_crop (section 3.4) or random_resized_crop"
+        )
+    if isinstance(recipe, PadCrop) and data.side_px and data.side_px <= 2 * recipe.pad_px:
+        raise ValueError(
+            f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {data.side_px} "
+            "pixels"
         )

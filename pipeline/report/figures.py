@@ -65,7 +65,9 @@ def curves(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
     """
     histories = {row["name"]: row["history"] for row in rows}
     kinds = [
-        kind for kind in ("plain", "residual") if any(group["kind"] == kind for group in groups)
+        kind
+        for kind in ("plain", "residual", "other")
+        if any(group["kind"] == kind for group in groups)
     ]
     figure = Figure(figsize=(5.2 * len(kinds), 3.9), layout="constrained")
     axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -138,7 +140,9 @@ def test_errors(groups: Sequence[Row], rows: Sequence[Row], ensemble: dict[str, 
         for kind in ("declared", "greedy")
     ]
     entries.reverse()
-    colours = {"plain": PALETTE[2], "residual": PALETTE[0], "ensemble": PALETTE[4]}
+    colours = {
+        "plain": PALETTE[2], "residual": PALETTE[0], "other": PALETTE[3], "ensemble": PALETTE[4],
+    }  # fmt: skip
     figure = Figure(figsize=(7.2, 0.55 * len(entries) + 0.9), layout="constrained")
     axis = figure.subplots()
     for place, (_, error, (low, high), kind, seeds) in enumerate(entries):

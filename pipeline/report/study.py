@@ -3,20 +3,14 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from pipeline import paper, paths
 from pipeline.data.sources.account import said
-from pipeline.data.sources.download import CIFAR10_SHA256
 from pipeline.errors import DataError
 from pipeline.models import weights
-from pipeline.models.archs import arch_of
 from pipeline.params import (
-    Cifar10Data,
-    DigitsData,
-    ImageFolderData,
     ImageNetData,
-    PhotosData,
     Study,
     canonical_sha256,
 )
@@ -24,14 +18,6 @@ from pipeline.report.seeds import groups
 from pipeline.report.verdicts import verdicts
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
-
-DATA_NAMES = {
-    "digits": "handwritten digits (UCI, scikit-learn; test images by the writers of the training images)",
-    "cifar10": "CIFAR-10",
-    "imagefolder": "images in folders",
-    "imagenet": "ImageNet (ILSVRC2012, its validation images as test)",
-    "photos": "photographs in folders",
-}
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
@@ -44,14 +30,13 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
-    kind = study.data.kind
     grouped, chance = groups(rows), 100 * (1 - 1 / len(data["classes"]))
     return {
         "study": study.study,
         "data": {
-            "name": DATA_NAMES[kind],
+            "name": study.data.TITLE,
             "archive": getattr(study.data, "archive", None),
-            "official": _is_official(study),
+            "official": study.data.is_official,
             **data,
             "account": account,
             "said": said(account),
@@ -93,25 +78,14 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
     return {"where": plan["where"], "rows": both} if both else None
 
 
-def _is_official(study: Study) -> bool:
-    """Tells whether the data are the paper's CIFAR-10 or ImageNet, bit for bit."""
-    match data := study.data:
-        case Cifar10Data():
-            return data.sha256 == CIFAR10_SHA256
-        case ImageNetData():
-            return data.shorter_side_px is None and data.undecodable_images == 0
-        case DigitsData() | ImageFolderData() | PhotosData():
-            return False
-    assert_never(data)
-
-
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     row = study.models[name]
     facts = json.loads((root / paths.run(name) / weights.FACTS).read_text())
     scores = json.loads((root / paths.scores(name) / paths.METRICS).read_text())
     history = parse_history_csv((root / paths.run(name) / HISTORY).read_text())
-    arch, network = arch_of(row.network), row.network
-    official, which = _is_official(study), (network.block, network.depth, network.shortcut)
+    network = row.network
+    official, depth = study.data.is_official, network.depth or scores["layers"]
+    which = (getattr(network, "block", ""), depth, network.shortcut)
     on_imagenet = official and isinstance(study.data, ImageNetData) and row.crop_px == 224
     scales = on_imagenet and study.evaluation.scales_px == paper.SCALES_PX
     without_seed = row.model_dump(mode="json", exclude={"seed"})
@@ -119,10 +93,10 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "name": name,
         "group": canonical_sha256(without_seed)[:16],
         "recipe": canonical_sha256({**without_seed, "network": None})[:16],
-        "arch": arch.name,
+        "arch": network.title,
         "family": network.family,
-        "kind": "plain" if network.block == "plain" else "residual",
-        "depth": network.depth,
+        "kind": network.kind,
+        "depth": depth,
         "option": network.shortcut,
         "parameters": scores["parameters"],
         "multiply_adds": scores["multiply_adds"],
@@ -138,7 +112,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "run_key": facts["run_key"],
         "weights_sha256": facts["sha256"],
         "paper_test_error_pct": (
-            paper.cifar10_test_error_pct(network.depth, network.shortcut)
+            paper.cifar10_test_error_pct(depth, network.shortcut)
             if official and not isinstance(study.data, ImageNetData) and network.family == "cifar"
             else None
         ),

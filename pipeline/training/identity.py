@@ -21,6 +21,7 @@ NOT_COMPUTING = {
     "pipeline.params",
     "pipeline.source",
     "pipeline.training.identity",
+    "pipeline.models.networks",
     "pipeline.data.feeding.augmentations",
     "pipeline.training.schedule",
 }
@@ -33,6 +34,7 @@ def source_of(row: Row, schedule: Schedule) -> str:
     """
     return computing(
         TRAINING,
+        f"pipeline.models.families.{row.network.family}",
         f"pipeline.data.feeding.{row.augmentation.kind}",
         f"pipeline.training.schedules.{schedule.shape}",
     )

@@ -9,7 +9,6 @@ from safetensors.numpy import load as load_tensors
 from pipeline.data.prepared import Prepared
 from pipeline.files import write
 from pipeline.models import weights
-from pipeline.models.archs import arch_of
 from pipeline.training.history import Record, history_csv, history_digest, records_of
 from pipeline.training.training import Training
 
@@ -66,7 +65,7 @@ def write_result(
         data.mean,
         {
             "name": training.name,
-            "arch": arch_of(training.row.network).name,
+            "arch": training.row.network.title,
             "network": training.row.network.model_dump(),
             "channels": data.channels,
             "image_size_px": list(data.input_size(training.row.crop_px)),

@@ -14,9 +14,8 @@ from pipeline.data.feeding import shown
 from pipeline.data.feeding.augmentations import augmenter_of
 from pipeline.data.feeding.batches import Batches, batches_of
 from pipeline.data.feeding.shards import ShardFiles
-from pipeline.models.archs import arch_of
+from pipeline.models.networks import build
 from pipeline.models.predict import keep_freed_memory
-from pipeline.models.resnet import build
 from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
@@ -99,7 +98,7 @@ def run(
 def _initial_state(training: Training, arrays: Dataset, device: torch.device) -> TrainingState:
     row = training.row
     model = build(
-        arch_of(row.network),
+        row.network,
         arrays.channels,
         len(arrays.classes),
         row.seed,

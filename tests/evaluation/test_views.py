@@ -16,8 +16,8 @@ from pipeline.evaluation import views
 from pipeline.evaluation.parts import assembled, evaluated, outcomes_in, parts_of
 from pipeline.evaluation.scores import outcomes
 from pipeline.evaluation.tables import VIEWS
-from pipeline.models.archs import arch_of
-from pipeline.models.resnet import ResNet, build
+from pipeline.models.networks import build
+from pipeline.models.resnet import ResNet
 from pipeline.models.weights import Trained
 from pipeline.params import CifarNetwork, ImageNetNetwork
 from tests.photographs import prepared
@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def model(data: Dataset) -> ResNet:
     """A network whose batch norms have statistics and whose classes differ."""
     network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
-    model = build(arch_of(network), 3, 2, seed=1)
+    model = build(network, 3, 2, seed=1)
     model.train()
     with torch.no_grad():
         model.fc.weight.mul_(0.2)
@@ -169,7 +169,7 @@ def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
 
 def test_a_network_of_the_cifar_family_is_made_fully_convolutional_too():
     network = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
-    model = build(arch_of(network), 3, 2, seed=1).eval()
+    model = build(network, 3, 2, seed=1).eval()
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.models.archs import ARCHS
 from pipeline.models.predict import autocast
-from pipeline.models.resnet import build
+from pipeline.models.resnet import ResNet, drawn
 from pipeline.params import Precision
 from tests.conftest import REPO
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def trained(recompute: bool, precision: Precision) -> dict[str, torch.Tensor]:
-    model = build(ARCHS["resnet-20"], 3, 10, seed=1, recompute=recompute)
+    model = drawn(ResNet(ARCHS["resnet-20"], 3, 10, recompute=recompute), seed=1)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
     for _ in range(2):
@@ -42,7 +42,7 @@ def test_weights_and_statistics_are_the_same_bits(precision: Precision):
 def kept_bytes(depth: int, recompute: bool) -> int:
     """Returns what a forward pass keeps for the backward pass, each tensor's memory once."""
     arch = replace(ARCHS["resnet-20"], layers=((depth - 2) // 6,) * 3)
-    model = build(arch, 3, 10, seed=1, recompute=recompute)
+    model = drawn(ResNet(arch, 3, 10, recompute=recompute), seed=1)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}  # they must live, or their places would be used again
 

@@ -9,7 +9,7 @@ from pipeline import paper
 from pipeline.models.archs import ARCHS, arch_of
 from pipeline.models.blocks import BasicBlock, Bottleneck, Projection, ShortcutA, shortcut
 from pipeline.models.complexity import Complexity, complexity, parameter_count
-from pipeline.models.resnet import ResNet, build
+from pipeline.models.resnet import ResNet, drawn
 from pipeline.params import IMAGENET_DEPTHS, CifarNetwork, ImageNetNetwork
 
 CIFAR = sorted(name for name, arch in ARCHS.items() if arch.stem == "3x3")
@@ -164,12 +164,12 @@ def test_the_last_stage_is_a_quarter_of_a_cifar_image_and_a_32nd_of_imagenets():
 def test_initial_weights_depend_on_the_seed_alone():
     arch = ARCHS["resnet-20"]
     torch.manual_seed(5)
-    first = build(arch, 3, 10, seed=1).conv1.weight
+    first = drawn(ResNet(arch, 3, 10), seed=1).conv1.weight
     torch.manual_seed(6)
-    assert torch.equal(first, build(arch, 3, 10, seed=1).conv1.weight)
-    assert not torch.equal(first, build(arch, 3, 10, seed=2).conv1.weight)
+    assert torch.equal(first, drawn(ResNet(arch, 3, 10), seed=1).conv1.weight)
+    assert not torch.equal(first, drawn(ResNet(arch, 3, 10), seed=2).conv1.weight)
 
 
 def test_convolutions_start_with_variance_two_over_fan_in():
-    weight = build(ARCHS["resnet-56"], 3, 10, 0).stages[2][5].conv1.weight
+    weight = drawn(ResNet(ARCHS["resnet-56"], 3, 10), 0).stages[2][5].conv1.weight
     assert float(weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.03)

@@ -9,15 +9,14 @@ import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.models import weights
-from pipeline.models.archs import arch_of
-from pipeline.models.resnet import build
+from pipeline.models.networks import build
 from pipeline.params import CifarNetwork
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     network = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
-    model = build(arch_of(network), 1, 3, seed=1)
+    model = build(network, 1, 3, seed=1)
     facts = {"network": network.model_dump(), "channels": 1, "classes": ["a", "b", "c"]}
     weights.save(
         tmp_path / "row",
@@ -31,7 +30,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_saved_network_predicts_the_same(saved: Path):
     trained = weights.load(saved)
     again = build(
-        arch_of(CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")), 1, 3, seed=1
+        CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A"), 1, 3, seed=1
     ).eval()
     images = torch.randn(2, 1, 8, 8)
     with torch.no_grad():

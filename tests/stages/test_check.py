@@ -192,7 +192,11 @@ def test_a_sound_study_is_said_to_be_checked_and_always_alike(folder: Path):
 
 def test_a_batch_larger_than_the_training_set_is_called_that(folder: Path):
     study = params.load()
-    summary = {"recipe": fitting.recipe_of(study), "images": {"train": 50}}
+    summary = {
+        "recipe": fitting.recipe_of(study),
+        "images": {"train": 50},
+        "image_shape": [8, 8, 1],
+    }
     (folder / "data").mkdir()
     (folder / "data/digest.json").write_text(json.dumps(summary))
     with pytest.raises(ParamsError) as caught:

@@ -19,6 +19,7 @@ import requests
 from pipeline.errors import ChecksumError, DataError, StudyError
 from pipeline.files import write_json
 from pipeline.params import (
+    CIFAR10_SHA256,
     Cifar10Data,
     Data,
     DigitsData,
@@ -37,7 +38,6 @@ CIFAR10_NAME = "cifar-10-python.tar.gz"
 CIFAR10_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the address
 # not published there; Keras's loader and others hold it beside that md5
-CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 # published to those who may download them; torchvision has them too
 IMAGENET_MD5 = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",

@@ -1,0 +1,12 @@
+"""The family `imagenet`: the networks of table 1."""
+
+from pipeline.models.archs import arch_of
+from pipeline.models.resnet import ResNet, drawn
+from pipeline.params import ImageNetNetwork
+
+
+def build(
+    network: ImageNetNetwork, channels: int, classes: int, seed: int | None, *, recompute: bool
+) -> ResNet:
+    """Returns the network with weights that depend on `seed` alone."""
+    return drawn(ResNet(arch_of(network), channels, classes, recompute=recompute), seed)

@@ -1,0 +1,58 @@
+"""What can be said of a study before any work: its schedules, this device, the networks of others."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+from pipeline import params
+from pipeline.environment import CLUSTER
+from pipeline.errors import ParamsError
+from pipeline.params import Study, TorchvisionNetwork
+from pipeline.training.schedule import load_schedule
+
+
+def require_schedules(study: Study) -> None:
+    """Raises ParamsError where a row's schedule is missing or none; what a search finds comes later."""
+    rows: dict[str, list[str]] = {}
+    for name, row in study.models.items():
+        if row.tuned_by is None:
+            rows.setdefault(row.schedule, []).append(name)
+
+    def require(file: str) -> None:
+        names = rows[file]
+        load_schedule(Path(file), f"models.{names[0]}.schedule{params.also_in(names)}")
+
+    params.together(partial(require, file) for file in rows)
+
+
+def require_precisions(study: Study) -> None:
+    """Raises ResourceError where this machine trains, and has not the arithmetic of a row."""
+    if os.environ.get(CLUSTER):
+        return  # each node says so itself
+    for name, row in study.models.items():
+        if row.precision != "float32":
+            from pipeline.training.hardware import require  # torch
+
+            require(row.precision, f"models.{name}.precision")
+
+
+def require_networks(study: Study) -> None:
+    """Raises ParamsError where torchvision has no network of a row's name and arguments."""
+    rows = {
+        name: row
+        for name, row in study.models.items()
+        if isinstance(row.network, TorchvisionNetwork)
+    }
+    if rows:
+        import torch  # and torchvision: seconds
+
+        from pipeline.models.networks import build
+
+        def require(name: str) -> None:
+            try:
+                with torch.device("meta"):  # nothing is drawn
+                    build(rows[name].network, 3, 10)
+            except ParamsError as error:
+                raise ParamsError(f"params.yaml: models.{name}: {error}") from error
+
+        params.together(partial(require, name) for name in rows)
