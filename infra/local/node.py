@@ -1,14 +1,16 @@
 """`ray start` for a node whose servers listen on loopback alone; its arguments are ray's.
 
-Ray puts the machine's outward address in the place of 127.0.0.1 and then listens on all interfaces.
-It does not where it has no clusters (macOS), so its processes are told that this is such a place.
+Ray's other servers do so where it has no clusters (macOS), so the node's processes are told that this is
+such a place.
 """
 
 import os
 
-from ray._private import services
+from pipeline.cluster.private import stay_on_loopback
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that are started
+
 from ray.scripts.scripts import cli
 
-services.resolve_ip_for_localhost = lambda host: host
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that are started
+stay_on_loopback()
 cli()

@@ -24,17 +24,17 @@ from typing import Any
 
 import requests
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException, ServerUnavailable
 
 import pipeline
 from pipeline.cluster import probe
+from pipeline.cluster.private import REQUEST_TIMEOUT_S, Client
 from pipeline.errors import BusyError, ResourceError, TrainingError, without_password
 
 ADDRESS = "RAY_ADDRESS"
 SPEC = "STUDY_JOB"
-REQUEST_TIMEOUT_S = 20.0
 PROBE_TIMEOUT_S = 120.0
 POLL_S = 1.0
 UNREACHABLE_FOR_S = 300.0
@@ -111,11 +111,6 @@ class Work:
     done: Callable[[], bool] = lambda: False
 
 
-class _Client(JobSubmissionClient):
-    def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
-        return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
-
-
 class Cluster:
     """The jobs of one cluster; `by` says on whose behalf they are submitted (one `dvc repro`)."""
 
@@ -123,7 +118,7 @@ class Cluster:
         self._full_address, self._by = address, by
         self.address = without_password(address)
         with self._named():
-            self._client = _Client(address)
+            self._client = Client(address)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -228,7 +223,7 @@ class Cluster:
     def _probed(self) -> dict[str, Any]:
         """What a small job says of the cluster's nodes; one for each start of the cluster."""
         with self._named():
-            session = self._client._do_request("GET", "/api/version").json()["session_name"]
+            session = self._client.session_name()
         last = self.latest(f"probe-{session}")
         if last is None or not (last.is_alive or last.status == JobStatus.SUCCEEDED):
             name = f"probe-{session}-{1 + (last.attempt if last else 0)}"

@@ -14,6 +14,7 @@ import ray
 from ray.util.state import list_actors
 
 from pipeline import environment
+from pipeline.cluster.private import on_loopback
 from pipeline.files import private_folder
 from pipeline.machine import cores
 
@@ -41,8 +42,7 @@ def embedded() -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(folder),
+            **on_loopback(folder),
         )
         yield
     finally:

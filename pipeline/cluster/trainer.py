@@ -6,7 +6,6 @@ makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/000
 failed is simply begun again.
 """
 
-import os
 import tempfile
 import time
 import uuid
@@ -14,16 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray.train
 import torch
 from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch import TorchTrainer, get_device
 
 from pipeline import machine
-from pipeline.cluster import session
+from pipeline.cluster import private, session
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
 from pipeline.errors import ResourceError
@@ -139,7 +136,7 @@ def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
         TorchTrainer(
             _worker,
             train_loop_config=config,
-            torch_config=_OwnInterface(),
+            torch_config=private.own_interface(),
             scaling_config=scaling,
             run_config=RunConfig(
                 name=f"{config['training'].key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume itself
@@ -147,32 +144,6 @@ def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
                 failure_config=FailureConfig(max_failures=0),
             ),
         ).fit()
-
-
-class _OwnInterface(TorchConfig):
-    """Lets workers talk over the interface that has their node's address in the cluster.
-
-    Gloo would take the one that the host's name resolves to, which on many hosts is another.
-    """
-
-    @property
-    def backend_cls(self) -> type[_TorchBackend]:
-        """The backend that says so before the workers meet."""
-        return _OwnInterfaceBackend
-
-
-class _OwnInterfaceBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        worker_group.execute(_take_own_interface)
-        super().on_start(worker_group, backend_config)
-
-
-def _take_own_interface() -> None:
-    own = ray.util.get_node_ip_address()
-    for name, addresses in psutil.net_if_addrs().items():
-        if own in [address.address for address in addresses]:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -1,0 +1,89 @@
+"""What we use of Ray that is not in its public interface: each name once, and why.
+
+pyproject.toml holds Ray's version for it, and tests/cluster/test_private.py says what breaks with another.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import ray
+import requests
+from ray.job_submission import JobSubmissionClient
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchConfig
+
+REQUEST_TIMEOUT_S = 20.0
+
+
+def on_loopback(folder: Path) -> dict[str, str]:
+    """Returns the options of `ray.init` for a Ray on loopback whose files are in a folder.
+
+    There are no public ones: without them Ray listens on all interfaces, and writes to /tmp/ray.
+    """
+    return {"_node_ip_address": "127.0.0.1", "_temp_dir": str(folder)}
+
+
+def stay_on_loopback() -> None:
+    """Lets a node that is started in this process keep 127.0.0.1 as its address.
+
+    Ray puts the machine's outward address in its place and then listens on all interfaces.
+    """
+    from ray._private import services
+
+    services.resolve_ip_for_localhost = lambda host: host
+
+
+class Client(JobSubmissionClient):
+    """Ray's client of the Jobs API, whose requests end: its own wait for ever for a server that hangs."""
+
+    def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
+        return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
+
+    def session_name(self) -> str:
+        """Returns the name of the running cluster; another start of it has another."""
+        name: str = self._do_request("GET", "/api/version").json()["session_name"]
+        return name
+
+
+def shapes_to_come() -> list[dict[str, float]]:
+    """Returns the resources of each kind of node that the autoscaler of the joined cluster may add.
+
+    Ray Data and Ray Train ask the same way.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else []
+    return [dict(group.resources) for group in groups if group.max_count != 0]
+
+
+def own_interface() -> "TorchConfig":
+    """Returns a configuration by which workers talk over the interface of their node's own address.
+
+    Gloo would take the one that the host's name resolves to, which on many hosts is another. It must be said
+    before the workers meet, and Ray's backend is the only place for it.
+    """
+    from ray.train.torch import TorchConfig
+    from ray.train.torch.config import _TorchBackend
+
+    class Backend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+            worker_group.execute(_take_own_interface)
+            super().on_start(worker_group, backend_config)
+
+    class OwnInterface(TorchConfig):
+        @property
+        def backend_cls(self) -> Callable[[], _TorchBackend]:
+            return Backend
+
+    return OwnInterface()
+
+
+def _take_own_interface() -> None:
+    own = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if own in [address.address for address in addresses]:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
