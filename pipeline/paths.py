@@ -10,6 +10,7 @@ ENSEMBLE = Path("ensemble")
 PAGE, REPORT = Path("report/index.html"), Path("report/report.json")
 STATE = Path("state")
 PLAN = STATE / "plan.json"
+SOURCE = STATE / "source.json"  # what `fetch` depends on
 HISTORY = "history.csv"
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 

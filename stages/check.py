@@ -2,12 +2,13 @@
 
 Names, rows, every schedule's file and the precision of this device; rows against the prepared data where
 those are of this study (else `prepare` does so at its end). For each stage it writes the digest of the code
-that this needs, on which it depends. Editors and CI run `python -m stages.check`.
+that this needs, on which it depends, and for `fetch` what of `data` names the archive. Editors and CI run `python -m stages.check`.
 """
 
 from pipeline import command, params, paths, source
 from pipeline.data import fitting
-from pipeline.files import write
+from pipeline.data.sources.mirrors import mirrors, source_of
+from pipeline.files import write, write_json
 from pipeline.work import judging
 
 STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
@@ -39,6 +40,7 @@ def main() -> None:
     judging.require_networks(study)
     fitting.require_if_prepared(study)
     write_code_digests()
+    write_json(paths.SOURCE, source_of(study.data, mirrors()))
     write(paths.STATE / "check", "checked\n")
 
 

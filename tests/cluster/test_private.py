@@ -5,6 +5,7 @@ A new version of Ray may change any of it: what fails here says what to look at 
 
 import inspect
 import json
+import re
 import socket
 import subprocess
 import sys

@@ -2,15 +2,19 @@
 
 import hashlib
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipeline import params
 from pipeline.data.sources import download
+from pipeline.data.sources.mirrors import source_of
 from pipeline.errors import ChecksumError, DataError
 from pipeline.params import Data, DigitsData, ImageFolderData, ImageNetData
+from tests.conftest import REPO
 from tests.photographs import data as photos
 
 CONTENT = bytes(range(256)) * 20_000
@@ -205,3 +209,23 @@ def test_imagenets_archives_are_wanted_by_their_published_checksums(tmp_path: Pa
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(CONTENT)
     with pytest.raises(ChecksumError, match="md5 1d675b47d978889d74fa0da5fadfb00e"):
         fetch(tmp_path, str(tmp_path), data=data)
+
+
+def test_what_an_archive_depends_on_is_its_name_and_a_folders_files(tmp_path: Path):
+    study = params.load(REPO / "studies/imagenette.yaml")
+    folder = tmp_path / "photographs/train/cat"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"1")
+
+    def source(**changes: object) -> dict:
+        data = study.data.model_copy(update={"archive": "photographs/", "sha256": None, **changes})
+        return source_of(data, [str(tmp_path)])
+
+    before = source()
+    assert source(shorter_side_px=77, val_images=3, split_seed=9) == before
+    assert source(archive="others/") != before
+    os.utime(folder / "1.jpg", ns=(0, 0))
+    changed = source()
+    assert changed != before
+    (folder / "2.jpg").write_bytes(b"2")
+    assert source() != changed

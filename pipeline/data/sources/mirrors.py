@@ -1,10 +1,14 @@
 """Places that have the archives of data sets, as a user names them."""
 
+import hashlib
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ParamsError
+from pipeline.params import Data
 
 MIRRORS = "STUDY_MIRRORS"
 DOWNLOADS = Path(
@@ -22,3 +26,29 @@ def mirrors() -> list[str]:
             f"{MIRRORS}: found {text!r} ({error}), wanted places separated by spaces, one that has a "
             "space itself in quotation marks"
         ) from error
+
+
+def source_of(data: Data, places: Sequence[str]) -> dict[str, Any]:
+    """Returns what the archive of a data set depends on, and no more: all else of `data` is for later.
+
+    Of a folder of a mirror, by its files' names, sizes and times: a changed one is fetched again. What
+    changes under an s3:// prefix is asked for by `dvc repro -f fetch`.
+    """
+    said: dict[str, Any] = data.model_dump(mode="json", include={"kind", "archive", "sha256"})
+    archive = said.get("archive", "")
+    if said.get("sha256") is None and archive.endswith("/") and "://" not in archive:
+        found = (Path(place).expanduser() / archive for place in places if "://" not in place)
+        said["files"] = next((_listing(folder) for folder in found if folder.is_dir()), None)
+    return said
+
+
+def _listing(folder: Path) -> str:
+    """Returns the digest of the names, sizes and times (ns) of a folder's files."""
+    sha = hashlib.sha256()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(place) / name
+            facts = path.stat()
+            sha.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return sha.hexdigest()
