@@ -188,6 +188,10 @@ def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, st
         assert process.returncode == 130, output
         assert "detached: three goes on as job" in output
         assert "make stop RUN=" in output
+        again = ("python", "-m", "pipeline.commands.again", "three")
+        refused = run_in(study, *again, RAY_ADDRESS=address)
+        assert refused.returncode == 2, refused.stdout
+        assert re.search(r"the job \S+ is at it: `make stop RUN=", refused.stderr)
         listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address)
         assert "three" in listed.stdout
         stop = ("python", "-m", "pipeline.commands.jobs", "stop", "three")
@@ -291,6 +295,19 @@ def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     assert process.returncode == 0, output
     assert "resumed" not in output
     assert result_of(study, "one") == wanted
+
+
+def test_a_row_asked_for_again_is_trained_afresh_by_a_job(
+    study: Path, address: str, storage: Storage
+):
+    wanted, before = result_of(study, "one"), store_of(study, "one").instance
+    again = ("python", "-m", "pipeline.commands.again", "one")
+    done = run_in(study, *again, RAY_ADDRESS=address)
+    assert f"one: instance {before.number + 1} of" in done.stdout, done.stdout + done.stderr
+    assert "resumed" not in done.stdout
+    assert result_of(study, "one") == wanted  # the same bits, from the first update on
+    assert json.loads((study / "runs/one/model.json").read_text())["instance"] == before.number + 1
+    assert before.names()  # what was there stays
 
 
 def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, address: str):

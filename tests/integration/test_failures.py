@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from infra.local import s3
 from pipeline.storage.s3 import Storage
+from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (
     key_of,
@@ -106,6 +107,32 @@ def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storag
     done = run_in(study, "dvc", "repro", "-s", "train@again")
     assert done.returncode == 0, done.stderr
     assert "resumed at update" in done.stdout
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.trial)])
+def test_never_a_wrong_result_whatever_is_damaged_on_s3(study: Path, storage: Storage, count: int):
+    """Two objects of a finished training are damaged, and it is collected: 200 times in the trial."""
+    first = run_in(study, "python", "-m", "stages.train", "resnet-8")
+    assert first.returncode == 0, first.stderr
+    (sha256, digest), script = (
+        result_of(study, "resnet-8"),
+        str(Path(__file__).parent / "damages.py"),
+    )
+    done = run_in(study, "python", script, "resnet-8", str(count))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads(line) for line in (study / "damages.jsonl").read_text().splitlines()]
+    assert len(found) == count
+    for one in found:
+        assert one["there"] == (one["error"] is None), one
+        if one["there"]:
+            assert one["sha256"] == sha256, one
+            assert history_digest(parse_history_csv(one["history"])) == digest, one
+            # what was not there any more is told: collected as it was, or gone on with from before
+            assert "already trained" in one["said"] or "resumed at update" in one["said"], one
+        else:
+            assert "make again RUN=" in one["error"], one
+    assert any("resumed at update" in one["said"] for one in found)
+    assert any("already trained" in one["said"] for one in found)
 
 
 def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Storage):

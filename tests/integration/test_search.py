@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.data import prepared
 from pipeline.params import load, read_yaml
-from pipeline.storage.layout import SEARCHES, TRIALS, project
+from pipeline.storage.layout import SEARCHES, TRIALS, Instances, project
 from pipeline.storage.s3 import Storage
 from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
@@ -41,13 +41,16 @@ def searched(study: Path) -> tuple[str, str]:
     return tuple((study / f"tuned/resnet-8.{suffix}").read_text() for suffix in ("yaml", "csv"))
 
 
-def updates_of(study: Path, storage: Storage) -> dict[str, int]:
-    """Returns how far each trial of the search is, by its key."""
+def search_of(study: Path, storage: Storage) -> Search:
     document = load(study / "params.yaml")
     digest = prepared.look(study / "data/arrays.safetensors").digest
     tune = document.tune["resnet-8"]
-    search = Search(tune, document.models[tune.model], digest, storage)
-    return {trial.key: trial.updates for trial in search.trials()}
+    return Search(tune, document.models[tune.model], digest, storage)
+
+
+def updates_of(study: Path, storage: Storage) -> dict[str, int]:
+    """Returns how far each trial of the search is, by its key."""
+    return {trial.key: trial.updates for trial in search_of(study, storage).trials()}
 
 
 def forget_the_search(study: Path, storage: Storage) -> None:
@@ -72,17 +75,27 @@ def ended(study: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "kills",
-    [{3: (20,), 1: ()}, pytest.param({3: REPORTS, 1: REPORTS}, marks=pytest.mark.trial)],
+    "kills, trials, more_trials",
+    [
+        ({3: (20,), 1: ()}, 4, 6),
+        pytest.param({3: REPORTS, 1: REPORTS}, 8, 12, marks=pytest.mark.trial),
+    ],
 )
 def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_to_it(
-    study: Path, storage: Storage, kills: dict[int, tuple[int, ...]]
+    study: Path, storage: Storage, kills: dict[int, tuple[int, ...]], trials: int, more_trials: int
 ):
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=trials)):
+        ends_the_same(study, storage, kills, more_trials)
+
+
+def ends_the_same(
+    study: Path, storage: Storage, kills: dict[int, tuple[int, ...]], more_trials: int
+) -> None:
     def at_once(number: int) -> Callable[[dict], None]:
         return lambda document: document["execution"].update(trials_at_once=number)
 
-    def six(document: dict) -> None:
-        document["tune"]["resnet-8"]["trials"] = 6
+    def raised(document: dict) -> None:
+        document["tune"]["resnet-8"]["trials"] = more_trials
 
     forget_the_search(study, storage)
     wanted = ended(study)
@@ -93,19 +106,20 @@ def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_t
             killed(study, storage, update)
         assert ended(study) == wanted
     before = updates_of(study, storage)
-    with changed_params(study, six):
+    new = more_trials - len(before)
+    with changed_params(study, raised):
         process = start(study, *SEARCH)
         output = said_by(process)
         assert process.returncode == 0, output
         after, more = updates_of(study, storage), searched(study)
-    assert "2 trials to update 20" in output  # the new ones alone
+    assert f"{new} trials to update 20" in output  # the new ones alone
     assert {key: after[key] for key in before if after[key] < before[key]} == {}
-    assert len(after) == 6
+    assert len(after) == more_trials
     forget_the_search(study, storage)
-    with changed_params(study, six), changed_params(study, at_once(1)):
+    with changed_params(study, raised), changed_params(study, at_once(1)):
         for update in kills[1]:
             killed(study, storage, update)
-        assert ended(study) == more  # as if it had six from the beginning
+        assert ended(study) == more  # as if it had them all from the beginning
 
 
 def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
@@ -138,7 +152,11 @@ def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: St
         document["tune"]["resnet-8"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
 
     with changed_params(study, wild):
-        done = run_in(study, *SEARCH)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "each of the 2 trials diverged" in done.stderr
-    assert "Traceback" not in done.stderr
+        key = search_of(study, storage).key
+        for word in ("", "monday", "monday"):
+            done = run_in(study, *SEARCH, **({"STUDY_AGAIN": word} if word else {}))
+            assert done.returncode == 2, done.stdout + done.stderr
+            assert "each of the 2 trials diverged" in done.stderr
+            assert "Traceback" not in done.stderr
+            # asked for afresh it begins once for each word; what was there stays
+            assert Instances(storage, SEARCHES, key).numbers() == ([1, 2] if word else [1])
