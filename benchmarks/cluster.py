@@ -22,7 +22,7 @@ from pipeline.data import dataset
 from pipeline.params import validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
 from pipeline.work.there import There

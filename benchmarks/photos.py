@@ -45,7 +45,7 @@ from pipeline.errors import DataError
 from pipeline.models.networks import build
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.params import ImageNetNetwork, PhotosData, ScaleCrop, Span
-from pipeline.storage.shards import ShardCache
+from pipeline.storage.shard_store import ShardCache
 from pipeline.training.hardware import hardware
 from stages.fetch import fetch_s3
 

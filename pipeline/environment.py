@@ -37,7 +37,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("KMP_", (), None),
 )
 NEVER = (
-    "STUDY_S3",  # of another process's embedded server (pipeline.storage.place)
+    "STUDY_S3",  # of another process's embedded server (pipeline.storage.bucket)
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",  # the endpoint is passed, not found
     "NVIDIA_TF32_OVERRIDE",  # precision belongs to the row
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline import command, params, paths
 from pipeline.evaluation import predictions
-from pipeline.evaluation.ensemble import average, greedy, quality
+from pipeline.evaluation.averaging import average, greedy, quality
 from pipeline.evaluation.scores import gain_pct, outcomes_of, scores
 from pipeline.evaluation.tables import SCALES, TEN_CROPS
 from pipeline.files import write, write_json

@@ -17,7 +17,7 @@ from pipeline.files import write_json
 from pipeline.machine import cores
 from pipeline.models import weights
 from pipeline.models.complexity import complexity
-from pipeline.storage.shards import ShardCache
+from pipeline.storage.shard_store import ShardCache
 from pipeline.work.evaluating import tables_of
 
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")

@@ -11,7 +11,7 @@ from pipeline.params import canonical_sha256
 
 def fetch_s3(address: str, path: Path) -> None:
     """Writes an object or a packed prefix to `path`."""
-    from pipeline.storage.s3 import fetch_address
+    from pipeline.storage.objects import fetch_address
 
     s3.connect()
     fetch_address(address, path)
@@ -19,7 +19,7 @@ def fetch_s3(address: str, path: Path) -> None:
 
 def digest_of_prefix(address: str) -> str:
     """Returns the sha256 of names, sizes and ETags of the objects under an s3:// prefix."""
-    from pipeline.storage.s3 import in_prefix
+    from pipeline.storage.objects import in_prefix
 
     s3.connect()
     return canonical_sha256(in_prefix(address)[2])

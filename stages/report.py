@@ -5,7 +5,7 @@ from pipeline import command, params, paths
 from pipeline.commands import publish
 from pipeline.files import write, write_json
 from pipeline.report import page
-from pipeline.report.study import gather
+from pipeline.report.gathering import gather
 from pipeline.tracking.tracker import tolerant
 
 

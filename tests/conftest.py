@@ -40,8 +40,8 @@ from pipeline.data import dataset  # noqa: E402
 from pipeline.data.sources import in_memory  # noqa: E402
 from pipeline.data.sources.download import shipped_digits  # noqa: E402
 from pipeline.params import DigitsData, Row  # noqa: E402
-from pipeline.storage.place import EMBEDDED  # noqa: E402
-from pipeline.storage.s3 import Storage  # noqa: E402
+from pipeline.storage.bucket import EMBEDDED  # noqa: E402
+from pipeline.storage.objects import Storage  # noqa: E402
 from tests import pace  # noqa: E402
 
 REPO = Path(__file__).parents[1]

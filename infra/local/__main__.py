@@ -91,7 +91,7 @@ def ui() -> None:
 
 def study() -> None:
     """Reruns the study; exits with DVC's status."""
-    from infra.local import study as whole
+    from infra.local import make_study as whole
 
     sys.exit(whole.main())
 

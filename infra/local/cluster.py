@@ -23,7 +23,7 @@ from pipeline.cluster import SETTINGS, session
 from pipeline.cluster.client import Cluster, Unreachable
 from pipeline.errors import ResourceError
 from pipeline.machine import cores
-from pipeline.storage.place import EMBEDDED, Place
+from pipeline.storage.bucket import EMBEDDED, Bucket
 
 PORT = "STUDY_RAY_PORT"
 DEFAULT_PORT = 8265  # Ray's own for the Jobs API and the dashboard
@@ -171,7 +171,7 @@ def alive(address: str) -> int:
         return 0
 
 
-def _environment(place: Place) -> dict[str, str]:
+def _environment(place: Bucket) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     variables = {**SETTINGS, **HEALTH, **QUIET, **os.environ, **place.variables(), "PATH": path}
     # infra.local.node sets the first; a cluster may lose nodes; and its nodes have the keys themselves

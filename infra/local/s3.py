@@ -28,9 +28,9 @@ from filelock import FileLock, Timeout
 
 from pipeline import environment
 from pipeline.errors import BusyError, StorageError
-from pipeline.storage import place
-from pipeline.storage.place import DEFAULT_BUCKET, DEFAULT_REGION, Place
-from pipeline.storage.s3 import Storage
+from pipeline.storage import bucket as buckets
+from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, Bucket
+from pipeline.storage.objects import Storage
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
@@ -70,7 +70,7 @@ def connect() -> Storage:
 
     This process and its children know the place afterwards.
     """
-    if (chosen := place.external()) is None:
+    if (chosen := buckets.external()) is None:
         chosen = _place(ensure_running().endpoint)
         chosen.save(state_dir() / "connection.json")
     storage = Storage(at=chosen)
@@ -78,8 +78,8 @@ def connect() -> Storage:
     return storage
 
 
-def _place(endpoint: str) -> Place:
-    return Place(DEFAULT_BUCKET, endpoint, DEFAULT_REGION, *_keys())
+def _place(endpoint: str) -> Bucket:
+    return Bucket(DEFAULT_BUCKET, endpoint, DEFAULT_REGION, *_keys())
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.local import s3
 from pipeline.errors import StudyError
-from pipeline.storage.place import Place
+from pipeline.storage.bucket import Bucket
 from pipeline.tracking.address import COLUMNS
 
 DEFAULT_PORT = 5000
@@ -78,7 +78,7 @@ def token() -> str:
     return s3.secret_file("ui_token").read_text().strip()
 
 
-def serve(uri: str, place: Place, port: int) -> None:
+def serve(uri: str, place: Bucket, port: int) -> None:
     """Serves the MLflow UI of a database until interrupted."""
     variables: MutableMapping[str, str] = os.environ
     variables.update(place.variables())  # MLflow fetches artifacts by boto3's own ways

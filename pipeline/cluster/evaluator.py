@@ -20,8 +20,8 @@ from pipeline.models.predict import device, keep_freed_memory
 from pipeline.progress import Progress
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.evaluations import EvaluationStore
-from pipeline.storage.s3 import Storage
-from pipeline.storage.shards import ShardCache
+from pipeline.storage.objects import Storage
+from pipeline.storage.shard_store import ShardCache
 
 
 def evaluate_there(spec: dict[str, Any]) -> None:

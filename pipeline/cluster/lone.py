@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 
 TELL_AFTER_S = 10.0
 

@@ -19,8 +19,8 @@ from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import StorageError, StudyError, TrainingError
 from pipeline.params import PhotosData, Sharded, validate
 from pipeline.progress import Progress
-from pipeline.storage.s3 import Storage, in_prefix
-from pipeline.storage.shards import ShardStore
+from pipeline.storage.objects import Storage, in_prefix
+from pipeline.storage.shard_store import ShardStore
 
 S3 = "s3://"
 

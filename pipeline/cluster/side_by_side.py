@@ -20,7 +20,7 @@ from pipeline.cluster.retry import MAX_FAILURES, reason, update_of
 from pipeline.errors import StudyError, TrainingError
 from pipeline.params import Row
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.training import Training
 
 LOOK_EVERY_S = 0.5

@@ -28,8 +28,8 @@ from pipeline.git import commit
 from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
-from pipeline.storage.s3 import Storage
-from pipeline.storage.shards import ShardCache
+from pipeline.storage.objects import Storage
+from pipeline.storage.shard_store import ShardCache
 from pipeline.training.hardware import require
 from pipeline.training.history import Record
 from pipeline.training.run import run

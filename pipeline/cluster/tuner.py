@@ -23,7 +23,7 @@ from pipeline.cluster.retry import MAX_FAILURES, PATIENCE_S
 from pipeline.errors import DivergedError, TrainingError
 from pipeline.models.predict import device
 from pipeline.params import Row, Tune, validate
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.hardware import require
 from pipeline.tuning import halving
 from pipeline.tuning.search import Search

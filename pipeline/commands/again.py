@@ -38,9 +38,9 @@ def packing_of(study: Study) -> tuple[str, str, list[str]]:
         raise ParamsError(
             f"RUN={PREPARE}: data of kind {study.data.kind} are not packed: `dvc repro -f {PREPARE}`"
         )
-    from pipeline.work import packing
+    from pipeline.work import photographs
 
-    return SHARDS, packing.key_of(study.data), [PREPARE]
+    return SHARDS, photographs.key_of(study.data), [PREPARE]
 
 
 def main(name: str = "") -> None:

@@ -11,7 +11,7 @@ from pipeline import command, params, paths
 from pipeline.errors import ParamsError
 from pipeline.files import write_json
 from pipeline.models import weights
-from pipeline.models.export import export
+from pipeline.models.exporting import export
 from pipeline.models.resnet import ResNet
 
 

@@ -21,7 +21,7 @@ from pipeline.models.predict import device
 from pipeline.params import Study
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.shards import ShardCache
+from pipeline.storage.shard_store import ShardCache
 from pipeline.training import hardware, result
 from pipeline.training.speed import Speed, measure, what_costs, worker_batch
 from pipeline.training.training import Training

@@ -8,8 +8,8 @@ from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.params import Study
 from pipeline.report import figures
-from pipeline.report.study import gather
-from pipeline.storage.s3 import Storage
+from pipeline.report.gathering import gather
+from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
 from pipeline.tracking.tracker import tolerant
 

@@ -50,7 +50,7 @@ from pipeline.params.section import (
     Span,
 )
 from pipeline.params.study import Ensemble, Evaluation, Execution, Study
-from pipeline.params.tune import SearchSpace, Tune
+from pipeline.params.tuning import SearchSpace, Tune
 
 __all__ = [
     "CIFAR10_SHA256",

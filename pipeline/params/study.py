@@ -11,7 +11,7 @@ from pipeline.params.data import (
 )
 from pipeline.params.row import Row
 from pipeline.params.section import RowName, Section
-from pipeline.params.tune import Tune
+from pipeline.params.tuning import Tune
 
 
 class Ensemble(Section):

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 
 from pipeline.errors import BusyError, StorageError
 from pipeline.storage.layout import TRAININGS, Instance, Instances, sha256
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 
 KEPT = 2
 TENSORS = "tensors"

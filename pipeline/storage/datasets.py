@@ -12,7 +12,7 @@ from pipeline.data.dataset import content_digest
 from pipeline.errors import ResourceError, StorageError
 from pipeline.files import private_folder
 from pipeline.storage.layout import DATA_SETS, Instance
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 
 CACHE = "STUDY_CACHE_DIR"
 PREPARED = "prepared"

@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 from pipeline.errors import StorageError
 from pipeline.models.weights import FACTS, WEIGHTS
 from pipeline.storage.layout import EVALUATIONS, Instance
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 
 NETWORK, TABLES = "network", "tables"
 Table = dict[str, NDArray[np.generic]]

@@ -21,7 +21,7 @@ from typing import Any
 
 import pipeline
 from pipeline.errors import ParamsError, StorageError
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 
 TRAININGS, TRIALS, SEARCHES = "trainings", "trials", "searches"
 DATA_SETS, SHARDS, EVALUATIONS = "sets", "shards", "evaluations"

@@ -13,7 +13,7 @@ from pipeline import params, paths
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import TRIALS
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.tracking.follow import Follower, Publisher
 from pipeline.tracking.tracker import Child, Tracker, tolerant
 from pipeline.training.history import parse_history_csv

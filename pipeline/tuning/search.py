@@ -15,7 +15,7 @@ from pipeline.params import Row, Tune, canonical_sha256
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instance, Instances
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.history import records_of
 from pipeline.training.identity import KEY_LENGTH, run_key
 from pipeline.training.training import Training

@@ -11,7 +11,7 @@ from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import write_json
 from pipeline.storage.checkpoints import Before, CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRAININGS, TRIALS, Instance, Instances
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training import result
 from pipeline.training.identity import CONTINUE, KEY_LENGTH
 from pipeline.training.training import Training

@@ -2,7 +2,7 @@
 
 from pipeline.errors import CheckpointError, ParamsError
 from pipeline.storage.checkpoints import Checkpoint, CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.identity import CONTINUE
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search

@@ -12,7 +12,7 @@ from pipeline.evaluation.tables import Tables
 from pipeline.models.weights import Trained
 from pipeline.params import Row, Study, canonical_sha256
 from pipeline.storage.evaluations import EvaluationStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.identity import KEY_LENGTH, computing
 
 

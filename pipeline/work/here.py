@@ -13,7 +13,7 @@ from pipeline.data import prepared
 from pipeline.files import exclusively
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search

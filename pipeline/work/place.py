@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pipeline.environment import CLUSTER
 from pipeline.params import Study
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
 

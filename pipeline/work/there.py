@@ -14,7 +14,7 @@ from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search

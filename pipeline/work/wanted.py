@@ -9,7 +9,7 @@ from pipeline.errors import ParamsError
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRAININGS, Instances
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training import result
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training

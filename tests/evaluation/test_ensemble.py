@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.evaluation import ensemble, predictions
-from pipeline.evaluation.ensemble import average, greedy
+from pipeline.evaluation import averaging, predictions
+from pipeline.evaluation.averaging import average, greedy
 from pipeline.evaluation.scores import Predictions
 
 LABELS = np.array([0, 0, 1, 1])
@@ -42,7 +42,7 @@ def test_greedy_takes_what_helps_and_stops():
 
 def test_greedy_is_given_no_test_predictions():
     assert list(inspect.signature(greedy).parameters) == ["val"]
-    assert "test" not in inspect.getsource(ensemble.quality)
+    assert "test" not in inspect.getsource(averaging.quality)
 
 
 def test_a_pickle_is_never_read_as_predictions(tmp_path: Path):

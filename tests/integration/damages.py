@@ -19,7 +19,7 @@ from pipeline import params, paths
 from pipeline.data import prepared
 from pipeline.errors import StudyError
 from pipeline.storage.layout import TRAININGS, Instance
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.work.place import place_of
 from pipeline.work.wanted import Wanted
 from stages import train

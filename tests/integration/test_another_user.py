@@ -12,7 +12,7 @@ import pytest
 
 from infra.local import s3
 from pipeline.cluster import session
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests import pace
 from tests.conftest import REPO, outside
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 from infra.local import cluster as local_cluster
 from infra.local import s3
 from pipeline.cluster.client import Cluster, Job
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import (

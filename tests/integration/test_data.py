@@ -10,7 +10,7 @@ from PIL import Image
 
 from infra.local import s3
 from pipeline.data import dataset
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests.conftest import copy_study, read_params, run_in, write_params
 from tests.data.test_cifar import CLASSES, archive
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import s3
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests.conftest import copy_study, run_in
 
 pytestmark = pytest.mark.integration

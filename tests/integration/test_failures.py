@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (

@@ -13,7 +13,7 @@ import pytest
 from infra.local import s3
 from infra.local.cluster import alive
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests import pace
 from tests.conftest import copy_study
 from tests.integration import hosts as network

@@ -16,7 +16,7 @@ import torch
 from pipeline.data import dataset
 from pipeline.models import weights
 from pipeline.storage.layout import SHARDS, Instance, project
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests.conftest import copy_study, run_in
 from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
 from tests.photographs import images, small_study, tar

@@ -9,7 +9,7 @@ import pytest
 from pipeline.data import prepared
 from pipeline.params import load, read_yaml
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances, project
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import said_by, start, wait_for

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import (
     result_of,

@@ -17,7 +17,7 @@ from pipeline.data import dataset
 from pipeline.evaluation import predictions
 from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import REPO, changed_params, copy_study, run_in
 

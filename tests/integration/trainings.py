@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.data import dataset
 from pipeline.params import load, row_of
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule

@@ -67,7 +67,7 @@ def test_declared_params_are_the_sections_that_a_stage_uses(name: str):
     if ".search(name)" in source:
         used.add("tune")
     if "gather(study)" in source:
-        library = (REPO / "pipeline/report/study.py").read_text()
+        library = (REPO / "pipeline/report/gathering.py").read_text()
         used |= set(re.findall(r"\bstudy\.([a-z_]+)", library))
     used -= {"study"} if name == "train" else set()
     declared = {entry.split(".")[0] for entry in body(name)["params"]}

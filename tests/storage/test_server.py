@@ -12,7 +12,7 @@ import pytest
 
 from infra.local import s3
 from pipeline.errors import StorageError
-from pipeline.storage.place import EMBEDDED
+from pipeline.storage.bucket import EMBEDDED
 from tests import pace
 from tests.conftest import REPO
 

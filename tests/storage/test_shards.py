@@ -10,8 +10,8 @@ from pipeline.data.sources.listing import Entry
 from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import ParamsError, StorageError
 from pipeline.storage.layout import SHARDS, Instance, Instances
-from pipeline.storage.s3 import Storage
-from pipeline.storage.shards import ShardCache, ShardStore
+from pipeline.storage.objects import Storage
+from pipeline.storage.shard_store import ShardCache, ShardStore
 from tests.photographs import data, images, listed, tar
 
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import BusyError, StorageError
 from pipeline.storage import layout
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.s3 import Storage, fetch_address
+from pipeline.storage.objects import Storage, fetch_address
 
 
 def facts(update: int) -> dict[str, Any]:

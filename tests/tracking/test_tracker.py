@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TrackingError
-from pipeline.storage.s3 import Storage
+from pipeline.storage.objects import Storage
 from pipeline.tracking.tracker import Child, Tracker, tolerant
 
 

@@ -32,7 +32,7 @@ class Shard:
 
 
 class ShardFiles(Protocol):
-    """Brings shards to this node: `pipeline.storage.shards`.
+    """Brings shards to this node: `pipeline.storage.shard_store`.
 
     `decoders` is how many processes decode what is in them; no bit depends on it.
     """

@@ -16,7 +16,7 @@ from pipeline.data.sources.packing import Packed
 from pipeline.errors import ParamsError, ResourceError, StorageError
 from pipeline.storage.datasets import CACHE, cache_dir
 from pipeline.storage.layout import SHARDS, Instance, Instances
-from pipeline.storage.s3 import Storage, UnreachableError
+from pipeline.storage.objects import Storage, UnreachableError
 
 LIMIT = "STUDY_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0

@@ -20,7 +20,7 @@ REGIONS = ("AWS_DEFAULT_REGION", "AWS_REGION")
 
 
 @dataclass(frozen=True)
-class Place:
+class Bucket:
     """A bucket; `endpoint` None is AWS, keys None are found by boto3 where it always looks."""
 
     bucket: str
@@ -57,20 +57,20 @@ class Place:
         os.environ[EMBEDDED] = str(path)
 
 
-def external() -> Place | None:
+def external() -> Bucket | None:
     """Returns the S3 that STUDY_BUCKET chooses, or None."""
     if not (bucket := os.environ.get(BUCKET)):
         return None
-    return Place(bucket, _first(ENDPOINTS), _first(REGIONS) or DEFAULT_REGION)
+    return Bucket(bucket, _first(ENDPOINTS), _first(REGIONS) or DEFAULT_REGION)
 
 
-def found() -> Place:
+def found() -> Bucket:
     """Returns the place that this process was told of; raises StorageError where there is none."""
     if (place := external()) is not None:
         return place
     file = os.environ.get(EMBEDDED)
     try:
-        return Place(**json.loads(Path(file or "").read_text()))
+        return Bucket(**json.loads(Path(file or "").read_text()))
     except (OSError, ValueError, TypeError):
         raise StorageError(
             f"no S3 is known to this process: {BUCKET} chooses one, and `make up` starts the embedded "

@@ -13,8 +13,8 @@ from pipeline.data.sources.mirrors import DOWNLOADS, mirrors
 from pipeline.environment import CLUSTER
 from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
-from pipeline.storage.s3 import Storage, fetch_address
-from pipeline.storage.shards import LIMIT, ShardStore
+from pipeline.storage.objects import Storage, fetch_address
+from pipeline.storage.shard_store import LIMIT, ShardStore
 from pipeline.work.begun import lock_of
 
 S3 = "s3://"

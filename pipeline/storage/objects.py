@@ -1,4 +1,4 @@
-"""One bucket on S3 or any compatible store, at the place that `pipeline.storage.place` names."""
+"""One bucket on S3 or any compatible store, at the place that `pipeline.storage.bucket` names."""
 
 import io
 import os
@@ -23,8 +23,8 @@ from botocore.exceptions import (
 
 from pipeline.environment import BUCKET
 from pipeline.errors import StorageError
-from pipeline.storage import place
-from pipeline.storage.place import DEFAULT_REGION, Place
+from pipeline.storage import bucket as buckets
+from pipeline.storage.bucket import DEFAULT_REGION, Bucket
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -81,9 +81,9 @@ class Storage:
     """
 
     def __init__(
-        self, bucket: str | None = None, patience_s: float = 0.0, at: Place | None = None
+        self, bucket: str | None = None, patience_s: float = 0.0, at: Bucket | None = None
     ) -> None:
-        self.place = at or place.found()
+        self.place = at or buckets.found()
         self.bucket = bucket or self.place.bucket
         self.patience_s = patience_s
         with self._named():
@@ -239,7 +239,7 @@ class Storage:
 
 
 @cache
-def _client(at: Place) -> "S3Client":
+def _client(at: Bucket) -> "S3Client":
     """Returns a client to which everything is passed that an environment could say otherwise."""
     shared: Any = {
         "connect_timeout": 5,
