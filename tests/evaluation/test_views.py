@@ -67,7 +67,7 @@ def network_input(pixels: np.ndarray, mean: Tensor) -> Tensor:
 
 
 def logits_of(model: ResNet, data: Dataset, view: str) -> np.ndarray:
-    trained = Trained(model, data.mean, {})
+    trained = Trained(model, data.mean, {"classes": ["a", "b"]})
     return views.logits(trained, view, data.test, CROP, SIDES, "float32", CPU, lambda images: None)
 
 
@@ -145,7 +145,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images():
 
 
 def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
-    trained = Trained(model, data.mean, {})
+    trained = Trained(model, data.mean, {"classes": ["a", "b"]})
     tables = {
         part: evaluated(trained, data, part, CROP, SIDES, "float32", CPU)
         for part in parts_of(data, SIDES)
