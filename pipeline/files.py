@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,38 @@ def private_folder(*, short: bool = False) -> Path:
             "or set TMPDIR to another place"
         )
     return path
+
+
+@contextmanager
+def scratch(what: str, *, short: bool = False) -> Iterator[Path]:
+    """Yields a temporary folder of this user alone; what killed processes have left is deleted first.
+
+    Who lives is told by a lock, which the kernel lets go of with its process: process numbers would not do
+    where containers share a folder. A `short` one is for sockets (`private_folder`).
+    """
+    around = private_folder(short=short)
+    with FileLock(around / "scratch.lock"):
+        for left in around.glob(f"{what}-*.held"):
+            _delete_if_left(left)
+        path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=around))
+        held = FileLock(f"{path}.held", thread_local=False)
+        held.acquire()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        held.release()
+        Path(held.lock_file).unlink(missing_ok=True)
+
+
+def _delete_if_left(lock: Path) -> None:
+    """Deletes a temporary folder whose lock nobody holds."""
+    held = FileLock(lock)
+    with suppress(Timeout):
+        held.acquire(timeout=0)
+        shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+        held.release()
+        lock.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import groupby
 from pathlib import Path
+
+from pipeline.files import scratch
 
 TIMES = "STUDY_TIMES"  # each stage adds a line to this file
 
@@ -19,8 +20,8 @@ def main() -> int:
     check = [sys.executable, "-m", "stages.check"]  # of an empty params.yaml DVC has its own words
     if status := subprocess.call(check):
         return status
-    with tempfile.TemporaryDirectory() as scratch:
-        times = Path(scratch) / "times"
+    with scratch("times") as folder:
+        times = folder / "times"
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # DVC and its stage have it too, and end
         status = subprocess.call(
             [sys.executable, "-m", "dvc", "repro", "--keep-going"],

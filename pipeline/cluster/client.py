@@ -5,6 +5,7 @@ between two people who submit the same training. The code travels with the job; 
 secrets do not: data come from S3, and the keys of S3 are in the nodes' own environment.
 """
 
+import atexit
 import importlib.metadata
 import json
 import logging
@@ -13,10 +14,9 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ import pipeline
 from pipeline.cluster import probe
 from pipeline.cluster.private import REQUEST_TIMEOUT_S, Client
 from pipeline.errors import BusyError, ResourceError, TrainingError, without_password
+from pipeline.files import scratch
 
 ADDRESS = "RAY_ADDRESS"
 SPEC = "STUDY_JOB"
@@ -290,7 +291,7 @@ class Cluster:
                     submission_id=name,
                     entrypoint=entrypoint,
                     metadata=facts,
-                    runtime_env={"working_dir": self._code.name, "env_vars": environment},
+                    runtime_env={"working_dir": str(self._code), "env_vars": environment},
                     entrypoint_num_cpus=0,
                 )
         except ResourceError as error:
@@ -299,10 +300,12 @@ class Cluster:
             raise
 
     @cached_property
-    def _code(self) -> tempfile.TemporaryDirectory[str]:
+    def _code(self) -> Path:
         """A folder with the library and nothing else, which travels with every job."""
-        folder = tempfile.TemporaryDirectory(prefix="study-code-")
-        _copy_code(Path(folder.name))
+        opened = ExitStack()
+        atexit.register(opened.close)
+        folder = opened.enter_context(scratch("code"))
+        _copy_code(folder)
         return folder
 
     def finish(self, work: Work) -> None:

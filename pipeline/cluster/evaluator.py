@@ -1,8 +1,6 @@
 """Evaluates a network on photographs over all nodes of a cluster: a task for each shard and view."""
 
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from pipeline.data import dataset
 from pipeline.errors import StudyError
 from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
 from pipeline.evaluation.tables import Table
+from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.progress import Progress
@@ -66,9 +65,9 @@ class _Evaluator:
         self._data = dataset.load(
             DataSets(storage).cached(spec["data"]), ShardCache(storage, spec["share"]["CPU"])
         )
-        with tempfile.TemporaryDirectory() as folder:
-            EvaluationStore(storage, spec["key"]).fetch_network(Path(folder))
-            self._trained = weights.load(Path(folder))
+        with scratch("network") as folder:
+            EvaluationStore(storage, spec["key"]).fetch_network(folder)
+            self._trained = weights.load(folder)
         self._trained.model.to(device())
 
     def __call__(self, row: pieces.Part) -> pieces.Part:

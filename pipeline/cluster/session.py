@@ -2,20 +2,17 @@
 
 import os
 import secrets
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import ray
 from ray.util.state import list_actors
 
 from pipeline import environment
 from pipeline.cluster.private import on_loopback
-from pipeline.files import private_folder
+from pipeline.files import private_folder, scratch
 from pipeline.machine import cores
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
@@ -34,30 +31,19 @@ def short_folder(name: str) -> Path:
 def embedded() -> Iterator[None]:
     """Runs Ray on this machine, on loopback, for as long as the context lasts."""
     own_token()
-    folder = _folder_of_embedded()
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            **on_loopback(folder),
-        )
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder_of_embedded() -> Path:
-    """Returns a new folder for the embedded Ray's files, and deletes those of processes that died."""
-    around = private_folder(short=True)
-    for left in around.glob("e*-*"):
-        pid = left.name[1:].partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"e{os.getpid()}-", dir=around))
+    with scratch("e", short=True) as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores(),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **on_loopback(folder),
+            )
+            yield
+        finally:
+            ray.shutdown()
 
 
 def own_token() -> None:

@@ -6,7 +6,6 @@ makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/000
 failed is simply begun again.
 """
 
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pipeline.cluster import private, session
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
 from pipeline.errors import ResourceError
+from pipeline.files import scratch
 from pipeline.git import commit
 from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
@@ -132,7 +132,7 @@ def fit_group(config: dict[str, Any], group: ScalingConfig) -> None:
 
 
 def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
-    with tempfile.TemporaryDirectory(prefix="ray-train-") as scratch:
+    with scratch("train") as folder:
         TorchTrainer(
             _worker,
             train_loop_config=config,
@@ -140,7 +140,7 @@ def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
             scaling_config=scaling,
             run_config=RunConfig(
                 name=f"{config['training'].key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume itself
-                storage_path=scratch,  # nothing of worth is kept there
+                storage_path=str(folder),  # nothing of worth is kept there
                 failure_config=FailureConfig(max_failures=0),
             ),
         ).fit()

@@ -4,7 +4,6 @@ Tune's own state is not read back (docs/adr/0001).
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pipeline import machine
 from pipeline.cluster import session, trainer
 from pipeline.cluster.retry import MAX_FAILURES, PATIENCE_S
 from pipeline.errors import DivergedError, TrainingError
+from pipeline.files import scratch
 from pipeline.models.predict import device
 from pipeline.params import Row, Tune, validate
 from pipeline.storage.objects import Storage
@@ -39,7 +39,7 @@ def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Pa
     search.note(done=False)
     group = search.trained.worker_bounds[0] > 1
     bundle = {"memory": 1.0} if group else share  # a group's workers have shares of their own
-    with tempfile.TemporaryDirectory(prefix="ray-tune-") as scratch, _keys_kept_here():
+    with scratch("tune") as folder, _keys_kept_here():
         results = ray_tune.Tuner(
             ray_tune.with_resources(
                 _trainable(search, share, arrays), ray_tune.PlacementGroupFactory([bundle])
@@ -53,7 +53,7 @@ def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Pa
             ),
             run_config=ray_tune.RunConfig(
                 name=f"{search.key}-{time.time_ns()}",
-                storage_path=scratch,
+                storage_path=str(folder),
                 verbose=0,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),

@@ -1,11 +1,10 @@
 """Sends a finished study to MLflow, pictures included; `make publish` does it once more."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from infra.local import s3
 from pipeline import command, params, paths
+from pipeline.files import scratch
 from pipeline.params import Study
 from pipeline.report import figures
 from pipeline.report.gathering import gather
@@ -17,9 +16,9 @@ from pipeline.tracking.tracker import tolerant
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     """Publishes whatever MLflow lacks of a finished study; `results` is what the report shows."""
     tracker, classes = send.tracker_of(study, storage), results["data"]["classes"]
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch("pictures") as drawn:
         for row in results["rows"]:
-            folder = Path(scratch) / row["name"]
+            folder = drawn / row["name"]
             folder.mkdir()
             pictures = [
                 figures.png(figures.curve(row), folder / "curve.png"),
@@ -34,7 +33,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
         for name in study.tune:
             send.search_result(tracker, name, storage)
         errors = figures.test_errors(results["groups"], results["rows"], results["ensemble"])
-        picture = figures.png(errors, Path(scratch) / "errors.png")
+        picture = figures.png(errors, drawn / "errors.png")
         send.ensemble_result(tracker, params.digest(study), [picture])
     parent = tracker.study()
     document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
