@@ -60,6 +60,7 @@ NETWORKS = {
     "torchvision": {"family": "torchvision", "name": "shufflenet_v2_x0_5", "arguments": {}},
     "bottleneck": {"family": "imagenet", "block": "bottleneck", "depth": 50, "shortcut": "B"},
 }
+FAMILIES = {network["family"]: network for network in NETWORKS.values()}  # one of each
 AUGMENTATIONS = {
     "padded": ROW["augmentation"],
     "scales": {
@@ -101,6 +102,15 @@ def recipe(
     return {"row": whole, "schedule": plan, "data": data, "workers": workers, "stops": list(stops)}
 
 
+EXTRAS = {
+    "cutout": {"kind": "cutout", "side_px": 5},
+    "erasing": {
+        "kind": "erasing", "probability": 0.5, "area_fraction": {"low": 0.02, "high": 0.4},
+        "aspect_ratio": {"low": 0.3, "high": 3.3},
+    },
+}  # fmt: skip
+
+
 def recipes() -> dict[str, Recipe]:
     """Returns the golden set: each kind of everything at least once."""
     sharded = {**SMALL, "sharded": True, "size_px": 24}
@@ -130,6 +140,7 @@ def recipes() -> dict[str, Recipe]:
         "resumed, in shards": recipe(
             stops=(4,), augmentation=AUGMENTATIONS["scales"], data=sharded
         ),
+        "extras": recipe(extras=list(EXTRAS.values())),
         "two workers": recipe(workers=2, plan=schedule("plateaus"), averaged_batch_norm_batches=2),
         "two workers, resumed": recipe(workers=2, stops=(8,)),
     }
@@ -137,11 +148,12 @@ def recipes() -> dict[str, Recipe]:
 
 def combinations() -> Iterator[Recipe]:
     """Yields a row and a schedule of each combination of kinds, since each has its own source."""
-    for network, augmentation, shape in product(
-        NETWORKS.values(), AUGMENTATIONS.values(), SCHEDULES
+    extras = [[], *([extra] for extra in EXTRAS.values()), list(EXTRAS.values())]
+    for network, augmentation, some, shape in product(
+        FAMILIES.values(), AUGMENTATIONS.values(), extras, SCHEDULES
     ):
         row = {**ROW, "network": network, "augmentation": augmentation}
-        yield {"row": row, "schedule": schedule(shape)}
+        yield {"row": row | ({"extras": some} if some else {}), "schedule": schedule(shape)}
 
 
 def asked(tree: Path, question: dict[str, Any], what: str) -> dict[str, Any]:
@@ -200,7 +212,9 @@ def sources_here() -> list[str]:
     """Returns the digest of the present source for each combination of kinds."""
     adapter: TypeAdapter[Schedule] = TypeAdapter(Schedule)
     return [
-        source_of(Row(**entry["row"]), adapter.validate_python(entry["schedule"]))
+        source_of(
+            Row(**{**Row.NEUTRAL, **entry["row"]}), adapter.validate_python(entry["schedule"])
+        )
         for entry in combinations()
     ]
 

@@ -92,7 +92,7 @@ def make_row(**changes: object) -> Row:
         "augmentation": {"kind": "pad_crop", "pad_px": 1, "mirror": False},
         "global_batch_size": 32,
     }
-    return Row(**{**attest.ROW, **small, **changes})
+    return Row(**{**Row.NEUTRAL, **attest.ROW, **small, **changes})
 
 
 @pytest.fixture

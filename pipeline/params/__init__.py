@@ -4,7 +4,15 @@ The document is closed and complete: an unknown key is an error and nothing has 
 a study does is written in one file. Every stage validates the whole document when it loads it.
 """
 
-from pipeline.params.augmentation import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
+from pipeline.params.augmentation import (
+    Augmentation,
+    Cutout,
+    Erasing,
+    Extra,
+    PadCrop,
+    RandomResizedCrop,
+    ScaleCrop,
+)
 from pipeline.params.data import (
     CIFAR10_SHA256,
     Cifar10Data,
@@ -60,12 +68,15 @@ __all__ = [
     "Augmentation",
     "Cifar10Data",
     "CifarNetwork",
+    "Cutout",
     "Data",
     "DigitsData",
     "Elastic",
     "Ensemble",
+    "Erasing",
     "Evaluation",
     "Execution",
+    "Extra",
     "Fraction",
     "ImageFolderData",
     "ImageNetData",

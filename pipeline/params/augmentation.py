@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.params.section import Range, Section, Span
+from pipeline.params.section import Fraction, Range, Section, Span
 
 
 class PadCrop(Section):
@@ -64,4 +64,30 @@ class RandomResizedCrop(Section):
         return self
 
 
+class Cutout(Section):
+    """A square of each image becomes the mean, its centre anywhere (DeVries, Taylor, arXiv 1708.04552)."""
+
+    kind: Literal["cutout"]
+    side_px: PositiveInt
+
+
+class Erasing(Section):
+    """By chance a box of an image becomes the mean (Zhong et al., arXiv 1708.04896)."""
+
+    kind: Literal["erasing"]
+    probability: Fraction
+    area_fraction: Range
+    aspect_ratio: Range
+
+    @model_validator(mode="after")
+    def _boxes_are_possible(self) -> Self:
+        if self.area_fraction.high > 1 or self.aspect_ratio.low <= 0:
+            raise ValueError(
+                f"area_fraction up to {self.area_fraction.high:g} and aspect_ratio from "
+                f"{self.aspect_ratio.low:g}: wanted shares up to 1, and ratios above 0"
+            )
+        return self
+
+
+Extra = Annotated[Cutout | Erasing, Field(discriminator="kind")]
 Augmentation = Annotated[PadCrop | ScaleCrop | RandomResizedCrop, Field(discriminator="kind")]

@@ -1,6 +1,6 @@
 """Section `models`: a row is a training."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     Field,
@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.params.augmentation import Augmentation
+from pipeline.params.augmentation import Augmentation, Extra
 from pipeline.params.network import Network, TorchvisionNetwork
 from pipeline.params.section import TUNED, Elastic, Fraction, Precision, ScheduleFile, Section
 
@@ -30,7 +30,7 @@ class Row(Section):
     `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
     over a worker's share, in as many pieces; workers may be elastic. `threads` is how many a worker
     computes with on a CPU, and on which the last bits of its sums depend; a machine with fewer cores
-    is slower and ends with the same bits. `averaged_batch_norm_batches`
+    is slower and ends with the same bits. `extras` come after the augmentation's crop, in their order. `averaged_batch_norm_batches`
     is how many batches the final statistics are averaged over after training, as in the authors'
     release; 0 keeps the running ones. `activation_checkpointing` trades a second forward pass for
     memory.
@@ -42,6 +42,7 @@ class Row(Section):
     optimizer: Optimizer
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     augmentation: Augmentation
+    extras: tuple[Extra, ...]
     global_batch_size: PositiveInt
     gradient_accumulation_steps: PositiveInt
     activation_checkpointing: bool
@@ -51,6 +52,18 @@ class Row(Section):
     threads: PositiveInt
     workers: PositiveInt | Elastic
     report_every_updates: PositiveInt
+
+    # options that came later, by the value at which they change nothing: a row without them has its old key
+    NEUTRAL: ClassVar[dict[str, Any]] = {"extras": []}
+
+    def canonical(self, *left_out: str) -> dict[str, Any]:
+        """Returns the row as a document, without what it leaves neutral: what is trained, and hashed."""
+        document = self.model_dump(mode="json", exclude=set(left_out))
+        return {
+            name: value
+            for name, value in document.items()
+            if name not in self.NEUTRAL or value != self.NEUTRAL[name]
+        }
 
     @property
     def crop_px(self) -> int | None:

@@ -160,7 +160,7 @@ def _work(
 
 def _parsed(recipe: dict[str, Any]) -> tuple[Row, Schedule]:
     schedule: Schedule = TypeAdapter(Schedule).validate_python(recipe["schedule"])
-    return Row(**recipe["row"]), schedule
+    return Row(**{**Row.NEUTRAL, **recipe["row"]}), schedule
 
 
 def answered(question: dict[str, Any]) -> dict[str, Any]:

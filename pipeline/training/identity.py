@@ -23,6 +23,7 @@ NOT_COMPUTING = {
     "pipeline.training.identity",
     "pipeline.models.networks",
     "pipeline.data.feeding.augmentations",
+    "pipeline.data.feeding.extras",
     "pipeline.training.schedule",
 }
 
@@ -36,6 +37,7 @@ def source_of(row: Row, schedule: Schedule) -> str:
         TRAINING,
         f"pipeline.models.families.{row.network.family}",
         f"pipeline.data.feeding.{row.augmentation.kind}",
+        *(f"pipeline.data.feeding.{extra.kind}" for extra in row.extras),
         f"pipeline.training.schedules.{schedule.shape}",
     )
 
@@ -52,7 +54,7 @@ def computing(*modules: str) -> str:
 def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str, Any]:
     """Returns all that determines a training but the source: row, schedule's content, data."""
     return {
-        "row": row.model_dump(mode="json", exclude={"schedule"}),
+        "row": row.canonical("schedule"),
         "schedule": schedule.model_dump(mode="json"),
         "data": data_digest,
     }

@@ -13,6 +13,7 @@ from pipeline.data.dataset import Dataset, load
 from pipeline.data.feeding import shown
 from pipeline.data.feeding.augmentations import augmenter_of
 from pipeline.data.feeding.batches import Batches, batches_of
+from pipeline.data.feeding.extras import with_extras
 from pipeline.data.feeding.shards import ShardFiles
 from pipeline.models.networks import build
 from pipeline.models.predict import keep_freed_memory
@@ -144,12 +145,20 @@ def _finish(row: Row, state: TrainingState, batches: Batches, replicas: Replicas
 
 
 def _batches(row: Row, arrays: Dataset, device: torch.device, rank: int, workers: int) -> Batches:
-    return batches_of(
+    found = batches_of(
         arrays.train,
         augmenter_of(row.augmentation, arrays, device),
         global_batch_size=row.global_batch_size,
         seed=row.seed,
         device=device,
+        rank=rank,
+        workers=workers,
+    )
+    return with_extras(
+        found,
+        row.extras,
+        seed=row.seed,
+        global_batch_size=row.global_batch_size,
         rank=rank,
         workers=workers,
     )

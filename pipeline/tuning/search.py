@@ -89,13 +89,13 @@ class Search:
 
     def document(self) -> dict[str, Any]:
         """Returns what is searched, but for its schedules: row and data."""
-        row = self.trained.model_dump(mode="json", exclude={"schedule"})
+        row = self.trained.canonical("schedule")
         return {"row": row, "data": self.data}
 
     def is_of(self, facts: dict[str, Any]) -> bool:
         """Tells whether a checkpoint is of a trial of this row and data, whatever code made it."""
         found = facts["trained"]["row"]
-        mine = self.trained.model_dump(mode="json", exclude={"schedule"})
+        mine = self.trained.canonical("schedule")
         same = {"threads": mine["threads"], "workers": mine["workers"]}
         return {**found, **same} == mine and facts["trained"]["data"] == self.data
 

@@ -12,6 +12,7 @@ from infra import attest
 from pipeline.params import (
     Augmentation,
     CifarNetwork,
+    Extra,
     ImageNetNetwork,
     Network,
     Precision,
@@ -34,6 +35,8 @@ def test_the_golden_set_has_every_kind():
     networks = [row["network"] for row in rows]
     assert {n["family"] for n in networks} == kinds(Network, "family")
     assert {row["augmentation"]["kind"] for row in rows} == kinds(Augmentation, "kind")
+    extras = [extra["kind"] for row in rows for extra in row.get("extras", [])]
+    assert set(extras) == kinds(Extra, "kind")
     assert {plan["shape"] for plan in plans} == kinds(Schedule, "shape")
     warm_ups = {plan["warmup"]["kind"] for plan in plans if plan["warmup"]}
     assert warm_ups == kinds(WarmUp, "kind")
@@ -42,8 +45,8 @@ def test_the_golden_set_has_every_kind():
         for network in (CifarNetwork, ImageNetNetwork)
         for block in get_args(network.model_fields["block"].annotation)
     }
-    assert {n["block"] for n in networks} == blocks
-    assert {n["shortcut"] for n in networks} == set(get_args(Shortcut))
+    assert {n["block"] for n in networks if "block" in n} == blocks
+    assert {n["shortcut"] for n in networks if "block" in n} == set(get_args(Shortcut))
     # tf32 is a GPU's
     assert {row["precision"] for row in rows} == set(get_args(Precision)) - {"tf32"}
     assert {row["workers"] for row in rows} == {1, 2}
@@ -85,7 +88,7 @@ def key_in(clone: Path) -> str:
         "from infra import attest as a; from pipeline.params import Row\n"
         "from pipeline.training.schedules.cosine import CosineSchedule as C\n"
         "from pipeline.training.identity import run_key\n"
-        "print(run_key('n', Row(**a.ROW), C(**a.schedule()), 'd')[0])"
+        "print(run_key('n', Row(**{**Row.NEUTRAL, **a.ROW}), C(**a.schedule()), 'd')[0])"
     )
     done = run_in(clone, "python", "-c", code)
     assert done.returncode == 0, done.stderr

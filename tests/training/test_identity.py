@@ -42,7 +42,8 @@ def computing_in(tree: Path) -> str:
     code = (
         "from pipeline.training import identity as i; import types as t; "
         "kind = t.SimpleNamespace(kind='pad_crop', shape='cosine'); "
-        "print(i.source_of(t.SimpleNamespace(augmentation=kind), kind))"
+        "family = t.SimpleNamespace(family='cifar'); "
+        "print(i.source_of(t.SimpleNamespace(augmentation=kind, network=family, extras=[]), kind))"
     )
     done = run_in(tree, "python", "-c", code)
     assert done.returncode == 0, done.stderr
@@ -60,13 +61,18 @@ def tree(tmp_path: Path) -> Path:
     ("models/blocks.py", True),
     ("data/feeding/pad_crop.py", True),
     ("training/schedules/cosine.py", True),
+    ("models/families/cifar.py", True),
+    ("models/families/torchvision.py", False),
+    ("models/networks.py", False),
+    ("data/feeding/composed.py", False),
+    ("data/feeding/extras.py", False),
     ("data/feeding/scale_crop.py", False),  # kinds that this row does not use
     ("training/schedules/step.py", False),
     ("data/feeding/augmentations.py", False),
     ("params/row.py", False),
     ("errors.py", False),
     ("report/page.py", False),
-    ("storage/s3.py", False),
+    ("storage/objects.py", False),
     ("data/sources/listing.py", False),
 ])  # fmt: skip
 def test_the_source_that_computes_counts(tree: Path, file: str, counts: bool):

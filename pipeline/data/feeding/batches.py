@@ -77,7 +77,7 @@ class Order:
         """Returns the shards of a pass's windows (windows, together), -1 for none, and their ends."""
         if epoch not in self._passes:
             _forget(self._passes)
-            generator = torch.Generator().manual_seed(_mix(self._seed, 2, epoch))
+            generator = torch.Generator().manual_seed(mix(self._seed, 2, epoch))
             order = torch.randperm(len(self._counts), generator=generator)
             lacking = self._in_a_pass * self._together - len(order)
             shards = torch.cat([order, torch.full((lacking,), -1)]).view(-1, self._together)
@@ -96,7 +96,7 @@ class Order:
                     for shard in self.shards_in(window)
                 ]
             )
-            generator = torch.Generator().manual_seed(_mix(self._seed, 0, epoch, number))
+            generator = torch.Generator().manual_seed(mix(self._seed, 0, epoch, number))
             self._shuffled[window] = places[torch.randperm(len(places), generator=generator)]
         return self._shuffled[window]
 
@@ -198,9 +198,9 @@ def drawn_at(augmenter: Augmenter, sizes: Tensor, seed: int, update: int) -> Ten
 
     The whole batch is drawn and then shared, so that the number of workers changes nothing.
     """
-    return augmenter.draw(sizes, torch.Generator().manual_seed(_mix(seed, 1, update)))
+    return augmenter.draw(sizes, torch.Generator().manual_seed(mix(seed, 1, update)))
 
 
-def _mix(*numbers: int) -> int:
+def mix(*numbers: int) -> int:
     """Returns 63 well-mixed bits; neighbouring seeds and updates give unrelated streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

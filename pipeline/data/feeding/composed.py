@@ -1,0 +1,55 @@
+"""Batches whose images go through more than one augmentation: a crop, and then extras in the row's order."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipeline.data.feeding.batches import Batches, mix
+
+
+class Extra(Protocol):
+    """What happens to an image after its crop."""
+
+    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Returns what happens to each of `count` images of this size, int64 (count, ...)."""
+
+    def apply(self, images: Tensor, drawn: Tensor) -> None:
+        """Changes float32 images (N, C, H, W), less the mean, where they are."""
+
+
+class Composed:
+    """The batches of others, with extras.
+
+    What happens is a function of the seed, the update and the extra's place in the row, drawn for the
+    whole batch and then shared: neither interruptions nor the number of workers change it.
+    """
+
+    def __init__(
+        self, batches: Batches, extras: Sequence[Extra], seed: int, size: int, share: slice
+    ) -> None:
+        self._batches, self._extras = batches, extras
+        self._seed, self._size, self._share = seed, size, share
+        self.epoch_at = batches.epoch_at
+
+    def between(self, first: int, end: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """Yields (update, batch)."""
+        for update, (images, labels) in self._batches.between(first, end):
+            height, width = images.shape[2:]
+            for number, extra in enumerate(self._extras):
+                generator = torch.Generator().manual_seed(mix(self._seed, 2, update, number))
+                drawn = extra.draw(self._size, height, width, generator)[self._share]
+                extra.apply(images, drawn.to(images.device))
+            yield update, (images, labels)
+
+
+def erase(images: Tensor, boxes: Tensor) -> None:
+    """Sets a box of each image to the mean, which is zero: top, left, bottom, right, int64 (N, 4)."""
+    height, width = images.shape[2:]
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    top, left, bottom, right = boxes[:, :, None].unbind(1)
+    inside = ((rows >= top) & (rows < bottom))[:, :, None]
+    inside = inside & ((columns >= left) & (columns < right))[:, None, :]
+    images.masked_fill_(inside[:, None], 0.0)

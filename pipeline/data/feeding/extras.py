@@ -1,0 +1,32 @@
+"""The kinds of extras: no key of a run depends on this list, but on the files of the kinds that it uses."""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from pipeline.data.feeding.batches import Batches
+from pipeline.data.feeding.composed import Composed
+from pipeline.data.feeding.composed import Extra as Applied
+from pipeline.data.feeding.cutout import SquareEraser
+from pipeline.data.feeding.erasing import BoxEraser
+from pipeline.params import Cutout, Erasing, Extra
+
+
+def with_extras(
+    batches: Batches, extras: Sequence[Extra], *, seed: int, global_batch_size: int, rank: int,
+    workers: int,
+) -> Batches:  # fmt: skip
+    """Returns batches whose images go through a row's extras; the same batches where it has none."""
+    if not extras:
+        return batches
+    count = global_batch_size // workers
+    share = slice(rank * count, (rank + 1) * count)
+    return Composed(batches, [_of(extra) for extra in extras], seed, global_batch_size, share)
+
+
+def _of(recipe: Extra) -> Applied:
+    match recipe:
+        case Cutout():
+            return SquareEraser(recipe)
+        case Erasing():
+            return BoxEraser(recipe)
+    assert_never(recipe)
