@@ -1,7 +1,7 @@
 """What all schedules have: a warm-up, and a length in optimizer updates, counted from 0."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal, Self, assert_never
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -9,6 +9,8 @@ from pipeline.params import Section
 from pipeline.training.history import Record
 
 History = Sequence[Record]
+Decay = Callable[[int, History], float]
+"""The rate of an update as it is without a warm-up."""
 
 
 class LinearWarmUp(Section):
@@ -18,6 +20,14 @@ class LinearWarmUp(Section):
     updates: PositiveInt
     start_lr: PositiveFloat
 
+    def rate(self, update: int, history: History, decayed: Decay) -> float | None:
+        """Returns the rate of a warm-up's update; None once it is over."""
+        if update >= self.updates:
+            return None
+        share = update / self.updates
+        rise = decayed(self.updates, history) - self.start_lr
+        return self.start_lr + share * rise
+
 
 class ConstantWarmUp(Section):
     """`start_lr` for so many updates."""
@@ -25,6 +35,10 @@ class ConstantWarmUp(Section):
     kind: Literal["constant"]
     updates: PositiveInt
     start_lr: PositiveFloat
+
+    def rate(self, update: int, history: History, decayed: Decay) -> float | None:
+        """Returns the rate of a warm-up's update; None once it is over."""
+        return self.start_lr if update < self.updates else None
 
 
 class ErrorWarmUp(Section):
@@ -37,6 +51,11 @@ class ErrorWarmUp(Section):
     kind: Literal["until_error"]
     train_error_pct: PositiveFloat
     start_lr: PositiveFloat
+
+    def rate(self, update: int, history: History, decayed: Decay) -> float | None:
+        """Returns the rate of a warm-up's update; None once it is over."""
+        over = any(line.train_error_pct < self.train_error_pct for line in history)
+        return None if over else self.start_lr
 
 
 WarmUp = Annotated[LinearWarmUp | ConstantWarmUp | ErrorWarmUp, Field(discriminator="kind")]
@@ -64,21 +83,8 @@ class WarmedUp(Section):
 
     def lr_at(self, update: int, history: History) -> float:
         """Returns the learning rate of `update`; `history` has the lines up to it, and no others."""
-        match warmup := self.warmup:
-            case None:
-                return self._decayed(update, history)
-            case ErrorWarmUp():
-                if not any(line.train_error_pct < warmup.train_error_pct for line in history):
-                    return warmup.start_lr
-                return self._decayed(update, history)
-            case ConstantWarmUp():
-                if update < warmup.updates:
-                    return warmup.start_lr
-                return self._decayed(update, history)
-            case LinearWarmUp():
-                if update < warmup.updates:
-                    share = update / warmup.updates
-                    rise = self._decayed(warmup.updates, history) - warmup.start_lr
-                    return warmup.start_lr + share * rise
-                return self._decayed(update, history)
-        assert_never(warmup)
+        if self.warmup is not None:
+            rate = self.warmup.rate(update, history, self._decayed)
+            if rate is not None:
+                return rate
+        return self._decayed(update, history)
