@@ -1,5 +1,7 @@
 """What we use of Ray that is not in its public interface: each name once, and why.
 
+One more is in infra/local/node.py, which must not import this package: its settings are not a node's.
+
 pyproject.toml holds Ray's version for it, and tests/cluster/test_private.py says what breaks with another.
 """
 
@@ -25,16 +27,6 @@ def on_loopback(folder: Path) -> dict[str, str]:
     There are no public ones: without them Ray listens on all interfaces, and writes to /tmp/ray.
     """
     return {"_node_ip_address": "127.0.0.1", "_temp_dir": str(folder)}
-
-
-def stay_on_loopback() -> None:
-    """Lets a node that is started in this process keep 127.0.0.1 as its address.
-
-    Ray puts the machine's outward address in its place and then listens on all interfaces.
-    """
-    from ray._private import services
-
-    services.resolve_ip_for_localhost = lambda host: host
 
 
 class Client(JobSubmissionClient):
