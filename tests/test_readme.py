@@ -53,6 +53,14 @@ def test_every_source_that_the_architecture_names_exists():
         assert any((room / path).exists() for room in (*rooms, REPO / "pipeline/work")), path
 
 
+def test_every_file_of_ours_that_a_page_names_exists():
+    pages = [*PAGES, *(REPO / "docs/adr").glob("*.md")]
+    for page in pages:
+        found = re.findall(r"`((?:pipeline|stages|infra|tests|benchmarks)/[\w/.]+)`", page.read_text())
+        missing = [path for path in found if not (REPO / path).exists()]
+        assert not missing, f"{page.name}: {missing}"
+
+
 def test_every_ready_made_study_is_in_the_readme():
     for path in (REPO / "studies").glob("*.yaml"):
         assert f"| `{path.stem}`" in TEXT

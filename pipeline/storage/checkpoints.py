@@ -25,7 +25,7 @@ Checkpoint = tuple[bytes, dict[str, Any]]
 
 
 class Training(Protocol):
-    """What has checkpoints: `pipeline.training.training.TrainJob`."""
+    """What has checkpoints: `pipeline.training.training.Training`."""
 
     @property
     def key(self) -> str:

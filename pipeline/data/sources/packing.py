@@ -200,7 +200,7 @@ def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Pack
 def index(
     data: Sharded, classes: Sequence[str], pieces: Sequence[Piece], packed: Sequence[Packed]
 ) -> dict[str, NDArray[Any]]:
-    """Returns the index of a packed source, as `pipeline.data.arrays.save` takes it.
+    """Returns the index of a packed source, as `pipeline.data.dataset.save` takes it.
 
     Raises DataError where more images do not decode than params.yaml allows, or a class has none left.
     """
