@@ -25,7 +25,7 @@ $(VENV)/.installed: requirements.lock
 study: install params up ## rerun the study in params.yaml; STUDY=name puts studies/name.yaml there first
 	@python -m infra.local study
 
-params:
+params: ## put a ready-made study into params.yaml: make params STUDY=name
 ifneq ($(STUDY),)
 	@bash infra/local/put-study.sh $(STUDY)
 endif
@@ -81,7 +81,7 @@ ui: install ## the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default
 publish: install ## send to MLflow whatever it lacks
 	@python -m pipeline.commands.publish
 
-check: install ## ruff, mypy, import rules
+check: install ## ruff, mypy, import rules, schema, attested source, picture of the imports
 	ruff check .
 	ruff format --check .
 	mypy

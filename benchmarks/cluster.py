@@ -49,7 +49,7 @@ def works(first_seed: int, count: int) -> list[Work]:
             update={"seed": seed, "report_every_updates": REPORT_EVERY}
         )
         training = Training.of(f"{ROW}-{seed}", row, schedule, data.digest)
-        found.append(There.found(study, s3.connect()).work_of(training))
+        found.append(There(study, s3.connect()).work_of(training))
     return found
 
 

@@ -140,6 +140,7 @@ def recipes() -> dict[str, Recipe]:
         "resumed, in shards": recipe(
             stops=(4,), augmentation=AUGMENTATIONS["scales"], data=sharded
         ),
+        **{name: recipe(extras=[extra]) for name, extra in EXTRAS.items()},
         "extras": recipe(extras=list(EXTRAS.values())),
         "two workers": recipe(workers=2, plan=schedule("plateaus"), averaged_batch_norm_batches=2),
         "two workers, resumed": recipe(workers=2, stops=(8,)),

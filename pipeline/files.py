@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -48,9 +49,10 @@ def scratch(what: str, *, short: bool = False) -> Iterator[Path]:
     with FileLock(around / "scratch.lock"):
         for left in around.glob(f"{what}-*.held"):
             _delete_if_left(left)
-        path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=around))
+        path = around / f"{what}-{secrets.token_hex(4)}"
         held = FileLock(f"{path}.held", thread_local=False)
-        held.acquire()
+        held.acquire()  # before the folder: whatever is left is found by its lock
+        path.mkdir(mode=0o700)
     try:
         yield path
     finally:

@@ -11,7 +11,6 @@ PAGE, REPORT = Path("report/index.html"), Path("report/report.json")
 STATE = Path("state")
 PLAN = STATE / "plan.json"
 SOURCE = STATE / "source.json"  # what `fetch` depends on
-HISTORY = "history.csv"
 METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
 
 

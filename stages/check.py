@@ -5,10 +5,13 @@ those are of this study (else `prepare` does so at its end). For each stage it w
 that this needs, on which it depends, and for `fetch` what of `data` names the archive. Editors and CI run `python -m stages.check`.
 """
 
+import json
+
 from pipeline import command, params, paths, source
 from pipeline.data import fitting
 from pipeline.data.sources.mirrors import mirrors, source_of
 from pipeline.files import write, write_json
+from pipeline.params import Study
 from pipeline.work import judging
 
 STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
@@ -32,6 +35,15 @@ def write_code_digests() -> None:
         write(paths.STATE / "code" / name, f"{source.digest(code)}\n")
 
 
+def write_source(study: Study) -> None:
+    """Writes what names the archive of the data."""
+    try:
+        before = json.loads(paths.SOURCE.read_text())
+    except (FileNotFoundError, ValueError):
+        before = {}
+    write_json(paths.SOURCE, source_of(study.data, mirrors(), before))
+
+
 def main() -> None:
     """Judges the study."""
     study = params.load()
@@ -40,7 +52,7 @@ def main() -> None:
     judging.require_networks(study)
     fitting.require_if_prepared(study)
     write_code_digests()
-    write_json(paths.SOURCE, source_of(study.data, mirrors()))
+    write_source(study)
     write(paths.STATE / "check", "checked\n")
 
 

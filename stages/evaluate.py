@@ -1,4 +1,4 @@
-"""Stage `evaluate`: a trained network -> predictions on val and test, and scores.
+"""Stage `evaluate`: a trained network -> scores on train, val and test; predictions of val and test.
 
 Photographs are tested in three views (section 3.4), by the cluster where there is one; val in the single view.
 """

@@ -56,7 +56,9 @@ def test_every_source_that_the_architecture_names_exists():
 def test_every_file_of_ours_that_a_page_names_exists():
     pages = [*PAGES, *(REPO / "docs/adr").glob("*.md")]
     for page in pages:
-        found = re.findall(r"`((?:pipeline|stages|infra|tests|benchmarks)/[\w/.]+)`", page.read_text())
+        found = re.findall(
+            r"`((?:pipeline|stages|infra|tests|benchmarks)/[\w/.]+)`", page.read_text()
+        )
         missing = [path for path in found if not (REPO / path).exists()]
         assert not missing, f"{page.name}: {missing}"
 

@@ -44,6 +44,6 @@ def _show(stages: list[dict[str, float]], total_s: float) -> None:
         found = list(some)
         seconds, used = (sum(line[name] for line in found) for name in ("seconds", "processor_s"))
         times = f" ({len(found)} times)" if len(found) > 1 else ""
-        print(f"  {kind + times:24} {seconds:7.1f} s, {used:7.1f} s of processors")
+        print(f"  {kind + times:24} {seconds:7.1f} s, {used:7.1f} s of CPU time")
         rest -= seconds
     print(f"  {'DVC and the rest':24} {rest:7.1f} s")

@@ -25,11 +25,8 @@ from pipeline.training.training import Training
 
 LOOK_EVERY_S = 0.5
 WORKER_BYTES = 700_000_000  # of a process that has torch and Ray, before it has a network
-# elements that a layer keeps for its backward pass, for each pixel of the input, in the mean over a
-# network's stages; each is kept about three times (convolution, normalization, ReLU) as float32
-KEPT_PER_PIXEL = {"cifar": 9.3, "imagenet": 3.8, "torchvision": 3.8}
+KEPT_BYTES = 12  # of an element that a layer keeps (`kept_per_pixel` of a network)
 LAYERS = 50  # of a network whose depth its name alone knows
-KEPT_BYTES = 12
 RECOMPUTED = 0.1  # of that with activation checkpointing
 
 Watch = Callable[[Training], AbstractContextManager[object]]
@@ -84,7 +81,7 @@ def memory_bytes(training: Training, pixels: int) -> float:
     """Returns about how much memory a row's workers take on a CPU; `pixels` are those of an input."""
     row, low = training.row, training.row.worker_bounds[0]
     images = row.global_batch_size / row.gradient_accumulation_steps
-    kept = images * _layers(row) * pixels * KEPT_PER_PIXEL[row.network.family] * KEPT_BYTES
+    kept = images * _layers(row) * pixels * row.network.kept_per_pixel * KEPT_BYTES
     return low * WORKER_BYTES + kept * (RECOMPUTED if row.activation_checkpointing else 1)
 
 

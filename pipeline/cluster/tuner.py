@@ -39,6 +39,7 @@ def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Pa
     search.note(done=False)
     group = search.trained.worker_bounds[0] > 1
     bundle = {"memory": 1.0} if group else share  # a group's workers have shares of their own
+    began = time.monotonic()
     with scratch("tune") as folder, _keys_kept_here():
         results = ray_tune.Tuner(
             ray_tune.with_resources(
@@ -65,6 +66,11 @@ def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Pa
         )
     if (rung := halving.behind(search.trials(), search.tune)) is not None:
         updates, late = rung
+        if time.monotonic() - began < search.tune.time_limit_s:
+            raise TrainingError(
+                f"{len(late)} trials have ended, and S3 lacks their checkpoints of update {updates:,}: "
+                "nothing is decided; `dvc repro` trains them on"
+            )
         raise TrainingError(
             f"the search's time limit of {search.tune.time_limit_s:g} s is over, and {len(late)} "
             f"trials have not reached update {updates:,}: nothing is decided; "
@@ -125,6 +131,8 @@ def _train(
         "patience_s": search.storage.patience_s, "decoders": max(1, int(share["CPU"])),
         "started": time.time(),
     }  # fmt: skip
+    if arrays is None:  # of this node
+        require(search.trained.precision, f"models.{search.tune.model}.precision")
     try:
         if (workers := search.trained.worker_bounds[0]) > 1:
             gpus = share.get("GPU", 0.0)

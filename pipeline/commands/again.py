@@ -53,8 +53,9 @@ def main(name: str = "") -> None:
         data = prepared.look(paths.ARRAYS).digest
         kind, key, targets = what_is(Wanted(study, data, storage, place), name)
     with place.only_one(key, name):
-        place.require_idle(key)
-        number = Instances(storage, kind, key).begin(uuid.uuid4().hex)
+        request = uuid.uuid4().hex
+        place.require_idle(key, request)
+        number = Instances(storage, kind, key).begin(request)
     print(
         f"{name}: instance {number} of {key} begins; what was there before stays on S3", flush=True
     )

@@ -24,8 +24,8 @@ def main(name: str) -> None:
     trained = weights.load(paths.run(name))
     if not isinstance(trained.model, ResNet):
         raise ParamsError(
-            f"RUN={name}: {trained.facts['arch']} is of family torchvision, whose own tools export it: "
-            "wanted a row of family cifar or imagenet"
+            f"RUN={name}: {trained.facts['arch']} is of family {trained.facts['network']['family']}, which "
+            "this command cannot export: wanted a row of family cifar or imagenet"
         )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter tells its steps

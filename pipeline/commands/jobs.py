@@ -68,7 +68,7 @@ def _show(there: Cluster, study: Study, found: list[Job]) -> None:
         note = f"  {STALE}: no row has this key" if job.name in stale else ""
         print(f"{job.name:30} {_called(job):24} {job.status:10} {since}  {done}{note}")
     if stale:
-        print(f"`make stop RUN={STALE}` stops the {len(stale)} stale")
+        print(f"`make stop RUN={STALE}` stops the {len(stale)} stale jobs")
 
 
 def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:
@@ -84,7 +84,7 @@ def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:
         ]
     if not chosen:
         known = ", ".join(f"{job.name} ({job.facts['row']})" for job in alive) or "none"
-        raise ParamsError(f"RUN={run}: no living job is of that name; living: {known}")
+        raise ParamsError(f"RUN={run}: no running job has that name; running: {known}")
     there.stop(*chosen)
     for job in chosen:
         print(f"stopped {job.name} ({job.facts['row']}); what it has committed stays on S3")

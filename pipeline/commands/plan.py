@@ -23,11 +23,10 @@ from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.shard_store import ShardCache
 from pipeline.training import hardware, result
+from pipeline.training.schedule import load_schedule
 from pipeline.training.speed import Speed, measure, what_costs, worker_batch
 from pipeline.training.training import Training
-from pipeline.work.place import place_of
 from pipeline.work.there import cluster
-from pipeline.work.wanted import Wanted
 
 WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 
@@ -35,16 +34,15 @@ WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 def main(*arguments: str) -> None:
     """Prints the plan, beside what really happened where a row has its result, and keeps it."""
     options, study = _options(arguments), params.load()
-    data, storage = dataset.load(paths.ARRAYS), s3.connect()
+    data = dataset.load(paths.ARRAYS)
     shapes, count, place = _nodes(options, study)
     start_s = makespan.WARM_START_S if shapes is None else makespan.START_S
     slots = machine.cores() if shapes is None else client.places(shapes, study.execution.share)
     speeds = _speeds(study, options)
-    wanted = Wanted(study, data.digest, storage, place_of(study, storage))
     rows, trainings = {}, []
     for name in study.models:
-        training = wanted.training(name)
-        row = training.row
+        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
+        training = Training.of(name, row, schedule, data.digest)
         seconds = makespan.training_s(row, training.schedule, speeds[name], start_s)
         low, high = row.worker_bounds
         workers = max(low, min(high, slots))

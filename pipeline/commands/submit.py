@@ -22,7 +22,7 @@ def main() -> None:
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
     if not os.environ.get(CLUSTER):
         raise ResourceError(f"{CLUSTER} is not set: there is no cluster to hand the study to")
-    there = There.found(study, storage)
+    there = There(study, storage)
     wanted = Wanted(study, data.digest, storage, there)
     rows, undone = list(study.models), set()
     for name in study.tune:

@@ -1,6 +1,7 @@
 """Builds a network of the table."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ STEMS: dict[str, Callable[[int, int], tuple[nn.Module, nn.Module]]] = {
         nn.MaxPool2d(3, 2, padding=1),
     ),
 }
+
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ResNet(nn.Module):
@@ -81,7 +85,7 @@ class ResNet(nn.Module):
         return logits
 
 
-def drawn(model: ResNet, seed: int | None) -> ResNet:
+def drawn(model: M, seed: int | None) -> M:
     """Returns the network with weights that depend on `seed` alone; as it is, without one.
 
     Convolutions and the classifier are drawn from N(0, 2 / fan_in), biases are zero ("PReLU"

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.params.section import Percent, Section, Sha256
 
+# the address has an md5 alone; Keras's loader and others hold this beside it
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 

@@ -49,12 +49,18 @@ class _Network(Section):
         return self
 
 
+# `kept_per_pixel` of each family: elements that a layer keeps for its backward pass, for each pixel of the
+# input, in the mean over a network's stages; each is kept about three times (convolution, normalization,
+# ReLU) as float32
+
+
 class CifarNetwork(_Network):
     """The family of section 4.2: depth 6n+2 of plain or basic blocks, 16, 32 and 64 channels wide.
 
     `shortcut` is the option (section 3.3) where dimensions grow; plain networks have "none".
     """
 
+    kept_per_pixel: ClassVar[float] = 9.3
     family: Literal["cifar"]
     block: Literal["plain", "basic"]
     depth: CifarDepth
@@ -76,6 +82,7 @@ IMAGENET_DEPTHS = {"plain": (18, 34), "basic": (18, 34), "bottleneck": (50, 101,
 class ImageNetNetwork(_Network):
     """The family of Table 1: plain and basic blocks at 18 and 34 layers, bottlenecks above."""
 
+    kept_per_pixel: ClassVar[float] = 3.8
     family: Literal["imagenet"]
 
     @model_validator(mode="after")
@@ -99,6 +106,7 @@ class TorchvisionNetwork(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     arguments: dict[str, bool | int | float | str]
 
+    kept_per_pixel: ClassVar[float] = 3.8
     kind: ClassVar[str] = "other"
     depth: ClassVar[int | None] = None  # its name alone knows
     shortcut: ClassVar[str] = "none"

@@ -19,7 +19,7 @@ PARAMS = Path("params.yaml")
 
 
 def read_yaml(path: Path, wanted_by: str = "") -> Any:
-    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is none.
+    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is not one.
 
     `wanted_by` is the key of params.yaml that names the file.
     """

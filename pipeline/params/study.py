@@ -106,6 +106,6 @@ def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
         )
     if isinstance(recipe, PadCrop) and data.side_px and data.side_px <= 2 * recipe.pad_px:
         raise ValueError(
-            f"{place}.pad_px {recipe.pad_px}: twice of it must be less than the image's {data.side_px} "
+            f"{place}.pad_px {recipe.pad_px}: twice that must be less than the image's {data.side_px} "
             "pixels"
         )

@@ -30,6 +30,10 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
+    except KeyError as error:
+        raise DataError(
+            f"the results lack {error}, as earlier code wrote them: `dvc repro`"
+        ) from error
     grouped, chance = groups(rows), 100 * (1 - 1 / len(data["classes"]))
     return {
         "study": study.study,

@@ -36,7 +36,7 @@ def verdicts(groups: Sequence[Group], chance_error_pct: float) -> list[Verdict]:
     """Returns claim, source, verdict ("agrees", "disagrees", "undecided") and evidence.
 
     `groups` are those of `pipeline.report.seeds`; of several at a depth the first one speaks: the
-    order of params.yaml decides, not the scores. The two families of networks never mix.
+    order of params.yaml decides, not the scores. Families of networks never mix.
     """
     return [
         verdict

@@ -19,6 +19,7 @@ NOT_COMPUTING = {
     "pipeline.errors",
     "pipeline.files",
     "pipeline.params",
+    "pipeline.progress",
     "pipeline.source",
     "pipeline.training.identity",
     "pipeline.models.networks",

@@ -21,7 +21,7 @@ Schedule = Annotated[StepSchedule | CosineSchedule | PlateauSchedule, Field(disc
 
 
 def load_schedule(path: Path, wanted_by: str = "") -> Schedule:
-    """Returns the schedule in a YAML file; raises ParamsError where it is none.
+    """Returns the schedule in a YAML file; raises ParamsError where it is not one.
 
     `wanted_by` is the key of params.yaml that names it.
     """

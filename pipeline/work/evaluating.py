@@ -35,7 +35,7 @@ def _tables_there(
     """
     from pipeline.work.there import There
 
-    there = There.found(study, storage)
+    there = There(study, storage)
     what = {
         "data": data.digest,
         "scales_px": list(study.evaluation.scales_px or ()),
@@ -43,7 +43,8 @@ def _tables_there(
         "precision": row.precision,
         "threads": row.threads,
     }
-    source = computing("pipeline.evaluation.parts")
+    family = f"pipeline.models.families.{row.network.family}"
+    source = computing("pipeline.evaluation.parts", family)
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
     store = EvaluationStore(storage, key)
     if (found := _whole(store)) is None:

@@ -31,7 +31,7 @@ class Here:
         """Holds the key's lock."""
         return exclusively(begun.lock_of(key), what)
 
-    def require_idle(self, key: str, request: str = "") -> None:
+    def require_idle(self, key: str, request: str) -> None:
         """Does nothing: the lock sees to it."""
 
     def train(self, training: Training) -> None:

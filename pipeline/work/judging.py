@@ -26,7 +26,7 @@ def require_schedules(study: Study) -> None:
 
 
 def require_precisions(study: Study) -> None:
-    """Raises ResourceError where this machine trains, and has not the arithmetic of a row."""
+    """Raises ResourceError where this machine trains, and lacks the precision of a row."""
     if os.environ.get(CLUSTER):
         return  # each node says so itself
     for name, row in study.models.items():

@@ -84,6 +84,6 @@ def _pack_missing(
     if os.environ.get(CLUSTER) and (download.folder_of(data) or "").startswith(S3):
         from pipeline.work.there import There
 
-        There.found(study, storage).pack(data, key, packing.digest_of(pieces))
+        There(study, storage).pack(data, key, packing.digest_of(pieces))
     else:
         pack_here(missing, data, key)

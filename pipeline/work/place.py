@@ -22,7 +22,7 @@ class Place(Protocol):
     def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
         """While the context lasts no other process is at a key; raises BusyError."""
 
-    def require_idle(self, key: str, request: str = "") -> None:
+    def require_idle(self, key: str, request: str) -> None:
         """Raises BusyError where work at a key is under way that another request has begun."""
 
     def train(self, training: Training) -> None:
@@ -36,11 +36,11 @@ class Place(Protocol):
 
 
 def place_of(study: Study, storage: Storage) -> Place:
-    """Returns where a study's work is done; raises ResourceError for an address that is none."""
+    """Returns where a study's work is done; nothing is asked yet."""
     if os.environ.get(CLUSTER):
         from pipeline.work.there import There
 
-        return There.found(study, storage)
+        return There(study, storage)
     from pipeline.work.here import Here
 
     return Here(study, storage)

@@ -3,51 +3,53 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
-from pipeline.cluster import client
-from pipeline.cluster.client import Cluster, Job, Work
 from pipeline.command import occasion
 from pipeline.errors import BusyError
 from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.datasets import DataSets
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
 from pipeline.work.begun import request
 
+if TYPE_CHECKING:
+    from pipeline.cluster.client import Cluster, Job, Work
 
-def cluster() -> Cluster | None:
+
+def cluster() -> "Cluster | None":
     """Returns the cluster that RAY_ADDRESS names, or None."""
+    from pipeline.cluster import client
+
     address = client.address()
-    return Cluster(address, occasion()) if address else None
+    return client.Cluster(address, occasion()) if address else None
 
 
 @dataclass(frozen=True)
 class There:
-    """A cluster, as a `Place`."""
+    """A cluster, as a `Place`; it is asked, and Ray imported, once there is something to do."""
 
     study: Study
     storage: Storage
-    cluster: Cluster
 
-    @classmethod
-    def found(cls, study: Study, storage: Storage) -> "There":
-        """Returns the cluster that RAY_ADDRESS names, which must name one."""
+    @cached_property
+    def cluster(self) -> "Cluster":
+        """The cluster that RAY_ADDRESS names; raises ResourceError where it cannot be used."""
         found = cluster()
-        assert found is not None
-        return cls(study, storage, found)
+        assert found is not None  # `place_of` sees to it
+        return found
 
     @contextmanager
     def only_one(self, key: str, what: str) -> Iterator[None]:
         """Does nothing: a job's name is taken once."""
         yield
 
-    def require_idle(self, key: str, request: str = "") -> None:
+    def require_idle(self, key: str, request: str) -> None:
         """Raises BusyError where another request's job is at a key: afresh would leave it behind."""
         last = self.cluster.latest(key)
         if last and last.is_alive and last.facts.get("again") != request:
@@ -84,12 +86,14 @@ class There:
         with search.followed():
             self.cluster.finish(self._ready_search(name, search))
 
-    def submit_search(self, name: str, search: Search) -> Job:
+    def submit_search(self, name: str, search: Search) -> "Job":
         """Submits a search, or finds its job, and returns that."""
         return self.cluster.ensure(self._ready_search(name, search))
 
     def evaluate(self, name: str, key: str, what: dict[str, Any]) -> None:
         """Evaluates a row whose network is under `key` on S3, following the job."""
+        from pipeline.cluster.client import Work
+
         self.cluster.require_room(f"models.{name}", 1, self.study.execution.share)
         title, share = f"evaluate {name}", self.study.execution.share
         document = {**what, "kind": "evaluation", "name": title, "key": key, "share": share}
@@ -97,6 +101,8 @@ class There:
 
     def pack(self, data: Sharded, key: str, pieces: str) -> None:
         """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""
+        from pipeline.cluster.client import Work
+
         self.cluster.require_versions()
         document = {"kind": "packing", "key": key, "data": data.model_dump(mode="json")}
         document["pieces"] = pieces
@@ -104,6 +110,8 @@ class There:
 
     def make_ready(self, data: str) -> None:
         """Compares versions, and puts the data set where the cluster's nodes find it."""
+        from pipeline.storage.datasets import DataSets  # torch
+
         self.cluster.require_versions()
         DataSets(self.storage).upload(data, paths.ARRAYS)
 
@@ -112,7 +120,7 @@ class There:
             f"models.{training.name}", training.row.worker_bounds[0], self.study.execution.share
         )
 
-    def work_of(self, training: Training) -> Work:
+    def work_of(self, training: Training) -> "Work":
         """Returns a training as a job: all that a driver must know is in its document."""
         document = {
             "kind": "training",
@@ -125,13 +133,17 @@ class There:
             "share": self.study.execution.share,
             "commit": commit(),
         }
+        from pipeline.cluster.client import Work
+
         checkpoints = CheckpointStore.of(training, self.storage)
         facts = self._facts("training", training.name)
         return Work(
             training.key, training.name, facts, document, lambda: checkpoints.finished() is not None
         )
 
-    def _ready_search(self, name: str, search: Search) -> Work:
+    def _ready_search(self, name: str, search: Search) -> "Work":
+        from pipeline.cluster.client import Work
+
         self.make_ready(search.data)
         self.cluster.require_room(f"tune.{name}", 1, self.study.execution.share)
         document = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra import attest
 from pipeline import machine
 from pipeline.cluster import side_by_side
 from pipeline.errors import ParamsError
@@ -105,3 +106,12 @@ def test_memory_is_what_control_groups_leave(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "memory.current").write_text("2000\n")
     monkeypatch.setattr(machine, "_groups", lambda: iter([tmp_path]))
     assert machine.free_memory_bytes() == 3000
+
+
+@pytest.mark.parametrize("document", attest.NETWORKS.values(), ids=list(attest.NETWORKS))
+def test_every_family_has_an_estimate_of_its_memory_and_work(
+    row: Callable[..., Row], document: dict
+):
+    wanted = job(row(network=document))
+    assert side_by_side.memory_bytes(wanted, 64 * 64) > side_by_side.WORKER_BYTES
+    assert side_by_side.predicted_work(wanted) > 0

@@ -37,7 +37,7 @@ def test_erasing_equals_a_plain_loop(rng: np.random.Generator):
 
 
 def test_a_square_has_its_side_and_lies_anywhere():
-    drawn = SquareEraser(Cutout(kind="cutout", side_px=4)).draw(4000, 8, 10, torch.Generator())
+    drawn = SquareEraser(Cutout(kind="cutout", side_px=4)).draw(4000, (1, 8, 10), torch.Generator())
     top, left, bottom, right = drawn.T
     assert torch.equal(bottom - top, torch.full_like(top, 4))
     assert torch.equal(right - left, torch.full_like(left, 4))
@@ -50,7 +50,7 @@ def test_boxes_have_the_drawn_shares_and_lie_inside():
         kind="erasing", probability=0.25, area_fraction={"low": 0.1, "high": 0.3},
         aspect_ratio={"low": 0.5, "high": 2.0},
     )  # fmt: skip
-    drawn = BoxEraser(recipe).draw(8000, 64, 64, torch.Generator())
+    drawn = BoxEraser(recipe).draw(8000, (3, 64, 64), torch.Generator())
     top, left, bottom, right = drawn.T
     heights, widths = bottom - top, right - left
     erased = heights > 0

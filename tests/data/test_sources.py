@@ -219,7 +219,7 @@ def test_what_an_archive_depends_on_is_its_name_and_a_folders_files(tmp_path: Pa
 
     def source(**changes: object) -> dict:
         data = study.data.model_copy(update={"archive": "photographs/", "sha256": None, **changes})
-        return source_of(data, [str(tmp_path)])
+        return source_of(data, [str(tmp_path)], {})
 
     before = source()
     assert source(shorter_side_px=77, val_images=3, split_seed=9) == before
@@ -229,3 +229,7 @@ def test_what_an_archive_depends_on_is_its_name_and_a_folders_files(tmp_path: Pa
     assert changed != before
     (folder / "2.jpg").write_bytes(b"2")
     assert source() != changed
+    nowhere = study.data.model_copy(update={"archive": "photographs/", "sha256": None})
+    assert (
+        source_of(nowhere, [], changed) == changed
+    )  # a shell without the mirror fetches nothing anew

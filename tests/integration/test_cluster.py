@@ -329,7 +329,7 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
         listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
         assert "stale" not in listed
     listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
-    assert "stops the 4 stale" in listed
+    assert "stops the 4 stale jobs" in listed
     stop = ("python", "-m", "pipeline.commands.jobs", "stop", "stale")
     stopped = run_in(study, *stop, RAY_ADDRESS=address)
     assert stopped.stdout.count("stopped") == 4, stopped.stdout + stopped.stderr

@@ -7,10 +7,12 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from infra import attest
 from pipeline.errors import ParamsError
 from pipeline.models import networks
+from pipeline.models.recompute import Recomputed
 from pipeline.params import Network, Row, TorchvisionNetwork, validate
 from pipeline.training.identity import source_of
 from pipeline.training.schedules.cosine import CosineSchedule
@@ -32,8 +34,21 @@ def test_every_family_draws_from_its_seed_and_gives_logits(document: dict):
         assert logits.dtype == torch.float32
         assert torch.equal(logits, again(images))
         assert not torch.equal(logits, other(images))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert first(images).dtype == torch.float32  # of bfloat16 logits many are equal
     # `model.json` alone says how to build what has these weights
     networks.build(network, 3, 5).load_state_dict(first.state_dict())
+
+
+@pytest.mark.parametrize("document", attest.NETWORKS.values(), ids=list(attest.NETWORKS))
+def test_activation_checkpointing_is_done_or_refused(row: Callable[..., Row], document: dict):
+    try:
+        wanted = row(network=document, activation_checkpointing=True).network
+    except ValidationError as error:
+        assert "activation_checkpointing true" in str(error)
+    else:
+        model = networks.build(wanted, 3, 5, 1, recompute=True)
+        assert any(isinstance(module, Recomputed) for module in model.modules())
 
 
 def test_a_network_that_draws_while_it_trains_is_refused():
@@ -50,7 +65,10 @@ def test_a_network_that_draws_while_it_trains_is_refused():
 @pytest.mark.parametrize(
     "name, arguments, said",
     [
-        ("resnet19", {}, "Unknown model resnet19"),
+        ("resnet19", {}, "no classifier of that name: .*resnet1"),
+        ("r3d_18", {}, "no classifier of that name"),  # of videos
+        ("densenet121", {"drop_rate": 0.2}, "drop_rate is 0.2"),  # no module shows it
+        ("googlenet", {}, "add aux_logits: false"),
         ("resnet18", {"depth": 3}, "unexpected keyword argument 'depth'"),
     ],
 )
@@ -83,7 +101,7 @@ def test_a_family_is_in_the_keys_of_its_own_rows_alone(row: Callable[..., Row]):
 
 def test_the_guides_network_of_ones_own(tmp_path: Path):
     (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.S)
-    assert len(code.splitlines()) <= 40
+    assert len([line for line in code.splitlines() if line.strip()]) <= 50
     namespace: dict = {"__name__": "preact"}
     exec(compile(code, "CONTRIBUTING.md", "exec"), namespace)
 
@@ -94,4 +112,8 @@ def test_the_guides_network_of_ones_own(tmp_path: Path):
     images = torch.rand(2, 3, 32, 32)
     assert first(images).shape == (2, 5)
     assert torch.equal(first(images), again(images))
+    recomputed = namespace["build"](Recipe, 3, 5, 1, recompute=True)
+    assert torch.equal(first(images), recomputed(images))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert first(images).dtype == torch.float32
     assert sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in first.modules()) == 20 + 2

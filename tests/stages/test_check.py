@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "padding as large as the image": (
         of_row(augmentation={"kind": "pad_crop", "pad_px": 8, "mirror": False}),
-        rf"models\.{ROW}\.augmentation\.pad_px 8: twice of it must be less",
+        rf"models\.{ROW}\.augmentation\.pad_px 8: twice that must be less",
     ),
 }  # fmt: skip
 

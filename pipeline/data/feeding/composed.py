@@ -12,8 +12,8 @@ from pipeline.data.feeding.batches import Batches, mix
 class Extra(Protocol):
     """What happens to an image after its crop."""
 
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-        """Returns what happens to each of `count` images of this size, int64 (count, ...)."""
+    def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+        """Returns what happens to each of `count` images of a shape (C, H, W): (count, ...)."""
 
     def apply(self, images: Tensor, drawn: Tensor) -> None:
         """Changes float32 images (N, C, H, W), less the mean, where they are."""
@@ -27,19 +27,21 @@ class Composed:
     """
 
     def __init__(
-        self, batches: Batches, extras: Sequence[Extra], seed: int, size: int, share: slice
-    ) -> None:
+        self, batches: Batches, extras: Sequence[Extra], *, seed: int, global_batch_size: int,
+        rank: int, workers: int,
+    ) -> None:  # fmt: skip
         self._batches, self._extras = batches, extras
-        self._seed, self._size, self._share = seed, size, share
+        self._seed, self._size = seed, global_batch_size
+        count = global_batch_size // workers
+        self._share = slice(rank * count, (rank + 1) * count)
         self.epoch_at = batches.epoch_at
 
     def between(self, first: int, end: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Yields (update, batch)."""
         for update, (images, labels) in self._batches.between(first, end):
-            height, width = images.shape[2:]
             for number, extra in enumerate(self._extras):
                 generator = torch.Generator().manual_seed(mix(self._seed, 2, update, number))
-                drawn = extra.draw(self._size, height, width, generator)[self._share]
+                drawn = extra.draw(self._size, images.shape[1:], generator)[self._share]
                 extra.apply(images, drawn.to(images.device))
             yield update, (images, labels)
 

@@ -1,5 +1,7 @@
 """Cutout: a square of each image becomes the mean (DeVries and Taylor, arXiv 1708.04552)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,8 +15,9 @@ class SquareEraser:
     def __init__(self, recipe: Cutout) -> None:
         self._side_px = recipe.side_px
 
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Returns top, left, bottom and right of each image's square, int64 (count, 4)."""
+        _, height, width = shape
         rows = torch.randint(height, (count, 1), generator=generator)
         columns = torch.randint(width, (count, 1), generator=generator)
         corner = torch.cat([rows, columns], dim=1) - self._side_px // 2

@@ -1,6 +1,7 @@
 """Random erasing: by chance a box of an image becomes the mean (Zhong et al., arXiv 1708.04896)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,9 +16,9 @@ class BoxEraser:
     def __init__(self, recipe: Erasing) -> None:
         self._recipe = recipe
 
-    def draw(self, count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         """Returns top, left, bottom and right of each image's box, int64 (count, 4); empty by chance."""
-        recipe = self._recipe
+        recipe, (_, height, width) = self._recipe, shape
         chance, share, ratio, row, column = torch.rand(
             (5, count), generator=generator, dtype=torch.float64
         )

@@ -18,9 +18,10 @@ def with_extras(
     """Returns batches whose images go through a row's extras; the same batches where it has none."""
     if not extras:
         return batches
-    count = global_batch_size // workers
-    share = slice(rank * count, (rank + 1) * count)
-    return Composed(batches, [_of(extra) for extra in extras], seed, global_batch_size, share)
+    return Composed(
+        batches, [_of(extra) for extra in extras], seed=seed, global_batch_size=global_batch_size,
+        rank=rank, workers=workers,
+    )  # fmt: skip
 
 
 def _of(recipe: Extra) -> Applied:

@@ -44,7 +44,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> Images:
-    """Returns the images of a cifar-10-batches-py archive; raises DataError where it is none."""
+    """Returns the images of a cifar-10-batches-py archive; raises DataError where it is not one."""
     wanted = {*TRAIN_BATCHES, TEST_BATCH, META}
     found: dict[str, dict[str, Any]] = {}
     for name, content in members(path):

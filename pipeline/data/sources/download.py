@@ -37,7 +37,6 @@ DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa2
 CIFAR10_NAME = "cifar-10-python.tar.gz"
 CIFAR10_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the address
-# not published there; Keras's loader and others hold it beside that md5
 # published to those who may download them; torchvision has them too
 IMAGENET_MD5 = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",

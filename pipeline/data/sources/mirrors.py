@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,22 @@ def mirrors() -> list[str]:
         ) from error
 
 
-def source_of(data: Data, places: Sequence[str]) -> dict[str, Any]:
+def source_of(data: Data, places: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the archive of a data set depends on, and no more: all else of `data` is for later.
 
-    Of a folder of a mirror, by its files' names, sizes and times: a changed one is fetched again. What
-    changes under an s3:// prefix is asked for by `dvc repro -f fetch`.
+    Of a folder of a mirror, by its files' names, sizes and times: a changed one is fetched again. Where no
+    place has the folder now, it is as it was `before`. What changes under an s3:// prefix is asked for by
+    `dvc repro -f fetch`.
     """
     said: dict[str, Any] = data.model_dump(mode="json", include={"kind", "archive", "sha256"})
     archive = said.get("archive", "")
     if said.get("sha256") is None and archive.endswith("/") and "://" not in archive:
         found = (Path(place).expanduser() / archive for place in places if "://" not in place)
-        said["files"] = next((_listing(folder) for folder in found if folder.is_dir()), None)
+        there = next((folder for folder in found if folder.is_dir()), None)
+        if there is not None:
+            said["files"] = _listing(there)
+        elif before.get("archive") == archive and "files" in before:
+            said["files"] = before["files"]
     return said
 
 

@@ -1,5 +1,7 @@
 """The family `torchvision`: any of torchvision's classifiers, with random weights."""
 
+import difflib
+
 import torch
 from torch import Tensor, nn
 from torchvision import models
@@ -8,6 +10,7 @@ from torchvision.ops import StochasticDepth
 from pipeline.errors import ParamsError
 from pipeline.params import TorchvisionNetwork
 
+AUXILIARY = ("googlenet", "inception_v3")
 RANDOM = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
@@ -37,22 +40,47 @@ def build(
             f"network {network.name}: torchvision's networks take three channels, and the data have "
             f"{channels}: take family cifar or imagenet, or colour images"
         )
+    _require_repeatable(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
         try:
             body = models.get_model(
                 network.name, weights=None, num_classes=classes, **network.arguments
             )
-        except (ValueError, TypeError) as error:
+            body = body.to(memory_format=torch.channels_last)
+        except (ValueError, TypeError, RuntimeError) as error:
             raise ParamsError(
-                f"network {network.name}: torchvision: {error}: correct name or arguments (the names: "
-                "torchvision.models.list_models(module=torchvision.models))"
+                f"network {network.name}: torchvision: {error}: correct the arguments"
             ) from error
     for name, module in body.named_modules():
         rate = module.p if isinstance(module, (*RANDOM, StochasticDepth)) else 0.0
         if rate > 0:
             raise ParamsError(
                 f"network {network.name}: {name} drops at random ({rate:g}), and a resumed training "
-                "would draw otherwise: add dropout or stochastic_depth_prob 0.0 to its arguments"
+                "would draw otherwise: add its argument for that (dropout, stochastic_depth_prob) as 0.0, "
+                "or take another network"
             )
-    return Classifier(body).to(memory_format=torch.channels_last)
+    return Classifier(body)
+
+
+def _require_repeatable(network: TorchvisionNetwork) -> None:
+    """Raises ParamsError for what is no classifier of images, or draws where no module shows it."""
+    name, arguments = network.name, network.arguments
+    known = models.list_models(module=models)
+    if name not in known:
+        near = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none like it"
+        raise ParamsError(
+            f"network {name}: torchvision has no classifier of that name: wanted one of "
+            f"torchvision.models.list_models(module=torchvision.models): {near}"
+        )
+    drops = [key for key, value in arguments.items() if "drop" in key and value]
+    if drops:
+        raise ParamsError(
+            f"network {name}: {drops[0]} is {arguments[drops[0]]}, and a resumed training would draw "
+            "otherwise: wanted 0.0"
+        )
+    if name in AUXILIARY and arguments.get("aux_logits") is not False:
+        raise ParamsError(
+            f"network {name}: gives more than logits while it trains: add aux_logits: false to its "
+            "arguments (and init_weights: true or false)"
+        )
