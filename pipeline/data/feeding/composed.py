@@ -40,7 +40,7 @@ class Composed:
         """Yields (update, batch)."""
         for update, (images, labels) in self._batches.between(first, end):
             for number, extra in enumerate(self._extras):
-                generator = torch.Generator().manual_seed(mix(self._seed, 2, update, number))
+                generator = torch.Generator().manual_seed(mix(self._seed, 3, update, number))
                 drawn = extra.draw(self._size, images.shape[1:], generator)[self._share]
                 extra.apply(images, drawn.to(images.device))
             yield update, (images, labels)
