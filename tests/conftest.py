@@ -52,6 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.timeout = pace.hangs_after_s(600)
 
 
+# files that take minutes, the longest first: of several at a time none is begun when the others have ended
+LONGEST = ("cluster", "study", "photos", "failures", "search", "side_by_side", "readme", "attest")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files that take longest first; within a file the order stays."""
+    places = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_state() -> Iterator[Path]:
     """The folder of the tests' own servers and keys."""
