@@ -105,15 +105,15 @@ def test_keys_tokens_and_data_cannot_be_read(storage: Storage, own_state: Path):
 
 def test_rays_files_cannot_be_read_and_go_with_it(own_state: Path):
     around = session.private_folder(short=True)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    left = around / f"e{dead.pid}-killed"  # of one that was killed
+    left, lock = around / "e-killed", around / "e-killed.held"  # of one that was killed
     left.mkdir()
+    lock.touch()
     with session.embedded():
-        (folder,) = around.glob(f"e{os.getpid()}-*")
+        folder = next(path.parent for path in around.glob(f"e-*/{session.cluster_id()}"))
         assert (folder / "session_latest/logs").is_dir()
         assert as_nobody("ls", str(folder / "session_latest/logs")).returncode != 0
         assert not left.exists()
+        assert not lock.exists()
     assert not folder.exists()
     token = Path(os.environ[session.TOKEN_PATH])
     assert token.stat().st_mode & 0o077 == 0
