@@ -4,10 +4,11 @@ import io
 import os
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -42,6 +43,9 @@ ISOLATED = {
 THERE_ALREADY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 UNCONDITIONAL = {"501", "NotImplemented"}
 RETRY_EVERY_S = 3.0
+# the longest that a request may take, its retries included; one of a whole file, which may be large
+LONGEST_S, LONGEST_FILE_S = 1800.0, 6 * 3600.0
+OF_FILES = {"upload", "download"}
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,7 +65,7 @@ def _patient(
         told = False
         while True:
             try:
-                return request(storage, *arguments, **options)
+                return _bounded(partial(request, storage, *arguments, **options), request.__name__)
             except UnreachableError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -72,6 +76,32 @@ def _patient(
                 time.sleep(RETRY_EVERY_S)
 
     return repeated
+
+
+def _bounded(request: Callable[[], T], name: str) -> T:
+    """Returns what a request returns, or raises UnreachableError where it takes longer than any should.
+
+    A server that sends a byte now and then keeps each read of the client within its time, and the whole
+    for ever; the thread that still waits for it ends with the process.
+    """
+    found: list[tuple[T | None, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            found.append((request(), None))
+        except BaseException as error:  # noqa: BLE001 - raised where it was asked for
+            found.append((None, error))
+
+    longest_s = LONGEST_FILE_S if name in OF_FILES else LONGEST_S
+    thread = threading.Thread(target=work, name=f"S3 {name}", daemon=True)
+    thread.start()
+    thread.join(longest_s)
+    if not found:
+        raise UnreachableError(f"S3: no end of a {name} within {longest_s:.0f} s")
+    result, error = found[0]
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]
 
 
 class Storage:

@@ -1,7 +1,9 @@
 """The bucket and the checkpoints in it, on a real server."""
 
+import http.server
 import json
 import random
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import BusyError, StorageError
-from pipeline.storage import layout
+from pipeline.storage import layout, objects
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage, fetch_address
 
@@ -269,3 +271,34 @@ def test_a_prefix_is_packed_the_same_each_time(storage: Storage, tmp_path):
 def test_an_empty_prefix_is_told(storage: Storage, tmp_path):
     with pytest.raises(StorageError, match="no object lies under this prefix"):
         fetch_address(f"s3://{storage.bucket}/nothing/", tmp_path / "x")
+
+
+def test_a_server_whose_bytes_trickle_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, storage: Storage
+):
+    """Each read comes in time; the whole never would."""
+    done = threading.Event()
+
+    class Trickle(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            while not done.wait(0.05):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr(objects, "LONGEST_S", 0.5)
+        with pytest.raises(StorageError, match="no end of a get within"):
+            Storage().get("some/key")
+    finally:
+        done.set()
+        server.shutdown()
+        server.server_close()
