@@ -48,7 +48,9 @@ def test_the_embedded_ray_has_a_token_of_its_own_and_a_cluster_the_users():
 
 
 def test_loopback_is_never_asked_through_a_proxy_and_the_users_exceptions_stay():
-    assert settled(no_proxy="intranet")["no_proxy"] == "intranet,127.0.0.1,localhost,::1"
+    assert settled(no_proxy="intranet")["no_proxy"] == (
+        "intranet,127.0.0.1,localhost,::1,169.254.169.254,metadata.google.internal"
+    )
 
 
 def test_a_folder_too_long_for_sockets_keeps_the_cache_alone():
