@@ -19,14 +19,14 @@ from infra.local import s3
 from pipeline import params, paths
 from pipeline.cluster.client import Cluster, Job, Work
 from pipeline.data import dataset
+from pipeline.execution.there import There
+from pipeline.execution.there import cluster as cluster_of_environment
 from pipeline.params import validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.objects import Storage
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
-from pipeline.work.there import There
-from pipeline.work.there import cluster as cluster_of_environment
 
 ROW = "resnet-20"
 UPDATES = 900

@@ -10,9 +10,9 @@ import json
 from pipeline import command, params, paths, source
 from pipeline.data import fitting
 from pipeline.data.sources.mirrors import mirrors, source_of
+from pipeline.execution import judging
 from pipeline.files import write, write_json
 from pipeline.params import Study
-from pipeline.work import judging
 
 STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
 OURS = {"pipeline", "stages", "infra"}

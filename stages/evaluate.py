@@ -13,12 +13,12 @@ from pipeline.evaluation import predictions
 from pipeline.evaluation.parts import outcomes_in, require_same_data
 from pipeline.evaluation.scores import scores
 from pipeline.evaluation.tables import SINGLE
+from pipeline.execution.evaluating import tables_of
 from pipeline.files import write_json
 from pipeline.machine import cores
 from pipeline.models import weights
 from pipeline.models.complexity import complexity
 from pipeline.storage.shard_store import ShardCache
-from pipeline.work.evaluating import tables_of
 
 TIMINGS = ("updates", "train_images_per_s", "train_seconds", "wall_seconds")
 

@@ -9,9 +9,9 @@ invalidates no one.
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
 from pipeline.files import write
-from pipeline.work.place import place_of
-from pipeline.work.wanted import Wanted
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ def main() -> None:
     """Prepares the data set."""
     study = params.load()
     if isinstance(study.data, Sharded):
-        from pipeline.work.photographs import pack  # Ray: not needed for small sets
+        from pipeline.execution.photographs import pack  # Ray: not needed for small sets
 
         text = pack(study, s3.connect())
     else:

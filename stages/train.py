@@ -10,10 +10,10 @@ import time
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
+from pipeline.execution.bringing import brought
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
 from pipeline.training import result
-from pipeline.work.bringing import brought
-from pipeline.work.place import place_of
-from pipeline.work.wanted import Wanted
 
 
 def main(name: str) -> None:

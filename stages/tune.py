@@ -8,12 +8,12 @@ from ruamel.yaml import YAML
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
+from pipeline.execution.bringing import searched
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
 from pipeline.files import write
 from pipeline.tracking import results
 from pipeline.tracking.tracker import tolerant
-from pipeline.work.bringing import searched
-from pipeline.work.place import place_of
-from pipeline.work.wanted import Wanted
 
 
 def main(name: str) -> None:

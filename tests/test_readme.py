@@ -50,7 +50,7 @@ def test_every_source_that_the_architecture_names_exists():
     text = PAGES[REPO / "docs/architecture.md"]
     rooms = [REPO, REPO / "pipeline", REPO / "pipeline/training", REPO / "pipeline/evaluation"]
     for path in re.findall(r"`([a-z_/]+\.(?:py|yaml))`", text):
-        assert any((room / path).exists() for room in (*rooms, REPO / "pipeline/work")), path
+        assert any((room / path).exists() for room in (*rooms, REPO / "pipeline/execution")), path
 
 
 def test_every_file_of_ours_that_a_page_names_exists():

@@ -12,10 +12,10 @@ from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.errors import ParamsError
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
 from pipeline.params import Sharded, Study
 from pipeline.storage.layout import SEARCHES, SHARDS, TRAININGS, Instances
-from pipeline.work.place import place_of
-from pipeline.work.wanted import Wanted
 
 PREPARE = "prepare"
 
@@ -38,7 +38,7 @@ def packing_of(study: Study) -> tuple[str, str, list[str]]:
         raise ParamsError(
             f"RUN={PREPARE}: data of kind {study.data.kind} are not packed: `dvc repro -f {PREPARE}`"
         )
-    from pipeline.work import photographs
+    from pipeline.execution import photographs
 
     return SHARDS, photographs.key_of(study.data), [PREPARE]
 

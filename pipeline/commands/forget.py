@@ -5,9 +5,9 @@ import re
 from infra.local import s3
 from pipeline import command
 from pipeline.errors import ParamsError
+from pipeline.execution.begun import forget, lock_of
 from pipeline.files import exclusively
 from pipeline.training.identity import KEY_LENGTH
-from pipeline.work.begun import forget, lock_of
 
 
 def main(key: str = "") -> None:

@@ -8,11 +8,11 @@ from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.cluster.client import Cluster, Job
 from pipeline.errors import ParamsError, ResourceError
+from pipeline.execution.there import cluster
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
-from pipeline.work.there import cluster
 
 STALE = "stale"
 

@@ -16,6 +16,7 @@ from pipeline.cluster import client
 from pipeline.commands import makespan
 from pipeline.data import dataset
 from pipeline.errors import ParamsError
+from pipeline.execution.there import cluster
 from pipeline.files import write_json
 from pipeline.models.predict import device
 from pipeline.params import Study
@@ -26,7 +27,6 @@ from pipeline.training import hardware, result
 from pipeline.training.schedule import load_schedule
 from pipeline.training.speed import Speed, measure, what_costs, worker_batch
 from pipeline.training.training import Training
-from pipeline.work.there import cluster
 
 WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 

@@ -13,8 +13,8 @@ from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.environment import CLUSTER
 from pipeline.errors import ResourceError
-from pipeline.work.there import There
-from pipeline.work.wanted import Wanted
+from pipeline.execution.there import There
+from pipeline.execution.wanted import Wanted
 
 
 def main() -> None:

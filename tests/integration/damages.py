@@ -18,10 +18,10 @@ from infra.local import s3
 from pipeline import params, paths
 from pipeline.data import prepared
 from pipeline.errors import StudyError
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
 from pipeline.storage.layout import TRAININGS, Instance
 from pipeline.storage.objects import Storage
-from pipeline.work.place import place_of
-from pipeline.work.wanted import Wanted
 from stages import train
 
 

@@ -33,7 +33,7 @@ def _tables_there(
 
     `network` is the sha256 of the row's weights.
     """
-    from pipeline.work.there import There
+    from pipeline.execution.there import There
 
     there = There(study, storage)
     what = {

@@ -1,13 +1,13 @@
 """A training or a search is collected, joined or begun: whichever of these its key calls for."""
 
 from pipeline.errors import CheckpointError, ParamsError
+from pipeline.execution import begun
+from pipeline.execution.place import Place
 from pipeline.storage.checkpoints import Checkpoint, CheckpointStore
 from pipeline.storage.objects import Storage
 from pipeline.training.identity import CONTINUE
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
-from pipeline.work import begun
-from pipeline.work.place import Place
 
 
 def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpoint, bool]:

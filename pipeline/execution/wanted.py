@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pipeline import params, paths
 from pipeline.errors import ParamsError
+from pipeline.execution.begun import request
+from pipeline.execution.place import Place
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRAININGS, Instances
@@ -14,8 +16,6 @@ from pipeline.training import result
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
-from pipeline.work.begun import request
-from pipeline.work.place import Place
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipeline import paths
 from pipeline.command import begun as started
 from pipeline.data import prepared
+from pipeline.execution import begun
 from pipeline.files import exclusively
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -17,7 +18,6 @@ from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
-from pipeline.work import begun
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pipeline.data.sources import download, listing, packing
 from pipeline.data.sources.listing import Listing
 from pipeline.data.sources.mirrors import DOWNLOADS, mirrors
 from pipeline.environment import CLUSTER
+from pipeline.execution.begun import lock_of
 from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
 from pipeline.storage.objects import Storage, fetch_address
 from pipeline.storage.shard_store import LIMIT, ShardStore
-from pipeline.work.begun import lock_of
 
 S3 = "s3://"
 
@@ -82,7 +82,7 @@ def _pack_missing(
     if not missing:
         return
     if os.environ.get(CLUSTER) and (download.folder_of(data) or "").startswith(S3):
-        from pipeline.work.there import There
+        from pipeline.execution.there import There
 
         There(study, storage).pack(data, key, packing.digest_of(pieces))
     else:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import paths
 from pipeline.command import occasion
 from pipeline.errors import BusyError
+from pipeline.execution.begun import request
 from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -16,7 +17,6 @@ from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
-from pipeline.work.begun import request
 
 if TYPE_CHECKING:
     from pipeline.cluster.client import Cluster, Job, Work

@@ -17,7 +17,7 @@ from pipeline.tuning.search import Search
 
 
 class Place(Protocol):
-    """This machine (`pipeline.work.here`) or a cluster (`pipeline.work.there`)."""
+    """This machine (`pipeline.execution.here`) or a cluster (`pipeline.execution.there`)."""
 
     def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
         """While the context lasts no other process is at a key; raises BusyError."""
@@ -38,9 +38,9 @@ class Place(Protocol):
 def place_of(study: Study, storage: Storage) -> Place:
     """Returns where a study's work is done; nothing is asked yet."""
     if os.environ.get(CLUSTER):
-        from pipeline.work.there import There
+        from pipeline.execution.there import There
 
         return There(study, storage)
-    from pipeline.work.here import Here
+    from pipeline.execution.here import Here
 
     return Here(study, storage)
