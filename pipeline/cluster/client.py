@@ -31,10 +31,10 @@ from ray.util.state.exception import RayStateApiException, ServerUnavailable
 import pipeline
 from pipeline.cluster import probe
 from pipeline.cluster.private import REQUEST_TIMEOUT_S, Client
+from pipeline.environment import CLUSTER
 from pipeline.errors import BusyError, ResourceError, TrainingError, without_password
 from pipeline.files import scratch
 
-ADDRESS = "RAY_ADDRESS"
 SPEC = "STUDY_JOB"
 PROBE_TIMEOUT_S = 120.0
 POLL_S = 1.0
@@ -65,10 +65,10 @@ def address() -> str | None:
 
     Raises ResourceError where RAY_ADDRESS is not such an address.
     """
-    found = os.environ.get(ADDRESS)
+    found = os.environ.get(CLUSTER)
     if found and not found.startswith(("http://", "https://")):
         raise ResourceError(
-            f"{ADDRESS} is {found}, wanted the address of the cluster's Jobs API, such as "
+            f"{CLUSTER} is {found}, wanted the address of the cluster's Jobs API, such as "
             "http://127.0.0.1:8265 (its dashboard's): set it, or unset it to train here"
         )
     return found or None
@@ -135,7 +135,7 @@ class Cluster:
         except (ConnectionError, requests.RequestException) as error:
             raise Unreachable(
                 f"the Ray cluster at {self.address} cannot be reached ({type(error).__name__}): is "
-                f"it up (`make cluster-up` starts a local one)? Otherwise check {ADDRESS} and the "
+                f"it up (`make cluster-up` starts a local one)? Otherwise check {CLUSTER} and the "
                 "network, or unset it to train on this machine"
             ) from error
         except ServerUnavailable as error:

@@ -6,23 +6,21 @@ hands them over when it is done.
 """
 
 import csv
-import os
 
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.environment import CLUSTER
 from pipeline.errors import ResourceError
-from pipeline.execution.there import There
+from pipeline.execution.place import named_cluster
 from pipeline.execution.wanted import Wanted
 
 
 def main() -> None:
     """Submits the search and the trainings that need not wait for it."""
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
-    if not os.environ.get(CLUSTER):
+    if (there := named_cluster(study, storage)) is None:
         raise ResourceError(f"{CLUSTER} is not set: there is no cluster to hand the study to")
-    there = There(study, storage)
     wanted = Wanted(study, data.digest, storage, there)
     rows, undone = list(study.models), set()
     for name in study.tune:

@@ -1,14 +1,14 @@
 """A row is evaluated where its data are: photographs by the cluster where there is one, all else here."""
 
-import os
 import sys
 
 from pipeline import paths
 from pipeline.data.dataset import Dataset
-from pipeline.environment import CLUSTER
 from pipeline.errors import StorageError
 from pipeline.evaluation.parts import all_parts
 from pipeline.evaluation.tables import Tables
+from pipeline.execution.place import named_cluster
+from pipeline.execution.there import There
 from pipeline.models.weights import Trained
 from pipeline.params import Row, Study, canonical_sha256
 from pipeline.storage.evaluations import EvaluationStore
@@ -21,24 +21,19 @@ def tables_of(
 ) -> Tables:
     """Returns the predictions of a row by split and view; `storage` is where photographs lie."""
     row, sides = study.models[name], study.evaluation.scales_px
-    if storage and os.environ.get(CLUSTER):
-        return _tables_there(study, name, row, trained.facts["sha256"], data, storage)
+    if storage and (there := named_cluster(study, storage)):
+        return _tables_there(there, name, row, trained.facts["sha256"], data)
     return all_parts(name, row, sides, data, trained)
 
 
-def _tables_there(
-    study: Study, name: str, row: Row, network: str, data: Dataset, storage: Storage
-) -> Tables:
+def _tables_there(there: There, name: str, row: Row, network: str, data: Dataset) -> Tables:
     """Returns what the cluster finds of a row; what S3 has is not computed again.
 
     `network` is the sha256 of the row's weights.
     """
-    from pipeline.execution.there import There
-
-    there = There(study, storage)
     what = {
         "data": data.digest,
-        "scales_px": list(study.evaluation.scales_px or ()),
+        "scales_px": list(there.study.evaluation.scales_px or ()),
         "crop_px": row.crop_px,
         "precision": row.precision,
         "threads": row.threads,
@@ -46,7 +41,7 @@ def _tables_there(
     family = f"pipeline.models.families.{row.network.family}"
     source = computing("pipeline.evaluation.parts", family)
     key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
-    store = EvaluationStore(storage, key)
+    store = EvaluationStore(there.storage, key)
     if (found := _whole(store)) is None:
         there.make_ready(data.digest)
         store.put_network(paths.run(name))

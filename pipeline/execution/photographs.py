@@ -1,23 +1,20 @@
 """Photographs become shards on S3 and an index of them: packed here, or by the cluster."""
 
 import json
-import os
 from collections.abc import Sequence
 
 from pipeline import paths
-from pipeline.cluster.packer import collected, listed_in_prefix, pack_here
+from pipeline.cluster.packer import S3, collected, listed_in_prefix, pack_here
 from pipeline.data import dataset, fitting
 from pipeline.data.sources import download, listing, packing
 from pipeline.data.sources.listing import Listing
 from pipeline.data.sources.mirrors import DOWNLOADS, mirrors
-from pipeline.environment import CLUSTER
 from pipeline.execution.begun import lock_of
+from pipeline.execution.place import named_cluster
 from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
 from pipeline.storage.objects import Storage, fetch_address
 from pipeline.storage.shard_store import LIMIT, ShardStore
-
-S3 = "s3://"
 
 
 def key_of(data: Sharded) -> str:
@@ -81,9 +78,8 @@ def _pack_missing(
     missing = [piece for piece in pieces if piece.name not in done]
     if not missing:
         return
-    if os.environ.get(CLUSTER) and (download.folder_of(data) or "").startswith(S3):
-        from pipeline.execution.there import There
-
-        There(study, storage).pack(data, key, packing.digest_of(pieces))
+    there = named_cluster(study, storage)
+    if there is not None and (download.folder_of(data) or "").startswith(S3):
+        there.pack(data, key, packing.digest_of(pieces))
     else:
         pack_here(missing, data, key)

@@ -7,13 +7,16 @@ does not wait for it.
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.environment import CLUSTER
 from pipeline.params import Study
 from pipeline.storage.objects import Storage
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
+
+if TYPE_CHECKING:
+    from pipeline.execution.there import There
 
 
 class Place(Protocol):
@@ -37,10 +40,17 @@ class Place(Protocol):
 
 def place_of(study: Study, storage: Storage) -> Place:
     """Returns where a study's work is done; nothing is asked yet."""
-    if os.environ.get(CLUSTER):
-        from pipeline.execution.there import There
-
-        return There(study, storage)
+    if (there := named_cluster(study, storage)) is not None:
+        return there
     from pipeline.execution.here import Here
 
     return Here(study, storage)
+
+
+def named_cluster(study: Study, storage: Storage) -> "There | None":
+    """Returns the cluster that RAY_ADDRESS names, or None; nothing is asked yet."""
+    if not os.environ.get(CLUSTER):
+        return None
+    from pipeline.execution.there import There
+
+    return There(study, storage)

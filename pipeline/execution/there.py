@@ -1,6 +1,6 @@
 """Work on a Ray cluster: jobs by the keys of what they compute, handed over and followed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +60,7 @@ class There:
     def train(self, training: Training) -> None:
         """Submits a training, or joins its job, and follows it."""
         self.make_ready(training.data)
-        self._require_room(training)
+        self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
         with results.followed(self.study, self.storage) as follow, follow(training):
             self.cluster.finish(self.work_of(training))
 
@@ -70,7 +70,7 @@ class There:
         if trainings:
             self.make_ready(trainings[0].data)
         for training in trainings:
-            self._require_room(training)
+            self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
             was_alive = any(job.key == training.key and job.is_alive for job in known)
             found = self.cluster.ensure(self.work_of(training), known)
             submitted += not was_alive
@@ -92,21 +92,16 @@ class There:
 
     def evaluate(self, name: str, key: str, what: dict[str, Any]) -> None:
         """Evaluates a row whose network is under `key` on S3, following the job."""
-        from pipeline.cluster.client import Work
-
-        self.cluster.require_room(f"models.{name}", 1, self.study.execution.share)
-        title, share = f"evaluate {name}", self.study.execution.share
-        document = {**what, "kind": "evaluation", "name": title, "key": key, "share": share}
-        self.cluster.finish(Work(key, title, self._facts("evaluation", name), document))
+        self._require_room(f"models.{name}")
+        title = f"evaluate {name}"
+        document = {**what, "name": title, "key": key, "share": self.study.execution.share}
+        self.cluster.finish(self._work("evaluation", name, key, title, document))
 
     def pack(self, data: Sharded, key: str, pieces: str) -> None:
         """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""
-        from pipeline.cluster.client import Work
-
         self.cluster.require_versions()
-        document = {"kind": "packing", "key": key, "data": data.model_dump(mode="json")}
-        document["pieces"] = pieces
-        self.cluster.finish(Work(key, "prepare", self._facts("packing", "prepare"), document))
+        document = {"key": key, "data": data.model_dump(mode="json"), "pieces": pieces}
+        self.cluster.finish(self._work("packing", "prepare", key, "prepare", document))
 
     def make_ready(self, data: str) -> None:
         """Compares versions, and puts the data set where the cluster's nodes find it."""
@@ -115,15 +110,9 @@ class There:
         self.cluster.require_versions()
         DataSets(self.storage).upload(data, paths.ARRAYS)
 
-    def _require_room(self, training: Training) -> None:
-        self.cluster.require_room(
-            f"models.{training.name}", training.row.worker_bounds[0], self.study.execution.share
-        )
-
     def work_of(self, training: Training) -> "Work":
-        """Returns a training as a job: all that a driver must know is in its document."""
+        """Returns a training as a job."""
         document = {
-            "kind": "training",
             "name": training.name,
             "key": training.key,
             "instance": training.instance,
@@ -133,21 +122,14 @@ class There:
             "share": self.study.execution.share,
             "commit": commit(),
         }
-        from pipeline.cluster.client import Work
-
         checkpoints = CheckpointStore.of(training, self.storage)
-        facts = self._facts("training", training.name)
-        return Work(
-            training.key, training.name, facts, document, lambda: checkpoints.finished() is not None
-        )
+        name, done = training.name, lambda: checkpoints.finished() is not None
+        return self._work("training", name, training.key, name, document, done)
 
     def _ready_search(self, name: str, search: Search) -> "Work":
-        from pipeline.cluster.client import Work
-
         self.make_ready(search.data)
-        self.cluster.require_room(f"tune.{name}", 1, self.study.execution.share)
+        self._require_room(f"tune.{name}")
         document = {
-            "kind": "search",
             "tune": search.tune.model_dump(mode="json"),
             "row": search.row.model_dump(mode="json"),
             "instance": search.instance,
@@ -155,8 +137,18 @@ class There:
             "at_once": self.study.execution.trials_at_once,
             "share": self.study.execution.share,
         }
-        facts = self._facts("search", name)
-        return Work(search.key, f"search {name}", facts, document, lambda: search.is_done)
+        title, done = f"search {name}", lambda: search.is_done
+        return self._work("search", name, search.key, title, document, done)
 
-    def _facts(self, kind: str, name: str) -> dict[str, str]:
-        return {"kind": kind, "row": name, "study": self.study.study, "again": request()}
+    def _require_room(self, where: str, workers: int = 1) -> None:
+        self.cluster.require_room(where, workers, self.study.execution.share)
+
+    def _work(
+        self, kind: str, name: str, key: str, title: str, document: dict[str, Any],
+        done: Callable[[], bool] = lambda: False,
+    ) -> "Work":  # fmt: skip
+        """Returns a job: what is known of it from outside, and all that its driver must know."""
+        from pipeline.cluster.client import Work
+
+        facts = {"kind": kind, "row": name, "study": self.study.study, "again": request()}
+        return Work(key, title, facts, {"kind": kind, **document}, done)
