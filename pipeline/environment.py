@@ -22,9 +22,9 @@ MLFLOW = "MLFLOW_TRACKING_URI"
 CLUSTER = "RAY_ADDRESS"
 # characters: loaders talk over sockets among temporary files, whose paths may have some hundred
 LONGEST_TMPDIR = 64
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# a cloud's description of its own machine, for which Ray's dashboard asks whatever it is told of usage
-METADATA = ("169.254.169.254", "metadata.google.internal")
+# loopback, and a cloud's description of its own machine, for which Ray's dashboard asks whatever it is
+# told of usage
+NEVER_BY_PROXY = ("127.0.0.1", "localhost", "::1", "169.254.169.254", "metadata.google.internal")
 
 # of these families nothing reaches in but what is named; each entry: prefix, kept always, and kept
 # where the variable that chooses another service is set
@@ -83,8 +83,9 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     )
     for name in ("no_proxy", "NO_PROXY"):  # neither the embedded services nor this machine's cloud
         known = [place for place in environ.get(name, "").split(",") if place]
-        never = (*LOOPBACK, *METADATA)
-        environ[name] = ",".join([*known, *(place for place in never if place not in known)])
+        environ[name] = ",".join(
+            [*known, *(place for place in NEVER_BY_PROXY if place not in known)]
+        )
     state = state_dir(environ)
     if not environ.get(BUCKET):
         # nothing of ~/.aws either: for boto3 and DVC these files are the whole of AWS's settings

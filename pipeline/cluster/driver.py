@@ -27,7 +27,7 @@ LOOK_EVERY_S = 1.0
 
 
 @contextmanager
-def seat() -> Iterator[FileLock]:
+def turn() -> Iterator[FileLock]:
     """Holds one of the places of runs that wait for their workers."""
     locks = [
         FileLock(private_folder() / f"{session.cluster_id()}-{number}.lock", thread_local=False)
@@ -78,7 +78,7 @@ def main(spec: dict[str, Any]) -> None:
 
             {"packing": pack_there, "evaluation": evaluate_there}[spec["kind"]](spec)
             return
-        with seat() as held:
+        with turn() as held:
             # imported here and not above: they bring torch
             from pipeline.cluster.trainer import train_group
             from pipeline.cluster.tuner import search_there

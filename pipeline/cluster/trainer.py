@@ -65,7 +65,8 @@ def config_here(training: Training, arrays: Path, started: float) -> dict[str, A
         )
     require(training.row.precision, f"models.{training.name}.precision")
     return {
-        "training": training, "arrays": arrays.resolve(), "started": started, "patience_s": 0.0,
+        "training": training, "model": training.name, "arrays": arrays.resolve(),
+        "started": started, "patience_s": 0.0,
         "commit": commit(),  # workers may have no Git
         "decoders": machine.cores(),
     }  # fmt: skip
@@ -115,8 +116,8 @@ def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
         spec["data"], spec["key"], instance=spec["instance"],
     )  # fmt: skip
     return {
-        "training": training, "arrays": None, "started": started, "patience_s": PATIENCE_S,
-        "commit": spec["commit"], "decoders": spec["share"]["CPU"],
+        "training": training, "model": training.name, "arrays": None, "started": started,
+        "patience_s": PATIENCE_S, "commit": spec["commit"], "decoders": spec["share"]["CPU"],
     }  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def in_this_process(
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]
     if arrays is None:
-        require(training.row.precision, f"models.{training.name}.precision")  # of this node
+        require(training.row.precision, f"models.{config['model']}.precision")  # of this node
         arrays = DataSets(storage).cached(training.data)
     run(
         training,

@@ -34,7 +34,8 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS
 def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Path | None) -> None:
     """Brings the search to its end, `at_once` trials side by side, each worker with its `share`.
 
-    `arrays` is the data set's file; None where each node fetches it by its digest. Ray has been started or joined. Raises TrainingError at the time limit, with nothing decided.
+    `arrays` is the data set's file; None where each node fetches it by its digest. Ray has been started or
+    joined. Raises TrainingError at the time limit, with nothing decided.
     """
     search.note(done=False)
     group = search.trained.worker_bounds[0] > 1
@@ -127,12 +128,11 @@ def _train(
 ) -> None:
     """Trains one trial up to an update, in a process of Ray Tune's."""
     config = {
-        "training": search.training(number, updates), "arrays": arrays, "commit": "",
+        "training": search.training(number, updates), "model": search.tune.model,
+        "arrays": arrays, "commit": "",
         "patience_s": search.storage.patience_s, "decoders": max(1, int(share["CPU"])),
         "started": time.time(),
     }  # fmt: skip
-    if arrays is None:  # of this node
-        require(search.trained.precision, f"models.{search.tune.model}.precision")
     try:
         if (workers := search.trained.worker_bounds[0]) > 1:
             gpus = share.get("GPU", 0.0)
@@ -153,9 +153,8 @@ def _trainable(
 ) -> Callable[[dict[str, Any]], None]:
     def trial(config: dict[str, Any]) -> None:
         _train(search, config["number"], config["updates"], share, arrays)
-        ray_tune.report(
-            {"update": config["updates"]}
-        )  # one that was there already has told nothing
+        # one that was there already has told nothing
+        ray_tune.report({"update": config["updates"]})
 
     return trial
 
