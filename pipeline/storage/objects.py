@@ -7,6 +7,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -65,7 +66,11 @@ def _patient(
         told = False
         while True:
             try:
-                return _bounded(partial(request, storage, *arguments, **options), request.__name__)
+                where = (
+                    f"s3://{storage.bucket}/{next(iter(arguments), '')} at {storage.place.shown}"
+                )
+                asked = partial(request, storage, *arguments, **options)
+                return _bounded(asked, request.__name__, where)
             except UnreachableError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -78,30 +83,28 @@ def _patient(
     return repeated
 
 
-def _bounded(request: Callable[[], T], name: str) -> T:
+def _bounded(request: Callable[[], T], name: str, where: str) -> T:
     """Returns what a request returns, or raises UnreachableError where it takes longer than any should.
 
     A server that sends a byte now and then keeps each read of the client within its time, and the whole
     for ever; the thread that still waits for it ends with the process.
     """
-    found: list[tuple[T | None, BaseException | None]] = []
+    answer: Future[T] = Future()
 
     def work() -> None:
         try:
-            found.append((request(), None))
+            answer.set_result(request())
         except BaseException as error:  # noqa: BLE001 - raised where it was asked for
-            found.append((None, error))
+            answer.set_exception(error)
 
+    threading.Thread(target=work, name=f"S3 {name}", daemon=True).start()
     longest_s = LONGEST_FILE_S if name in OF_FILES else LONGEST_S
-    thread = threading.Thread(target=work, name=f"S3 {name}", daemon=True)
-    thread.start()
-    thread.join(longest_s)
-    if not found:
-        raise UnreachableError(f"S3: no end of a {name} within {longest_s:.0f} s")
-    result, error = found[0]
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]
+    if not wait([answer], longest_s).done:
+        raise UnreachableError(
+            f"{where}: no end of a {name} within {longest_s:.0f} s, though bytes come: look at the server "
+            "and the network"
+        )
+    return answer.result()
 
 
 class Storage:

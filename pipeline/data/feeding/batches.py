@@ -205,5 +205,6 @@ def mix(*numbers: int) -> int:
     """Returns 63 well-mixed bits; neighbouring seeds and updates give unrelated streams.
 
     Zeros at the end count for nothing, so that uses have a second number each: 0 the order, 1 what an
-    augmentation draws, 3 what an extra does."""
+    augmentation draws, 2 the order of shards, 3 what an extra draws.
+    """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -16,6 +16,7 @@ from typing import assert_never
 
 import requests
 
+from pipeline.data.sources.mirrors import folder_at
 from pipeline.errors import ChecksumError, DataError, StudyError
 from pipeline.files import write_json
 from pipeline.params import (
@@ -101,9 +102,7 @@ def fetch(
             _check(digits, Wanted("digits.csv.gz", None, DIGITS_SHA256), str(digits))
             _place(digits, target)
         case ImageFolderData() if data.sha256 is None:
-            part = (
-                partial / "prefix.part"
-            )  # its objects are packed, their content is digested later
+            part = partial / "prefix.part"  # packed objects; their content is digested later
             part.parent.mkdir(parents=True, exist_ok=True)
             s3(data.archive, part)
             part.replace(target)
@@ -145,9 +144,8 @@ def _digest_of(folder: str, mirrors: Sequence[str], prefix: PrefixDigest) -> str
 
 def folder_in(mirrors: Sequence[str], name: str) -> Path:
     """Returns the folder of this name in the first mirror that has it; raises DataError."""
-    for mirror in mirrors:
-        if "://" not in mirror and (folder := Path(mirror).expanduser() / name).is_dir():
-            return folder
+    if (folder := folder_at(mirrors, name)) is not None:
+        return folder
     raise DataError(
         f"{name}: no folder of STUDY_MIRRORS has it ({' '.join(mirrors) or 'none is set'}): put it in "
         "one, or correct data.archive in params.yaml"

@@ -28,6 +28,12 @@ def mirrors() -> list[str]:
         ) from error
 
 
+def folder_at(places: Sequence[str], name: str) -> Path | None:
+    """Returns the folder of a name in the first place on this machine that has it, or None."""
+    found = (Path(place).expanduser() / name for place in places if "://" not in place)
+    return next((folder for folder in found if folder.is_dir()), None)
+
+
 def source_of(data: Data, places: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the archive of a data set depends on, and no more: all else of `data` is for later.
 
@@ -38,9 +44,7 @@ def source_of(data: Data, places: Sequence[str], before: Mapping[str, Any]) -> d
     said: dict[str, Any] = data.model_dump(mode="json", include={"kind", "archive", "sha256"})
     archive = said.get("archive", "")
     if said.get("sha256") is None and archive.endswith("/") and "://" not in archive:
-        found = (Path(place).expanduser() / archive for place in places if "://" not in place)
-        there = next((folder for folder in found if folder.is_dir()), None)
-        if there is not None:
+        if (there := folder_at(places, archive)) is not None:
             said["files"] = _listing(there)
         elif before.get("archive") == archive and "files" in before:
             said["files"] = before["files"]
