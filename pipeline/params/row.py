@@ -30,10 +30,10 @@ class Row(Section):
     `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
     over a worker's share, in as many pieces; workers may be elastic. `threads` is how many a worker
     computes with on a CPU, and on which the last bits of its sums depend; a machine with fewer cores
-    is slower and ends with the same bits. `extras` come after the augmentation's crop, in their order. `averaged_batch_norm_batches`
-    is how many batches the final statistics are averaged over after training, as in the authors'
-    release; 0 keeps the running ones. `activation_checkpointing` trades a second forward pass for
-    memory.
+    is slower and ends with the same bits. `extras` come after the augmentation's crop, in their order.
+    `averaged_batch_norm_batches` is how many batches the final statistics are averaged over after
+    training, as in the authors' release; 0 keeps the running ones. `activation_checkpointing` trades a
+    second forward pass for memory.
     """
 
     network: Network
