@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from pipeline import params
 from pipeline.data.dataset import Split
 from pipeline.data.feeding.batches import batches_of
 from pipeline.data.feeding.pad_crop import PadCropper
@@ -42,6 +43,7 @@ from pipeline.training.loop import Step, train
 from pipeline.training.replicas import Replicas
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.state import TrainingState
+from pipeline.training.training import Training
 
 BATCH = 128
 TURNS = 6
@@ -49,6 +51,7 @@ ON_CPU = {20: 24, 56: 10}  # updates a turn, by depth
 ON_GPU = {20: 400, 56: 200, 110: 100}
 WARM_UP = 6  # before each measurement: a graph is captured in the fourth update
 DEVICE = device()
+ROW = params.load(Path("studies/cifar10.yaml")).models["resnet-20"]
 OUT = Path("benchmarks/bench.json")
 
 Measure = Callable[[int], float]
@@ -147,12 +150,11 @@ def ours(depth: int, split: Split) -> Measure:
 
     def measure(updates: int) -> float:
         total = state.update + updates
+        schedule = CosineSchedule(shape="cosine", base_lr=0.1, total_updates=total, warmup=None)
+        row = ROW.model_copy(update={"precision": "bfloat16", "report_every_updates": updates})
         train(
-            state, step, batches,
-            CosineSchedule(shape="cosine", base_lr=0.1, total_updates=total, warmup=None),
-            learning_rate_factor=1.0, precision="bfloat16", device=DEVICE,
-            until=total, report_every_updates=updates, finish=lambda: None, validate=lambda: (0.0, 0.0),
-            report=lambda state: None, replicas=Replicas(),
+            Training("bench", row, schedule, data="", key=""), state, step, batches, Replicas(),
+            finish=lambda: None, validate=lambda: (0.0, 0.0), report=lambda state: None,
         )  # fmt: skip
         return state.history[-1].train_images_per_s
 

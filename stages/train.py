@@ -21,16 +21,17 @@ def main(name: str) -> None:
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
     place = place_of(study, storage)
     training = Wanted(study, data.digest, storage, place).training(name)
-    (tensors, facts), collected = brought(training, place, storage)
+    checkpoint, collected = brought(training, place, storage)
     if collected:
         print(
             f"{name}: already trained (key {training.key}): collected; `make again RUN={name}` trains "
             "it afresh",
             flush=True,
         )
-    wall_seconds = facts["wall_seconds"] + (0 if collected else time.time() - facts["time"])
+    facts = checkpoint.facts
+    wall_seconds = facts.wall_seconds + (0 if collected else time.time() - facts.time)
     history = result.write_result(
-        paths.run(name), training, data, tensors, facts, wall_seconds=wall_seconds
+        paths.run(name), training, data, checkpoint, wall_seconds=wall_seconds
     )
     print(
         f"{name}: {history[-1].update:,} updates, {history[-1].val_error_pct:.1f} % wrong on val, "

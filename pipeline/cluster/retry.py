@@ -46,7 +46,7 @@ def until_done(
 def update_of(checkpoints: CheckpointStore) -> int:
     """Returns the update of a training's last checkpoint."""
     facts = checkpoints.facts()
-    return facts["update"] if facts else 0
+    return facts.update if facts else 0
 
 
 def reason(error: Exception) -> StudyError | str:

@@ -19,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer, get_device
 
 from pipeline import machine
+from pipeline.checkpoint import Record
 from pipeline.cluster import private, session
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
@@ -31,7 +32,6 @@ from pipeline.storage.datasets import DataSets
 from pipeline.storage.objects import Storage
 from pipeline.storage.shard_store import ShardCache
 from pipeline.training.hardware import require
-from pipeline.training.history import Record
 from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training

@@ -24,18 +24,18 @@ def main(name: str) -> None:
     trained = weights.load(paths.run(name))
     if not isinstance(trained.model, ResNet):
         raise ParamsError(
-            f"RUN={name}: {trained.facts['arch']} is of family {trained.facts['network']['family']}, which "
+            f"RUN={name}: {trained.facts.arch} is of family {trained.facts.network['family']}, which "
             "this command cannot export: wanted a row of family cifar or imagenet"
         )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter tells its steps
         written = export(
-            trained.model, trained.facts["channels"], Path("export") / name
+            trained.model, trained.facts.channels, Path("export") / name
         )  # fmt: skip
     written.append(Path("export") / name / "mean.npy")
     np.save(written[-1], trained.mean.numpy(), allow_pickle=False)
     written.append(written[-1].with_name("classes.json"))
-    write_json(written[-1], trained.facts["classes"])
+    write_json(written[-1], list(trained.facts.classes))
     for path in written:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

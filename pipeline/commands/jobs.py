@@ -63,7 +63,7 @@ def _show(there: Cluster, study: Study, found: list[Job]) -> None:
     print(f"{len(found)} jobs at {there.address}")
     for job in sorted(found, key=lambda job: job.started):
         facts = CheckpointStore(storage, job.key).facts()
-        done = f"{facts['update']:,}/{facts['total_updates']:,} updates" if facts else ""
+        done = f"{facts.update:,}/{facts.total_updates:,} updates" if facts else ""
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started))
         note = f"  {STALE}: no row has this key" if job.name in stale else ""
         print(f"{job.name:30} {_called(job):24} {job.status:10} {since}  {done}{note}")

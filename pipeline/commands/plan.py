@@ -5,19 +5,20 @@ a mapping from rows to images a second of one worker). The nodes are this machin
 RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is of one node's hour.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.local import s3
 from pipeline import command, machine, params, paths
+from pipeline.checkpoint import Checkpoint
 from pipeline.cluster import client
 from pipeline.commands import makespan
 from pipeline.data import dataset
 from pipeline.errors import ParamsError
 from pipeline.execution.there import cluster
 from pipeline.files import write_json
+from pipeline.models import weights
 from pipeline.models.predict import device
 from pipeline.params import Study
 from pipeline.progress import Progress
@@ -133,9 +134,9 @@ class _Fresh:
     def latest(self) -> None:
         """Returns None."""
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Commits a checkpoint."""
-        self._store.save(tensors, facts)
+        self._store.save(checkpoint)
 
 
 def _real_s(training: Training) -> float | None:
@@ -143,8 +144,7 @@ def _real_s(training: Training) -> float | None:
     folder = paths.run(training.name)
     if not result.is_collected(folder, training):
         return None
-    seconds: float = json.loads((folder / "model.json").read_text())["wall_seconds"]
-    return round(seconds, 1)
+    return round(weights.look(folder).wall_seconds, 1)
 
 
 def _show(

@@ -41,8 +41,8 @@ class Part:
 
 def require_same_data(trained: Trained, data: Dataset) -> None:
     """Raises ScoreError where a network was trained on another set, or split, than it is tested on."""
-    name = trained.facts["name"]
-    if (trained_on := trained.facts["data_digest"]) != data.digest:
+    name = trained.facts.name
+    if (trained_on := trained.facts.data_digest) != data.digest:
         raise ScoreError(
             f"{name}: runs/{name} was trained on the data set {trained_on[:12]}, the prepared one is "
             f"{data.digest[:12]}: its test images may be among those it was trained on: "

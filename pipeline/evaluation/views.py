@@ -93,7 +93,7 @@ class _Shown:
 
     def _gathered(self, side_px: int, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns (N, classes) in the split's order of whole images, resized to a shorter side."""
-        result = torch.empty(len(self.split), len(self.trained.facts["classes"]))
+        result = torch.empty(len(self.split), len(self.trained.facts.classes))
         for places, images in shown.whole(self.split, side_px, self.device):
             result[places] = probabilities(images).cpu()
             self.advance(len(places))

@@ -12,7 +12,6 @@ from pipeline.files import write_json
 from pipeline.storage.checkpoints import Before, CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRAININGS, TRIALS, Instance, Instances
 from pipeline.storage.objects import Storage
-from pipeline.training import result
 from pipeline.training.identity import CONTINUE, KEY_LENGTH
 from pipeline.training.training import Training
 from pipeline.tuning.search import ALL, Search
@@ -62,12 +61,12 @@ def refuse_training_left_behind(training: Training, storage: Storage) -> None:
     """
     for key in _keys_tried_here():
         facts = None if key == training.key else CheckpointStore(storage, key).facts()
-        if facts and facts["name"] == training.name and training.is_of(facts):
-            if result.is_finished(facts):
+        if facts and facts.name == training.name and training.is_of(facts):
+            if facts.is_finished:
                 continue
             raise CheckpointError(
                 f"{training.name}: a training of this row, begun by other code, stands at update "
-                f"{facts['update']:,} of {facts['total_updates']:,} (threads: {facts['threads']}, key "
+                f"{facts.update:,} of {facts.total_updates:,} (threads: {facts.threads}, key "
                 f"{key}): {CONTINUE}={training.name}={key} dvc repro goes on with it, and "
                 f"`make forget RUN={key}` forgets it"
             )

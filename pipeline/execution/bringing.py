@@ -1,9 +1,10 @@
 """A training or a search is collected, joined or begun: whichever of these its key calls for."""
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import CheckpointError, ParamsError
 from pipeline.execution import begun
 from pipeline.execution.place import Place
-from pipeline.storage.checkpoints import Checkpoint, CheckpointStore
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage
 from pipeline.training.identity import CONTINUE
 from pipeline.training.training import Training

@@ -22,7 +22,7 @@ def tables_of(
     """Returns the predictions of a row by split and view; `storage` is where photographs lie."""
     row, sides = study.models[name], study.evaluation.scales_px
     if storage and (there := named_cluster(study, storage)):
-        return _tables_there(there, name, row, trained.facts["sha256"], data)
+        return _tables_there(there, name, row, trained.facts.sha256, data)
     return all_parts(name, row, sides, data, trained)
 
 

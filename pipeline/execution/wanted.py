@@ -54,7 +54,7 @@ class Wanted:
             return True
         facts = CheckpointStore.of(training, self.storage).facts()
         # of a key that a person chose, and that nobody knows, the stage `train` says what is wrong
-        return result.is_finished(facts) or (training.overridden and facts is None)
+        return facts.is_finished if facts else training.overridden
 
     def _instance(self, kind: str, key: str) -> int:
         """Returns the last instance of a key that was begun; where the study is asked for afresh, one of

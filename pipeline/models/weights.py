@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,47 @@ MEAN = "input.mean"
 
 
 @dataclass(frozen=True)
+class ModelFacts:
+    """What model.json says: how to build the network, what was trained to become it, and how fast.
+
+    `image_size_px` is (height, width) of an input; `source` is the digest of the code that trained;
+    `train_seconds` is the time in the loop, validation included, and `wall_seconds` all, over all attempts.
+    """
+
+    name: str
+    arch: str
+    network: dict[str, Any]
+    channels: int
+    image_size_px: Sequence[int]
+    classes: Sequence[str]
+    precision: str
+    seed: int
+    run_key: str
+    run_key_overridden: bool
+    instance: int
+    commit: str
+    data_digest: str
+    updates: int
+    history_digest: str
+    threads: int
+    workers: int
+    torch: str
+    hardware: str
+    source: str | None
+    wall_seconds: float
+    train_seconds: float
+    train_images_per_s: float
+    sha256: str = ""
+    """Of the weights."""
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, its input's `mean` float32 (H, W, C), and model.json."""
+    """A network in evaluation mode, its input's `mean` float32 (H, W, C), and what is known of it."""
 
     model: "nn.Module"
     mean: "Tensor"
-    facts: dict[str, Any]
+    facts: ModelFacts
 
 
 def content_of(weights: Weights, mean: NDArray[np.float32]) -> bytes:
@@ -42,14 +78,31 @@ def content_of(weights: Weights, mean: NDArray[np.float32]) -> bytes:
     return content
 
 
-def save(folder: Path, weights: Weights, mean: NDArray[np.float32], facts: dict[str, Any]) -> None:
-    """Writes both files; `facts` must have `network`, `channels` and `classes`.
-
-    model.json is written last and holds the sha256 of the weights. Torch is not needed.
-    """
+def save(folder: Path, weights: Weights, mean: NDArray[np.float32], facts: ModelFacts) -> None:
+    """Writes both files; model.json last, with the sha256 of the weights. Torch is not needed."""
     content = content_of(weights, mean)
     write(folder / WEIGHTS, content)
-    write_json(folder / FACTS, {**facts, "sha256": hashlib.sha256(content).hexdigest()})
+    write_json(folder / FACTS, asdict(replace(facts, sha256=hashlib.sha256(content).hexdigest())))
+
+
+def look(folder: Path) -> ModelFacts:
+    """Returns what `folder` says of its network; raises CheckpointError where it is damaged or missing."""
+    try:
+        return ModelFacts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise _missing(error, folder) from error
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / FACTS}: not as this code writes it: {error}: `dvc repro train@{folder.name}` "
+            "brings it up to date"
+        ) from error
+
+
+def _missing(error: FileNotFoundError, folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{error.filename}: not found: `dvc repro train@{folder.name}` trains it and "
+        f"`dvc pull train@{folder.name}` brings it"
+    )
 
 
 def load(folder: Path) -> Trained:
@@ -57,21 +110,18 @@ def load(folder: Path) -> Trained:
     import torch  # here, so that who only saves or looks need not wait for it
     from safetensors.torch import load as load_tensors
 
+    facts = look(folder)
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         content = (folder / WEIGHTS).read_bytes()
     except FileNotFoundError as error:
+        raise _missing(error, folder) from error
+    if (found := hashlib.sha256(content).hexdigest()) != facts.sha256:
         raise CheckpointError(
-            f"{error.filename}: not found: `dvc repro train@{folder.name}` trains it and "
-            f"`dvc pull train@{folder.name}` brings it"
-        ) from error
-    if (found := hashlib.sha256(content).hexdigest()) != facts["sha256"]:
-        raise CheckpointError(
-            f"{folder / WEIGHTS}: sha256 {found}, expected {facts['sha256']} ({FACTS}): "
+            f"{folder / WEIGHTS}: sha256 {found}, expected {facts.sha256} ({FACTS}): "
             f"`dvc checkout train@{folder.name}` brings the right file back"
         )
-    network: Network = validate(Network, facts["network"], str(folder / FACTS))
-    model = build(network, facts["channels"], len(facts["classes"]))
+    network: Network = validate(Network, facts.network, str(folder / FACTS))
+    model = build(network, facts.channels, len(facts.classes))
     model = model.to(memory_format=torch.channels_last)
     try:
         tensors = load_tensors(content)

@@ -84,7 +84,7 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     row = study.models[name]
-    facts = json.loads((root / paths.run(name) / weights.FACTS).read_text())
+    facts = weights.look(root / paths.run(name))
     scores = json.loads((root / paths.scores(name) / paths.METRICS).read_text())
     history = parse_history_csv((root / paths.run(name) / HISTORY).read_text())
     network = row.network
@@ -107,14 +107,14 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "schedule": row.schedule,
         "learning_rate_factor": row.learning_rate_factor,
         "seed": row.seed,
-        "commit": facts["commit"],
-        "hardware": facts["hardware"],
-        "threads": facts["threads"],
+        "commit": facts.commit,
+        "hardware": facts.hardware,
+        "threads": facts.threads,
         "precision": row.precision,
-        "workers": facts["workers"],
+        "workers": facts.workers,
         "global_batch_size": row.global_batch_size,
-        "run_key": facts["run_key"],
-        "weights_sha256": facts["sha256"],
+        "run_key": facts.run_key,
+        "weights_sha256": facts.sha256,
         "paper_test_error_pct": (
             paper.cifar10_test_error_pct(depth, network.shortcut)
             if official and not isinstance(study.data, ImageNetData) and network.family == "cifar"

@@ -11,17 +11,17 @@ import socket
 import sys
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, Self
 
+from pipeline.checkpoint import Checkpoint, CheckpointFacts
 from pipeline.errors import BusyError, StorageError
 from pipeline.storage.layout import TRAININGS, Instance, Instances, sha256
 from pipeline.storage.objects import Storage
 
 KEPT = 2
 TENSORS = "tensors"
-
-Checkpoint = tuple[bytes, dict[str, Any]]
 
 
 class Training(Protocol):
@@ -43,28 +43,30 @@ class Training(Protocol):
 class CheckpointStore:
     """The checkpoints of one instance of a training, the current one if nothing is said.
 
-    `notes` go into the facts of each checkpoint that is saved.
+    Each that is saved says the `commit` that is given here.
     """
 
     def __init__(
         self,
         storage: Storage,
         key: str,
-        notes: dict[str, str] | None = None,
         *,
+        commit: str = "unknown",
         instance: int | None = None,
         kind: str = TRAININGS,
     ) -> None:
         self._storage, self._key, self._kind = storage, key, kind
-        self._notes, self._number, self._attempt = notes or {}, instance, 0
+        self._commit, self._number, self._attempt = commit, instance, 0
         self._named: dict[str, str | None] = {}  # what is there, once an attempt is this process's
         who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._who = json.dumps(who).encode()
 
     @classmethod
-    def of(cls, training: Training, storage: Storage, **notes: str) -> Self:
+    def of(cls, training: Training, storage: Storage, commit: str = "unknown") -> Self:
         """Returns the checkpoints of a training's instance, or of a trial's."""
-        return cls(storage, training.key, notes, instance=training.instance, kind=training.kind)
+        return cls(
+            storage, training.key, commit=commit, instance=training.instance, kind=training.kind
+        )
 
     @cached_property
     def instance(self) -> Instance:
@@ -72,16 +74,16 @@ class CheckpointStore:
         number = self._number or Instances(self._storage, self._kind, self._key).current()
         return Instance(self._storage, self._kind, self._key, number)
 
-    def facts(self) -> dict[str, Any] | None:
+    def facts(self) -> CheckpointFacts | None:
         """Returns the facts of the last committed checkpoint (its history among them), or None."""
         for name in reversed(self.instance.names()):
             with suppress(StorageError):
                 if (found := self.instance.manifest(name)) is not None:
-                    return found[0]
+                    return CheckpointFacts.parse(found[0])
         return self._before.facts() if self._before else None
 
     def latest(self) -> Checkpoint | None:
-        """Returns (tensors, facts) of the last committed checkpoint that is whole, or None.
+        """Returns the last committed checkpoint that is whole, or None.
 
         A damaged one is passed over with a warning. Raises StorageError where all are damaged.
         """
@@ -91,7 +93,9 @@ class CheckpointStore:
                 if (found := self.instance.manifest(name)) is None:
                     continue  # deleted since: a later one is there
                 facts, objects = found
-                return self.instance.object(objects[TENSORS]), facts
+                return Checkpoint(
+                    self.instance.object(objects[TENSORS]), CheckpointFacts.parse(facts)
+                )
             except (StorageError, KeyError) as error:
                 damaged = damaged or error
                 print(f"warning: {error}: going on from the checkpoint before", file=sys.stderr,
@@ -103,30 +107,28 @@ class CheckpointStore:
         return self._before.latest() if self._before else None
 
     def finished(self) -> Checkpoint | None:
-        """Returns (tensors, facts) of the last update where it is committed and whole, or None.
+        """Returns the checkpoint of the last update where it is committed and whole, or None.
 
         What this returns is what was judged: where the last checkpoint is damaged the training is not
         finished, whatever its manifest says.
         """
         facts = self.facts()
-        if facts is None or facts["update"] != facts["total_updates"]:
+        if facts is None or not facts.is_finished:
             return None
         found = self.latest()
-        if found is None or found[1]["update"] != found[1]["total_updates"]:
-            return None
-        return found
+        return found if found is not None and found.facts.is_finished else None
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Commits a checkpoint and drops those before the last two.
 
         Raises BusyError where a later attempt has begun: this process is no longer the one that trains.
         """
         self._attempt = self._attempt or self._claim()
-        digest = self.instance.put_object(tensors)
+        digest = self.instance.put_object(checkpoint.tensors)
         self._require_last()
-        facts = {**facts, **self._notes, "attempt": self._attempt}
-        name = f"{self._attempt:06d}-{facts['update']:08d}"
-        self.instance.put_manifest(name, facts, {TENSORS: digest})
+        facts = replace(checkpoint.facts, commit=self._commit, attempt=self._attempt)
+        name = f"{self._attempt:06d}-{facts.update:08d}"
+        self.instance.put_manifest(name, facts.document(), {TENSORS: digest})
         self._named[name] = digest
         self._drop_all_but_the_last()
 
@@ -201,24 +203,24 @@ class Before:
     def _committed(self) -> list[str]:
         return [key for key in self._storage.keys(self._prefix) if key.endswith(".json")]
 
-    def _facts(self, key: str) -> dict[str, Any] | None:
+    def _document(self, key: str) -> dict[str, Any] | None:
         content = self._storage.get(key)
         with suppress(ValueError):
             return json.loads(content) if content is not None else None
         return None
 
-    def facts(self) -> dict[str, Any] | None:
+    def facts(self) -> CheckpointFacts | None:
         """Returns the facts of the last one, or None."""
-        found = (self._facts(key) for key in reversed(self._committed()))
-        return next((facts for facts in found if facts is not None), None)
+        found = (self._document(key) for key in reversed(self._committed()))
+        return next((CheckpointFacts.parse(said) for said in found if said is not None), None)
 
     def latest(self) -> Checkpoint | None:
-        """Returns (tensors, facts) of the last one that is whole, or None."""
+        """Returns the last one that is whole, or None."""
         for key in reversed(self._committed()):
-            if (facts := self._facts(key)) is not None:
+            if (said := self._document(key)) is not None:
                 tensors = self._storage.get(key.removesuffix(".json") + ".safetensors")
-                if tensors is not None and sha256(tensors) == facts["sha256"]:
-                    return tensors, facts
+                if tensors is not None and sha256(tensors) == said["sha256"]:
+                    return Checkpoint(tensors, CheckpointFacts.parse(said))
         return None
 
     def clear(self) -> None:

@@ -6,18 +6,19 @@ MLflow can slow the training down or stop it; nor does who shows progress wait f
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from pipeline.checkpoint import CheckpointFacts, Record
 from pipeline.errors import StudyError
 from pipeline.progress import Progress
 
 POLL_S = 2.0
 JOIN_S = 20.0
 
-History = list[dict[str, Any]]
-Facts = Callable[[], dict[str, Any] | None]
+History = Sequence[Record]
+Facts = Callable[[], CheckpointFacts | None]
 Publish = Callable[[History], None]
 
 
@@ -92,15 +93,15 @@ class Follower:
         while True:
             facts = self._look()
             progress = progress or Progress(
-                self._label, self._total, "updates", facts["update"] if facts else 0
+                self._label, self._total, "updates", facts.update if facts else 0
             )
             if facts is not None:
-                history = facts["history"]
+                history = facts.history
                 last = history[-1]
                 progress.to(
-                    facts["update"],
-                    f"train {last['train_error_pct']:.1f} % val {last['val_error_pct']:.1f} % wrong, "
-                    f"{last['train_images_per_s']:,.0f} images/s",
+                    facts.update,
+                    f"train {last.train_error_pct:.1f} % val {last.val_error_pct:.1f} % wrong, "
+                    f"{last.train_images_per_s:,.0f} images/s",
                 )
                 if len(history) > published:
                     self._publish(history)
@@ -110,7 +111,7 @@ class Follower:
                 return
             self._ended = self._done.wait(POLL_S)
 
-    def _look(self) -> dict[str, Any] | None:
+    def _look(self) -> CheckpointFacts | None:
         try:
             return self._facts()
         except StudyError as error:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
+from pipeline.checkpoint import Record
+from pipeline.models import weights
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import TRIALS
@@ -44,7 +46,7 @@ def followed(study: Study, storage: Storage) -> Iterator[Callable[[Training], Fo
     def run_of(name: str) -> Child:
         return row_run(tracker(), known[name])
 
-    def publish(name: str, history: list[dict[str, Any]]) -> None:
+    def publish(name: str, history: Sequence[Record]) -> None:
         with tolerant():
             run_of(name).history(history)
 
@@ -80,15 +82,15 @@ def row_result(
 ) -> None:  # fmt: skip
     """Publishes a finished row: history, weights, and once it was evaluated scores and pictures."""
     folder = paths.run(name)
-    facts = json.loads((folder / "model.json").read_text())
-    training = Training.of(name, row, load_schedule(Path(row.schedule)), facts["data_digest"])
-    if training.key != facts["run_key"]:
+    facts = weights.look(folder)
+    training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
+    if training.key != facts.run_key:
         print(f"{name}: {folder} is of other parameters or code: `dvc repro` first; not sent")
         return
-    child = row_run(tracker, replace(training, overridden=facts["run_key_overridden"]))
-    child.tags({"commit": facts["commit"], "hardware": facts["hardware"]})
+    child = row_run(tracker, replace(training, overridden=facts.run_key_overridden))
+    child.tags({"commit": facts.commit, "hardware": facts.hardware})
     history = parse_history_csv((folder / "history.csv").read_text())
-    child.history([vars(record) for record in history])
+    child.history(history)
     # a name of their own: the curves have theirs
     child.metrics({f"final_{name}": value for name, value in numbers(scores or {}).items()})
     files = [folder / "model.safetensors", folder / "model.json", folder / "history.csv", *pictures]
@@ -111,7 +113,7 @@ def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
         if line["val_error_pct"]:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
         facts = CheckpointStore(storage, line["trial"], kind=TRIALS).facts()
-        trial.history(facts["history"] if facts else [])
+        trial.history(facts.history if facts else ())
         trial.finished()
 
 

@@ -11,9 +11,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.git import commit
 from pipeline.tracking.address import EXPERIMENT, tracking_uri
@@ -129,10 +131,11 @@ class Child:
             if new:
                 self._client.log_batch(self.run_id, params=[Param(*pair) for pair in new.items()])
 
-    def history(self, lines: Sequence[Mapping[str, Any]]) -> None:
+    def history(self, history: Sequence[Record]) -> None:
         """Logs the lines whose update is not there yet; the step of each metric is the update."""
         from mlflow.entities import Metric
 
+        lines = [asdict(record) for record in history]
         names = [name for name in (lines[0] if lines else ()) if _is_metric(name, lines[0][name])]
         with _named(self._uri):
             run = self._client.get_run(self.run_id)

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load as load_tensors
 from torch import distributed, multiprocessing
 
+from pipeline.checkpoint import Checkpoint, CheckpointFacts
 from pipeline.data import dataset, prepared
 from pipeline.data.feeding.shards import Shard
 from pipeline.data.sources import shard_files
@@ -35,7 +36,7 @@ from pipeline.errors import StudyError
 from pipeline.models.predict import device
 from pipeline.params import Row
 from pipeline.training.hardware import hardware
-from pipeline.training.history import history_digest, records_of
+from pipeline.training.history import history_digest
 from pipeline.training.identity import KEY_LENGTH, source_of
 from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
@@ -52,25 +53,22 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
-        """Returns (tensors, facts) of the last checkpoint, or None."""
-        found = sorted(self.folder.glob("*.json"))
-        return (found[-1].with_suffix(".bin").read_bytes(), _read(found[-1])) if found else None
+    def latest(self) -> Checkpoint | None:
+        """Returns the last checkpoint, or None."""
+        if not (found := sorted(self.folder.glob("*.json"))):
+            return None
+        facts = CheckpointFacts.parse(json.loads(found[-1].read_text()))
+        return Checkpoint(found[-1].with_suffix(".bin").read_bytes(), facts)
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Keeps a checkpoint."""
-        path = self.folder / f"{facts['update']:08d}.json"
-        path.with_suffix(".bin").write_bytes(tensors)
-        path.write_text(json.dumps(facts))
+        path = self.folder / f"{checkpoint.facts.update:08d}.json"
+        path.with_suffix(".bin").write_bytes(checkpoint.tensors)
+        path.write_text(json.dumps(checkpoint.facts.document()))
 
     def path(self, shard: Shard) -> Path:
         """Returns a shard's file."""
         return self.folder / shard.sha256
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content
 
 
 def made(data: dict[str, Any], folder: Path) -> Path:
@@ -132,9 +130,9 @@ def trained(recipe: dict[str, Any]) -> dict[str, str]:
         found = Folder(folder / "checkpoints").latest()
     assert found is not None
     sha = hashlib.sha256()
-    for name, array in sorted(load_tensors(found[0]).items()):
+    for name, array in sorted(load_tensors(found.tensors).items()):
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode() + array.tobytes())
-    return {"weights": sha.hexdigest(), "history": history_digest(records_of(found[1]))}
+    return {"weights": sha.hexdigest(), "history": history_digest(found.facts.history)}
 
 
 def _work(

@@ -5,41 +5,15 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
-from pipeline.params import Precision
+from pipeline.checkpoint import Record
 
 TIMINGS = ("seconds", "train_images_per_s")
 PARSERS: dict[str, Callable[[str], Any]] = {  # all else is float
     "update": int, "precision": str, "threads": int,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Record:
-    """One line of the history; training figures are means since the last line, on augmented images.
-
-    `seconds` and `train_images_per_s` differ from run to run; all else is the same, bit for bit,
-    however often a training was interrupted.
-    """
-
-    update: int
-    epoch: float
-    lr: float
-    train_loss: float
-    train_error_pct: float
-    val_loss: float
-    val_error_pct: float
-    precision: Precision
-    threads: int
-    seconds: float
-    train_images_per_s: float
-
-
-def records_of(facts: dict[str, Any]) -> list[Record]:
-    """Returns the history in a checkpoint's facts; lines of before they named their threads, too."""
-    return [Record(**{"threads": facts["threads"], **record}) for record in facts["history"]]
 
 
 def history_csv(history: Iterable[Record]) -> str:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.checkpoint import Record
 from pipeline.data.feeding.batches import Batches
 from pipeline.errors import DivergedError
 from pipeline.models.predict import autocast, predict
 from pipeline.params import Precision
-from pipeline.training.history import Record
 from pipeline.training.replicas import Replicas
-from pipeline.training.schedule import Schedule
 from pipeline.training.state import TrainingState
+from pipeline.training.training import Training
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Changes the weights by a batch, as `Step` does; a GPU may replay it from a graph."""
@@ -62,38 +62,34 @@ class Step:
 
 
 def train(
+    training: Training,
     state: TrainingState,
     step: Update,
     batches: Batches,
-    schedule: Schedule,
+    replicas: Replicas,
     *,
-    until: int,
-    learning_rate_factor: float,
-    precision: Precision,
-    device: torch.device,
-    report_every_updates: int,
     finish: Callable[[], None],
     validate: Callable[[], tuple[float, float]],
     report: Callable[[TrainingState], None],
-    replicas: Replicas,
 ) -> None:
-    """Brings `state` to the update `until`, the schedule's last or a report's, reporting now and then.
+    """Brings `state` to the schedule's last update, or a trial's last for now, reporting now and then.
 
     `step` changes the state's weights. `finish` runs after the schedule's last update, before it is reported;
     `validate` returns (loss, error in percent) on the validation images, the same on every worker. Raises
     DivergedError at the first report after a loss that is not finite, ReplicasError where workers no
     longer hold the same; nothing of that interval is stored.
     """
-    meter = Meter(report_every_updates, device)
+    row, schedule = training.row, training.schedule
+    meter = Meter(row.report_every_updates, next(state.model.parameters()).device)
     state.model.train()
-    for update, (images, labels) in batches.between(state.update, until):
-        lr = schedule.lr_at(update, state.history) * learning_rate_factor
+    for update, (images, labels) in batches.between(state.update, training.last_update):
+        lr = schedule.lr_at(update, state.history) * row.learning_rate_factor
         state.set_lr(lr)
         loss, wrong = step(images, labels)
         meter.add(loss, wrong, len(labels), lr)
         state.update = update + 1
 
-        if state.update % report_every_updates == 0 or state.update == schedule.total_updates:
+        if state.update % row.report_every_updates == 0 or state.update == schedule.total_updates:
             rate, train_loss, train_error_pct = meter.read(state, replicas)
             if state.update == schedule.total_updates:
                 finish()
@@ -115,7 +111,7 @@ def train(
                     train_error_pct=train_error_pct,
                     val_loss=val_loss,
                     val_error_pct=val_error_pct,
-                    precision=precision,
+                    precision=row.precision,
                     threads=torch.get_num_threads(),
                     seconds=seconds,
                     train_images_per_s=rate,

@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.checkpoint import Checkpoint, CheckpointFacts, Record
 from pipeline.data.dataset import Dataset, load
 from pipeline.data.feeding import shown
 from pipeline.data.feeding.augmentations import augmenter_of
@@ -21,7 +21,6 @@ from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
 from pipeline.training.hardware import hardware
-from pipeline.training.history import Record, records_of
 from pipeline.training.identity import source_of
 from pipeline.training.loop import Step, Update, loss_and_wrong, train
 from pipeline.training.replicas import Replicas
@@ -57,9 +56,9 @@ def run(
     state = _initial_state(training, arrays, device)
     wall_before = 0.0
     if (found := checkpoints.latest()) is not None:
-        training.check(found[1])
-        _resume(state, training, *found, workers)
-        wall_before = found[1]["wall_seconds"]
+        training.check(found.facts)
+        _resume(state, training, found, workers)
+        wall_before = found.facts.wall_seconds
     replicas.require_equal(state)  # and nobody overwrites a checkpoint that another still reads
     batches = _batches(row, arrays, device, rank, workers)
     val = arrays.val.share(rank, workers).to(device)
@@ -75,23 +74,18 @@ def run(
         def report(state: TrainingState) -> None:
             if rank == 0:
                 facts = _facts(training, state, wall_before + time.time() - started, workers)
-                saving.save(state.tensors(), facts)
+                saving.save(Checkpoint(state.tensors(), facts))
             on_report(state.history)
 
         train(
+            training,
             state,
             _step(row, state, device, workers),
             batches,
-            training.schedule,
-            until=training.until or training.schedule.total_updates,
-            learning_rate_factor=row.learning_rate_factor,
-            precision=row.precision,
-            device=device,
-            report_every_updates=row.report_every_updates,
+            replicas,
             finish=lambda: _finish(row, state, batches, replicas),
             validate=validate,
             report=report,
-            replicas=replicas,
         )
     return state
 
@@ -166,38 +160,37 @@ def _batches(row: Row, arrays: Dataset, device: torch.device, rank: int, workers
 
 def _facts(
     training: Training, state: TrainingState, wall_seconds: float, workers: int
-) -> dict[str, Any]:
-    return {
-        "trained": training.recipe,
-        "time": time.time(),
-        "wall_seconds": wall_seconds,
-        "hardware": hardware(),
-        "source": source_of(training.row, training.schedule),
-        "name": training.name,
-        "key": training.key,
-        "update": state.update,
-        "total_updates": training.schedule.total_updates,
-        "workers": workers,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "history": [vars(record) for record in state.history],
-    }
+) -> CheckpointFacts:
+    return CheckpointFacts(
+        name=training.name,
+        key=training.key,
+        trained=training.recipe,
+        update=state.update,
+        total_updates=training.schedule.total_updates,
+        workers=workers,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        hardware=hardware(),
+        time=time.time(),
+        wall_seconds=wall_seconds,
+        history=tuple(state.history),
+        source=source_of(training.row, training.schedule),
+    )
 
 
-def _resume(
-    state: TrainingState, training: Training, tensors: bytes, facts: dict[str, Any], workers: int
-) -> None:
-    state.restore(tensors, facts["update"], records_of(facts))
+def _resume(state: TrainingState, training: Training, checkpoint: Checkpoint, workers: int) -> None:
+    facts = checkpoint.facts
+    state.restore(checkpoint.tensors, facts.update, list(facts.history))
     print(f"{training.name}: resumed at update {state.update:,}", flush=True)
-    now_and_then = {
-        "workers": workers,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+    then_and_now = {
+        "workers": (facts.workers, workers),
+        "threads": (facts.threads, torch.get_num_threads()),
+        "torch": (facts.torch, torch.__version__),
     }
-    for what, now in now_and_then.items():
-        if facts[what] != now:
+    for what, (then, now) in then_and_now.items():
+        if then != now:
             print(
-                f"{training.name}: warning: {what} was {facts[what]} and is now {now}: the result may "
+                f"{training.name}: warning: {what} was {then} and is now {now}: the result may "
                 "differ in its last bits from an undisturbed training",
                 file=sys.stderr,
                 flush=True,

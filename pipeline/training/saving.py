@@ -3,19 +3,20 @@
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
+from pipeline.checkpoint import Checkpoint
 from pipeline.errors import StudyError
 
 
 class Checkpoints(Protocol):
     """Where a training's checkpoints are kept: S3, by `pipeline.storage.checkpoints`."""
 
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
-        """Returns (tensors, facts) of the last committed checkpoint, or None."""
+    def latest(self) -> Checkpoint | None:
+        """Returns the last committed checkpoint, or None."""
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
-        """Commits a checkpoint; `facts` has its `update` and is JSON."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Commits a checkpoint."""
 
 
 class Saving:
@@ -30,13 +31,13 @@ class Saving:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Begins to commit a checkpoint once the one before is committed."""
         self.wait()
 
         def commit() -> None:
             try:
-                self._checkpoints.save(tensors, facts)
+                self._checkpoints.save(checkpoint)
             except BaseException as failure:  # noqa: BLE001 - raised where the training is
                 self._failure = failure
 

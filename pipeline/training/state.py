@@ -12,8 +12,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from pipeline.checkpoint import Record
 from pipeline.errors import CheckpointError
-from pipeline.training.history import Record
 
 
 @dataclass

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pipeline.checkpoint import CheckpointFacts
 from pipeline.errors import CheckpointError, DataError
 from pipeline.params import Row
 from pipeline.training.identity import run_key, what_is_trained
@@ -21,10 +22,9 @@ def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
         yield from _differences(found.get(key), wanted.get(key), inner)
 
 
-def _trained(facts: dict[str, Any]) -> dict[str, Any]:
+def _trained(facts: CheckpointFacts) -> dict[str, Any]:
     """Returns what a checkpoint is of; before rows named their threads, those of the machine counted."""
-    trained: dict[str, Any] = facts["trained"]
-    return {**trained, "row": {"threads": facts["threads"], **trained["row"]}}
+    return {**facts.trained, "row": {"threads": facts.threads, **facts.trained["row"]}}
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,23 @@ class Training:
         """Row, schedule and data as a document: what a checkpoint says that it is of."""
         return what_is_trained(self.row, self.schedule, self.data)
 
-    def is_of(self, facts: dict[str, Any]) -> bool:
+    @property
+    def last_update(self) -> int:
+        """The schedule's last update, or a trial's last for now."""
+        return self.until or self.schedule.total_updates
+
+    def is_of(self, facts: CheckpointFacts) -> bool:
         """Tells whether a checkpoint is of this row, schedule and data, by whatever code and threads."""
-        found, same = facts["trained"], {"threads": self.row.threads}
+        found, same = facts.trained, {"threads": self.row.threads}
         return {**found, "row": {**found["row"], **same}} == self.recipe
 
-    def check(self, facts: dict[str, Any]) -> None:
+    def check(self, facts: CheckpointFacts) -> None:
         """Raises CheckpointError where a checkpoint is not of this training."""
-        if facts["key"] != self.key or _trained(facts) != self.recipe:
+        if facts.key != self.key or _trained(facts) != self.recipe:
             differ = "; ".join(_differences(_trained(facts), self.recipe, f"models.{self.name}"))
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} belongs to another training "
-                f"({facts['name']}, key {facts['key']}): {differ or 'its key differs'}: change "
+                f"({facts.name}, key {facts.key}): {differ or 'its key differs'}: change "
                 f"params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
             )
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.checkpoint import Record
 from pipeline.errors import TrainingError
 from pipeline.params import SearchSpace, Tune, validate
-from pipeline.training.history import Record
 from pipeline.training.schedule import Schedule
 
 WARMUP_START_FRACTION = 0.1  # of base_lr, as the paper's 0.01 before 0.1 (section 4.2)

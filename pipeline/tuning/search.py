@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from pipeline.checkpoint import CheckpointFacts
 from pipeline.errors import StudyError
 from pipeline.params import Row, Tune, canonical_sha256
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instance, Instances
 from pipeline.storage.objects import Storage
-from pipeline.training.history import records_of
 from pipeline.training.identity import KEY_LENGTH, run_key
 from pipeline.training.training import Training
 from pipeline.tuning import halving
@@ -82,7 +82,7 @@ class Search:
         found = []
         for trial in self.proposed:
             facts = self.checkpoints(trial).facts()
-            history = tuple(records_of(facts)) if facts else ()
+            history = facts.history if facts else ()
             lost = f"{DIVERGED}{trial.number:05d}" in diverged
             found.append(replace(trial, history=history, diverged=lost))
         return found
@@ -92,12 +92,12 @@ class Search:
         row = self.trained.canonical("schedule")
         return {"row": row, "data": self.data}
 
-    def is_of(self, facts: dict[str, Any]) -> bool:
+    def is_of(self, facts: CheckpointFacts) -> bool:
         """Tells whether a checkpoint is of a trial of this row and data, whatever code made it."""
-        found = facts["trained"]["row"]
+        found = facts.trained["row"]
         mine = self.trained.canonical("schedule")
         same = {"threads": mine["threads"], "workers": mine["workers"]}
-        return {**found, **same} == mine and facts["trained"]["data"] == self.data
+        return {**found, **same} == mine and facts.trained["data"] == self.data
 
     @property
     def has_begun(self) -> bool:

@@ -20,11 +20,13 @@ from pipeline.models.networks import build
 from pipeline.models.resnet import ResNet
 from pipeline.models.weights import Trained
 from pipeline.params import CifarNetwork, ImageNetNetwork
+from tests.checkpoints import model_facts
 from tests.photographs import prepared
 
 CPU = torch.device("cpu")
 CROP = 64  # from images of 73
 SIDES = (64, 73, 110, 137, 183)
+NETWORK = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def model(data: Dataset) -> ResNet:
     """A network whose batch norms have statistics and whose classes differ."""
-    network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
-    model = build(network, 3, 2, seed=1)
+    model = build(NETWORK, 3, 2, seed=1)
     model.train()
     with torch.no_grad():
         model.fc.weight.mul_(0.2)
@@ -67,7 +68,7 @@ def network_input(pixels: np.ndarray, mean: Tensor) -> Tensor:
 
 
 def logits_of(model: ResNet, data: Dataset, view: str) -> np.ndarray:
-    trained = Trained(model, data.mean, {"classes": ["a", "b"]})
+    trained = Trained(model, data.mean, model_facts(NETWORK, classes=("a", "b")))
     return views.logits(trained, view, data.test, CROP, SIDES, "float32", CPU, lambda images: None)
 
 
@@ -145,7 +146,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images():
 
 
 def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
-    trained = Trained(model, data.mean, {"classes": ["a", "b"]})
+    trained = Trained(model, data.mean, model_facts(NETWORK, classes=("a", "b")))
     tables = {
         part: evaluated(trained, data, part, CROP, SIDES, "float32", CPU)
         for part in parts_of(data, SIDES)

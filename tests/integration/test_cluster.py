@@ -392,7 +392,7 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
         process = start(study, "python", "-m", "stages.train", "four", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
         facts = store.facts()
-        assert facts is not None and facts["workers"] == 2
+        assert facts is not None and facts.workers == 2
         leader = local_cluster.nodes()[-1]
         children = leader.children(recursive=True)
         leader.kill()  # nothing starts this node again

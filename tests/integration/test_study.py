@@ -319,7 +319,7 @@ def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage
     mine, theirs = (f / "runs/resnet-8/model.safetensors" for f in (study, clone))
     assert mine.read_bytes() == theirs.read_bytes()
     assert (
-        weights.load(clone / "runs/resnet-8").facts["sha256"]
+        weights.load(clone / "runs/resnet-8").facts.sha256
         == hashlib.sha256(theirs.read_bytes()).hexdigest()
     )
 

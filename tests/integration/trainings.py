@@ -45,7 +45,7 @@ def store_of(study: Path, name: str) -> CheckpointStore:
 def update_of(store: CheckpointStore) -> int:
     """Returns the update of the last checkpoint."""
     facts = store.facts()
-    return facts["update"] if facts else 0
+    return facts.update if facts else 0
 
 
 def wait_for(condition: Callable[[], bool], what: str = "waited in vain") -> float:

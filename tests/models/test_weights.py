@@ -11,13 +11,14 @@ from pipeline.errors import CheckpointError
 from pipeline.models import weights
 from pipeline.models.networks import build
 from pipeline.params import CifarNetwork
+from tests.checkpoints import model_facts
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     network = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
     model = build(network, 1, 3, seed=1)
-    facts = {"network": network.model_dump(), "channels": 1, "classes": ["a", "b", "c"]}
+    facts = model_facts(network, channels=1, classes=("a", "b", "c"))
     weights.save(
         tmp_path / "row",
         {name: value.numpy() for name, value in model.state_dict().items()},

@@ -7,7 +7,6 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 import pytest
 
@@ -15,10 +14,7 @@ from pipeline.errors import BusyError, StorageError
 from pipeline.storage import layout, objects
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage, fetch_address
-
-
-def facts(update: int) -> dict[str, Any]:
-    return {"update": update, "total_updates": 9, "history": []}
+from tests.checkpoints import checkpoint, facts
 
 
 @pytest.fixture
@@ -46,10 +42,10 @@ def test_objects_come_back(storage: Storage):
 def test_the_last_checkpoint_comes_back(checkpoints: CheckpointStore):
     assert checkpoints.latest() is None
     for update in (3, 6, 12):
-        checkpoints.save(f"weights {update}".encode(), facts(update))
+        checkpoints.save(checkpoint(f"weights {update}".encode(), update))
     found = checkpoints.latest()
     assert found is not None
-    assert (found[0], found[1]["update"]) == (b"weights 12", 12)
+    assert (found.tensors, found.facts.update) == (b"weights 12", 12)
 
 
 def objects_in(checkpoints: CheckpointStore, storage: Storage) -> dict[str, list[str]]:
@@ -63,7 +59,7 @@ def objects_in(checkpoints: CheckpointStore, storage: Storage) -> dict[str, list
 
 def test_two_checkpoints_are_kept(checkpoints: CheckpointStore, storage: Storage):
     for update in (3, 6, 12):
-        checkpoints.save(f"weights {update}".encode(), facts(update))
+        checkpoints.save(checkpoint(f"weights {update}".encode(), update))
     found = objects_in(checkpoints, storage)
     assert found["manifests"] == ["000001-00000006.json", "000001-00000012.json"]
     assert sorted(found["objects"]) == sorted(
@@ -75,19 +71,19 @@ def test_equal_tensors_are_one_object_as_long_as_one_names_them(
     checkpoints: CheckpointStore, storage: Storage
 ):
     for update in (3, 6, 12):
-        checkpoints.save(b"the same", facts(update))
+        checkpoints.save(checkpoint(b"the same", update))
     assert len(objects_in(checkpoints, storage)["objects"]) == 1
-    assert checkpoints.latest() == (b"the same", {**facts(12), "attempt": 1})
+    assert checkpoints.latest() == checkpoint(b"the same", 12, attempt=1)
 
 
 def test_tensors_without_a_manifest_never_happened_and_go(
     checkpoints: CheckpointStore, storage: Storage
 ):
-    checkpoints.save(b"good", facts(3))
+    checkpoints.save(checkpoint(b"good", 3))
     checkpoints.instance.put_object(b"killed in between")
-    assert checkpoints.latest() == (b"good", {**facts(3), "attempt": 1})
+    assert checkpoints.latest() == checkpoint(b"good", 3, attempt=1)
     after = CheckpointStore(storage, checkpoints._key)
-    after.save(b"better", facts(6))
+    after.save(checkpoint(b"better", 6))
     found = objects_in(checkpoints, storage)
     assert sorted(found["objects"]) == sorted(map(layout.sha256, (b"good", b"better")))
 
@@ -104,8 +100,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(
     checkpoints: CheckpointStore, storage: Storage, what: str, damage: bytes | None,
     capfd: pytest.CaptureFixture[str],
 ):  # fmt: skip
-    checkpoints.save(b"good", facts(3))
-    checkpoints.save(b"newer", facts(6))
+    checkpoints.save(checkpoint(b"good", 3))
+    checkpoints.save(checkpoint(b"newer", 6))
     key = DAMAGES[what](checkpoints)
     if damage is None:
         storage.delete(key)
@@ -113,7 +109,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(
         storage.put(key, damage)
     found = checkpoints.latest()
     assert found is not None
-    assert found[0] == b"good"
+    assert found.tensors == b"good"
     if not (what == "manifest" and damage is None):  # without its manifest it never happened
         assert "going on from the checkpoint before" in capfd.readouterr().err
 
@@ -121,14 +117,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(
 def test_what_is_collected_is_what_was_judged_finished(
     checkpoints: CheckpointStore, storage: Storage
 ):
-    checkpoints.save(b"before", facts(6))
-    checkpoints.save(b"last", facts(9))
-    assert checkpoints.finished() == (b"last", {**facts(9), "attempt": 1})
+    checkpoints.save(checkpoint(b"before", 6))
+    checkpoints.save(checkpoint(b"last", 9))
+    assert checkpoints.finished() == checkpoint(b"last", 9, attempt=1)
     storage.put(checkpoints.instance.object_key(layout.sha256(b"last")), b"lost")
     assert checkpoints.finished() is None
     found = checkpoints.latest()
     assert found is not None
-    assert (found[0], found[1]["update"]) == (b"before", 6)
+    assert (found.tensors, found.facts.update) == (b"before", 6)
 
 
 def test_never_a_wrong_result_whatever_is_damaged(storage: Storage):
@@ -138,7 +134,7 @@ def test_never_a_wrong_result_whatever_is_damaged(storage: Storage):
         store = CheckpointStore(storage, f"damaged-{number}")
         saved = {update: f"weights {update}".encode() * 50 for update in (3, 6, 9)}
         for update, tensors in saved.items():
-            store.save(tensors, facts(update))
+            store.save(checkpoint(tensors, update))
         for _ in range(moments.choice((1, 1, 2))):
             key = moments.choice(storage.keys(store.instance.prefix))
             content = bytearray(storage.get(key) or b"?")
@@ -156,12 +152,12 @@ def test_never_a_wrong_result_whatever_is_damaged(storage: Storage):
             assert "afresh" in str(error)
             continue
         for found in (finished, last):
-            assert found is None or found[0] == saved[found[1]["update"]]
-        assert finished is None or finished[1]["update"] == 9
+            assert found is None or found.tensors == saved[found.facts.update]
+        assert finished is None or finished.facts.update == 9
 
 
 def test_damaged_tensors_are_refused_by_name(checkpoints: CheckpointStore, storage: Storage):
-    checkpoints.save(b"good", facts(3))
+    checkpoints.save(checkpoint(b"good", 3))
     digest = layout.sha256(b"good")
     storage.put(checkpoints.instance.object_key(digest), b"baad")
     with pytest.raises(StorageError, match=f"objects/{digest}: found sha256 .*, expected"):
@@ -169,14 +165,14 @@ def test_damaged_tensors_are_refused_by_name(checkpoints: CheckpointStore, stora
 
 
 def test_a_worker_that_was_cut_off_is_fenced(checkpoints: CheckpointStore, storage: Storage):
-    checkpoints.save(b"first", facts(3))
+    checkpoints.save(checkpoint(b"first", 3))
     successor = CheckpointStore(storage, checkpoints._key)
-    successor.save(b"second", facts(3))
+    successor.save(checkpoint(b"second", 3))
     with pytest.raises(BusyError, match="attempt 2 at this training has begun elsewhere"):
-        checkpoints.save(b"still alive", facts(6))
+        checkpoints.save(checkpoint(b"still alive", 6))
     found = successor.latest()
     assert found is not None
-    assert (found[0], found[1]["attempt"]) == (b"second", 2)
+    assert (found.tensors, found.facts.attempt) == (b"second", 2)
 
 
 def test_of_many_who_begin_at_once_one_may_commit(storage: Storage):
@@ -190,7 +186,7 @@ def test_of_many_who_begin_at_once_one_may_commit(storage: Storage):
     committed = 0
     for store in stores:
         with suppress(BusyError):
-            store.save(b"w", facts(3))
+            store.save(checkpoint(b"w", 3))
             committed += 1
     assert committed == 1
 
@@ -198,12 +194,12 @@ def test_of_many_who_begin_at_once_one_may_commit(storage: Storage):
 def test_another_instance_begins_with_nothing_and_deletes_nothing(
     checkpoints: CheckpointStore, storage: Storage
 ):
-    checkpoints.save(b"w", facts(9))
+    checkpoints.save(checkpoint(b"w", 9))
     instances = layout.Instances(storage, layout.TRAININGS, checkpoints._key)
     assert instances.current() == 1
     assert instances.begin("a request") == instances.begin("a request") == 2
     assert CheckpointStore(storage, checkpoints._key).latest() is None
-    checkpoints.save(b"of the first", facts(9))  # it still trains
+    checkpoints.save(checkpoint(b"of the first", 9))  # it still trains
     assert CheckpointStore(storage, checkpoints._key).latest() is None
     assert instances.begin("another") == 3
     assert instances.numbers() == [1, 2, 3]
@@ -216,19 +212,21 @@ def test_what_was_committed_before_there_were_instances_is_gone_on_from(
     for update in (3, 6):
         tensors = f"old {update}".encode()
         storage.put(f"{old}{update:08d}.safetensors", tensors)
-        document = {**facts(update), "sha256": layout.sha256(tensors)}
+        document = {**facts(update).document(), "sha256": layout.sha256(tensors)}
         storage.put(f"{old}{update:08d}.json", json.dumps(document).encode())
-    assert (checkpoints.facts() or {})["update"] == 6
+    said = checkpoints.facts()
+    assert said is not None
+    assert said.update == 6
     storage.put(f"{old}00000006.safetensors", b"damaged")
     found = checkpoints.latest()
     assert found is not None
-    assert found[0] == b"old 3"
-    checkpoints.save(b"new", facts(9))
-    assert checkpoints.finished() == (b"new", {**facts(9), "attempt": 1})
+    assert found.tensors == b"old 3"
+    checkpoints.save(checkpoint(b"new", 9))
+    assert checkpoints.finished() == checkpoint(b"new", 9, attempt=1)
 
 
 def test_clear_forgets(checkpoints: CheckpointStore):
-    checkpoints.save(b"w", facts(3))
+    checkpoints.save(checkpoint(b"w", 3))
     checkpoints.clear()
     assert checkpoints.latest() is None
 

@@ -2,21 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from pipeline.checkpoint import CheckpointFacts, Record
 from pipeline.errors import StorageError
 from pipeline.tracking import follow
 from pipeline.tracking.follow import Follower, Publisher
 from tests import pace
-
-
-def facts(update: int) -> dict[str, Any]:
-    line = {"train_error_pct": 1.0, "val_error_pct": 2.0, "train_images_per_s": 3.0}
-    done = range(4, update + 1, 4) if update else [0]
-    return {"update": update, "history": [{**line, "update": u} for u in done]}
+from tests.checkpoints import facts
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -45,7 +41,7 @@ def test_an_outage_of_s3_is_told_and_outlived(capfd: pytest.CaptureFixture[str])
     answers = iter([StorageError("s3://x: cannot be reached")])
     published: list[int] = []
 
-    def look() -> dict[str, Any]:
+    def look() -> CheckpointFacts:
         for error in answers:
             raise error
         return facts(8)
@@ -73,14 +69,14 @@ def test_plain_lines_show_rate_and_time_left_where_there_is_no_terminal(
 def test_who_follows_does_not_wait_for_who_publishes():
     begun, may_end, seen = threading.Event(), threading.Event(), list[int]()
 
-    def publish(name: str, history: list[dict[str, Any]]) -> None:
+    def publish(name: str, history: Sequence[Record]) -> None:
         begun.set()
         may_end.wait()  # MLflow hangs
         seen.append(len(history))
 
     with Publisher(publish) as publisher:
         for update in (4, 8, 12):
-            publisher.offer("net", facts(update)["history"])
+            publisher.offer("net", facts(update).history)
             begun.wait()
         may_end.set()
     assert seen == [1, 3]  # the last that was offered, and none in between twice

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint import Record
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking.tracker import Child, Tracker, tolerant
+from tests.checkpoints import record
 
 
-def lines(last: int) -> list[dict[str, float]]:
-    return [{"update": u, "val_loss": 1 / u, "seconds": u / 10} for u in range(10, last + 1, 10)]
+def lines(last: int) -> list[Record]:
+    return [record(update) for update in range(10, last + 1, 10)]
 
 
 @pytest.fixture

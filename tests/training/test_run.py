@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from pipeline.checkpoint import Checkpoint, CheckpointFacts, Record
 from pipeline.data import dataset, prepared
 from pipeline.data.feeding.augmentations import augmenter_of
 from pipeline.data.feeding.batches import batches_of
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.params import Row
 from pipeline.training.history import (
-    Record,
     history_csv,
     history_digest,
     parse_history_csv,
@@ -42,17 +42,17 @@ class Memory:
     """Checkpoints in memory; may be killed before or after a save commits."""
 
     def __init__(self, kill_at: int | None = None, *, committed: bool = False) -> None:
-        self.saved: list[tuple[bytes, dict[str, Any]]] = []
+        self.saved: list[Checkpoint] = []
         self.kill_at, self.committed = kill_at, committed
 
-    def latest(self) -> tuple[bytes, dict[str, Any]] | None:
+    def latest(self) -> Checkpoint | None:
         return self.saved[-1] if self.saved else None
 
-    def save(self, tensors: bytes, facts: dict[str, Any]) -> None:
-        killed = facts["update"] == self.kill_at
+    def save(self, checkpoint: Checkpoint) -> None:
+        killed = checkpoint.facts.update == self.kill_at
         if killed and not self.committed:
             raise Killed
-        self.saved.append((tensors, facts))
+        self.saved.append(checkpoint)
         if killed:
             raise Killed
 
@@ -301,10 +301,10 @@ def test_wall_seconds_add_up_over_attempts(digits_path: Path, row: Callable[...,
     checkpoints = Memory(8, committed=True)
     with pytest.raises(Killed):
         finish(job(digits_path, row()), checkpoints)
-    first = checkpoints.saved[-1][1]["wall_seconds"]
+    first = checkpoints.saved[-1].facts.wall_seconds
     checkpoints.kill_at = None
     finish(job(digits_path, row()), checkpoints)
-    assert checkpoints.saved[-1][1]["wall_seconds"] > first > 0
+    assert checkpoints.saved[-1].facts.wall_seconds > first > 0
 
 
 def test_weights_that_are_not_finite_are_never_stored(
@@ -324,7 +324,8 @@ def test_another_number_of_threads_is_warned_of(
     checkpoints = Memory(8)
     with pytest.raises(Killed):
         finish(job(digits_path, row()), checkpoints)
-    checkpoints.saved[-1][1]["threads"] = 64
+    tensors, facts = checkpoints.saved[-1]
+    checkpoints.saved[-1] = Checkpoint(tensors, replace(facts, threads=64))
     checkpoints.kill_at = None
     finish(job(digits_path, row()), checkpoints)
     assert "warning: threads was 64" in capfd.readouterr().err
@@ -346,11 +347,13 @@ def test_a_checkpoint_of_before_rows_named_their_threads_is_gone_on_from(
     with pytest.raises(Killed):
         finish(wanted, checkpoints)
     checkpoints.kill_at = None
-    _, facts = checkpoints.saved[-1]
-    del facts["trained"]["row"]["threads"]
-    for line in facts["history"]:
+    tensors, facts = checkpoints.saved[-1]
+    document = facts.document()
+    del document["trained"]["row"]["threads"]
+    for line in document["history"]:
         del line["threads"]
-    assert wanted.training.is_of(facts)
+    checkpoints.saved[-1] = Checkpoint(tensors, CheckpointFacts.parse(document))
+    assert wanted.training.is_of(checkpoints.saved[-1].facts)
     assert fingerprint(finish(wanted, checkpoints)) == undisturbed
 
 

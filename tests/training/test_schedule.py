@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint import Record
 from pipeline.errors import ParamsError
-from pipeline.training.history import Record
 from pipeline.training.schedule import load_schedule
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.schedules.plateau import PlateauSchedule

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.checkpoint import Record
 from pipeline.errors import TrainingError
 from pipeline.params import SearchSpace, Tune
-from pipeline.training.history import Record
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.schedules.step import StepSchedule
 from pipeline.tuning.halving import (

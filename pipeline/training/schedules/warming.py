@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from pipeline.checkpoint import Record
 from pipeline.params import Section
-from pipeline.training.history import Record
 
 History = Sequence[Record]
 Decay = Callable[[int, History], float]

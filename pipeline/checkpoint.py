@@ -1,0 +1,91 @@
+"""A checkpoint of a training: its tensors, and what is known of them.
+
+Who trains writes it, S3 keeps it, and progress, MLflow and the results are read from it alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+from pipeline.errors import CheckpointError
+from pipeline.params import Precision
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the history; training figures are means since the last line, on augmented images.
+
+    `seconds` and `train_images_per_s` differ from run to run; all else is the same, bit for bit,
+    however often a training was interrupted.
+    """
+
+    update: int
+    epoch: float
+    lr: float
+    train_loss: float
+    train_error_pct: float
+    val_loss: float
+    val_error_pct: float
+    precision: Precision
+    threads: int
+    seconds: float
+    train_images_per_s: float
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint says beside its tensors.
+
+    `trained` is row, schedule and data as a document, `source` the digest of the code that computed;
+    `time` is when the checkpoint was made, in seconds since 1970, and `wall_seconds` the time of all attempts
+    up to it. The store adds `commit`, of Git, and the number of the `attempt`.
+    """
+
+    name: str
+    key: str
+    trained: dict[str, Any]
+    update: int
+    total_updates: int
+    workers: int
+    threads: int
+    torch: str
+    hardware: str
+    time: float
+    wall_seconds: float
+    history: tuple[Record, ...]
+    source: str | None = None
+    commit: str = "unknown"
+    attempt: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Tells whether it is of the schedule's last update."""
+        return self.update == self.total_updates
+
+    def document(self) -> dict[str, Any]:
+        """Returns it as JSON-like values."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Self:
+        """Returns what `document` wrote, or earlier code: lines of the history lacked their threads.
+
+        Raises CheckpointError where something is missing.
+        """
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        try:
+            threads = {"threads": document["threads"]}
+            history = tuple(Record(**{**threads, **line}) for line in document["history"])
+            return cls(**{**known, "history": history})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"a checkpoint of {document.get('name')} (key {document.get('key')}) is not as this code "
+                f"writes them: {error}: go on with the code that wrote it, or `make forget RUN=<key>`"
+            ) from error
+
+
+class Checkpoint(NamedTuple):
+    """Weights, batch-norm statistics and momentum in the safetensors format, and what is known of them."""
+
+    tensors: bytes
+    facts: CheckpointFacts
