@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -175,11 +175,19 @@ def git(*words: str) -> bytes:
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
 
 
-def last_attested() -> str:
-    """Returns the commit that last changed what is attested; raises ParamsError where there is none."""
+def last_attested(device: str) -> str:
+    """Returns the commit that last added what was attested on a device, or a beginning.
+
+    Raises ParamsError where there is none.
+    """
     folder = attested.FOLDER.relative_to(ROOT).as_posix()
-    if found := git("log", "-1", "--format=%H", "--", f"{folder}/*.json").decode().strip():
-        return found
+    files = (f"{folder}/*.json",)
+    added = ("diff-tree", "--root", "-m", "--no-commit-id", "--name-only", "--diff-filter=AM", "-r")
+    for commit in git("log", "--format=%H", "--", *files).decode().split():
+        for name in git(*added, commit, "--", *files).decode().split():
+            said = json.loads(git("show", f"{commit}:{name}"))
+            if said.get("device", device) == device:
+                return commit
     raise ParamsError(f"{folder}: no attested source is committed: `make attest BEGIN=1` begins")
 
 
@@ -199,9 +207,31 @@ def differing(before: Recipe, now: Recipe) -> list[str]:
     ]
 
 
+def kinds_of(entry: Recipe) -> set[str]:
+    """Returns the names of the kinds that a row and its schedule use."""
+    row = entry["row"]
+    extras = {f"extra {extra['kind']}" for extra in row.get("extras", ())}
+    return extras | {
+        f"family {row['network']['family']}",
+        f"augmentation {row['augmentation']['kind']}",
+        f"schedule {entry['schedule']['shape']}",
+    }
+
+
+def require_compared(equated: Sequence[Recipe], compared: Sequence[Recipe]) -> None:
+    """Raises StudyError for a kind that would be equated and that no compared recipe has."""
+    asked_of, shown = (set().union(*map(kinds_of, some)) for some in (equated, compared))
+    if missing := asked_of - shown:
+        raise StudyError(
+            f"no recipe that was compared has {', '.join(sorted(missing))}: it cannot be called equal: add "
+            "one to `recipes`"
+        )
+
+
 def note(equals: dict[str, str | None], more: dict[str, Any]) -> Path:
     """Writes what was found, in a file named by the sources."""
-    path = attested.FOLDER / f"{canonical_sha256(sorted(equals))[:16]}.json"
+    named = canonical_sha256([*sorted(equals), more.get("device")])
+    path = attested.FOLDER / f"{named[:16]}.json"
     python = sys.version.split()[0]
     write_json(
         path, {"equals": equals, **more, "python": python, "date": time.strftime("%Y-%m-%d")}
@@ -231,7 +261,10 @@ def begin() -> None:
 
 def attest(golden: dict[str, Recipe]) -> None:
     """Compares the present source with the last attested one, by what golden recipes end with."""
-    commit = last_attested()
+    from pipeline.models.predict import device  # it imports torch, and looking does not
+
+    where = device().type
+    commit, known = last_attested(where), attested.equals(where)
     sources = {"recipes": {}, "sources": list(combinations())}
     with tempfile.TemporaryDirectory(prefix="study-attest-") as name:
         older = unpacked(commit, Path(name))
@@ -241,9 +274,9 @@ def attest(golden: dict[str, Recipe]) -> None:
                 f"{commit[:12]}: its source ({min(unknown)[:12]}) is not what was attested there: attest "
                 "each change before it is committed, and a merge anew"
             )
-        pairs = zip(sources_here(), was, strict=True)
+        pairs = list(zip(sources_here(), was, strict=True))
         # a source that was attested before, and came back, keeps the keys that it has
-        equals = {mine: other for mine, other in pairs if mine not in attested.equals()}
+        equals = {mine: other for mine, other in pairs if mine not in known and mine != other}
         if not equals:
             print("the present source is attested already")
             return
@@ -257,6 +290,10 @@ def attest(golden: dict[str, Recipe]) -> None:
             + "\nevery result is stale; where that is meant, `make attest BEGIN=1`"
         )
     compared = [name for name, one in before["results"].items() if "error" not in one]
+    require_compared(
+        [entry for entry, (_, other) in zip(combinations(), pairs, strict=True) if other],
+        [golden[name] for name in compared],
+    )
     more = {name: now[name] for name in ("device", "hardware", "torch")}
     more |= {"against": commit, "compared": compared}
     path = note(equals, more)

@@ -36,8 +36,8 @@ class Record:
 class CheckpointFacts:
     """What a checkpoint says beside its tensors.
 
-    `trained` is row, schedule and data as a document, `source` the digest of the code that computed;
-    `time` is when the checkpoint was made, in seconds since 1970, and `wall_seconds` the time of all attempts
+    `trained` is row, schedule and data as a document, `source` the digest of the code that computed, and
+    `device` the kind of device that it ran on, "cpu" or "cuda"; `time` is when the checkpoint was made, in seconds since 1970, and `wall_seconds` the time of all attempts
     up to it. The store adds `commit`, of Git, and the number of the `attempt`.
     """
 
@@ -54,6 +54,7 @@ class CheckpointFacts:
     wall_seconds: float
     history: tuple[Record, ...]
     source: str | None = None
+    device: str = "cpu"
     commit: str = "unknown"
     attempt: int = 0
 

@@ -21,6 +21,7 @@ from pipeline.errors import DataError
 from pipeline.files import write, write_json
 
 SPLITS = ("train", "val", "test")
+PACKING = "packing"  # where shards lie, and not what is in them
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Dataset:
 
 
 def content_digest(arrays: dict[str, NDArray[Any]]) -> str:
-    """Returns the sha256 of names, shapes, types and bytes of the arrays."""
+    """Returns the sha256 of names, shapes, types and bytes of the arrays: of what was prepared, from
+    wherever it came."""
     sha = hashlib.sha256()
-    for name in sorted(arrays):
+    for name in sorted(arrays.keys() - {PACKING}):
         array = arrays[name]
         sha.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         sha.update(np.ascontiguousarray(array).data)
@@ -134,6 +136,7 @@ def load(path: Path, files: ShardFiles | None = None) -> Dataset:
 def _images(tensors: dict[str, Tensor], split: str, files: ShardFiles | None) -> Tensor | Photos:
     if (images := tensors.get(f"{split}_images")) is not None:
         return images
-    table = shards_of(tensors[f"{split}_shards"])
+    packing = tensors.get(PACKING, torch.empty(0, dtype=torch.uint8)).numpy().tobytes().decode()
+    table = shards_of(tensors[f"{split}_shards"], packing)
     sizes = tensors[f"{split}_sizes"].long()
     return Photos(sizes, table, int(tensors["together"].item()), files)

@@ -40,8 +40,12 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
 
 
 def searched(name: str, search: Search, place: Place, storage: Storage) -> bool:
-    """Brings a search to its end; returns whether it was there already."""
+    """Brings a search to its end; returns whether it was there already.
+
+    Raises CheckpointError, BusyError, and what the search raises.
+    """
     with place.only_one(search.key, "this search"):
+        search.check(name)
         if search.is_done:
             return True
         if not search.has_begun:

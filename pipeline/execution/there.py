@@ -66,9 +66,11 @@ class There:
 
     def train_all(self, trainings: Sequence[Training]) -> None:
         """Submits those that have no living job, and returns."""
+        if not trainings:
+            print("nothing to hand over: every training has its result", flush=True)
+            return
         known, submitted = self.cluster.jobs(), 0
-        if trainings:
-            self.make_ready(trainings[0].data)
+        self.make_ready(trainings[0].data)
         for training in trainings:
             self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
             was_alive = any(job.key == training.key and job.is_alive for job in known)

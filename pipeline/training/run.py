@@ -73,7 +73,9 @@ def run(
 
         def report(state: TrainingState) -> None:
             if rank == 0:
-                facts = _facts(training, state, wall_before + time.time() - started, workers)
+                facts = _facts(
+                    training, state, wall_before + time.time() - started, workers, device
+                )
                 saving.save(Checkpoint(state.tensors(), facts))
             on_report(state.history)
 
@@ -159,7 +161,11 @@ def _batches(row: Row, arrays: Dataset, device: torch.device, rank: int, workers
 
 
 def _facts(
-    training: Training, state: TrainingState, wall_seconds: float, workers: int
+    training: Training,
+    state: TrainingState,
+    wall_seconds: float,
+    workers: int,
+    device: torch.device,
 ) -> CheckpointFacts:
     return CheckpointFacts(
         name=training.name,
@@ -175,6 +181,7 @@ def _facts(
         wall_seconds=wall_seconds,
         history=tuple(state.history),
         source=source_of(training.row, training.schedule),
+        device=device.type,
     )
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pipeline import attested
 from pipeline.checkpoint import CheckpointFacts
 from pipeline.errors import CheckpointError, DataError
 from pipeline.params import Row
-from pipeline.training.identity import run_key, what_is_trained
+from pipeline.training.identity import CONTINUE, run_key, source_of, what_is_trained
 from pipeline.training.schedule import Schedule
 
 
@@ -66,7 +67,7 @@ class Training:
         return {**found, "row": {**found["row"], **same}} == self.recipe
 
     def check(self, facts: CheckpointFacts) -> None:
-        """Raises CheckpointError where a checkpoint is not of this training."""
+        """Raises CheckpointError where a checkpoint is of another training, or by code of unknown effect."""
         if facts.key != self.key or _trained(facts) != self.recipe:
             differ = "; ".join(_differences(_trained(facts), self.recipe, f"models.{self.name}"))
             raise CheckpointError(
@@ -74,6 +75,26 @@ class Training:
                 f"({facts.name}, key {facts.key}): {differ or 'its key differs'}: change "
                 f"params.yaml or STUDY_CONTINUE, or `make again RUN={self.name}` trains afresh"
             )
+        if not self.overridden and (why := self.unlike(facts)):
+            raise CheckpointError(
+                f"{self.name}: the checkpoint under {self.key} was computed {why}: `make attest` on such a "
+                f"machine may show it, {CONTINUE}={self.name}={self.key} takes it unseen, and `make again "
+                f"RUN={self.name}` trains afresh"
+            )
+
+    def unlike(self, facts: CheckpointFacts) -> str:
+        """Returns by what source a checkpoint was computed that was not shown to equal the present one.
+
+        That is shown on one kind of device at a time (docs/adr/0016); '' where it was shown on this one's.
+        """
+        present = source_of(self.row, self.schedule)
+        then = facts.source or present  # it says so since 2026-11-25
+        if attested.oldest(then, facts.device) == attested.oldest(present, facts.device):
+            return ""
+        return (
+            f"on {facts.device} by source {then[:12]}, and the present source, {present[:12]}, was not shown "
+            f"to compute the same on {facts.device}"
+        )
 
     def require_data(self, digest: str) -> None:
         """Raises DataError where a data set is not this training's."""

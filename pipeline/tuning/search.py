@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.checkpoint import CheckpointFacts
-from pipeline.errors import StudyError
+from pipeline.errors import CheckpointError, StudyError
 from pipeline.params import Row, Tune, canonical_sha256
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
@@ -86,6 +86,17 @@ class Search:
             lost = f"{DIVERGED}{trial.number:05d}" in diverged
             found.append(replace(trial, history=history, diverged=lost))
         return found
+
+    def check(self, name: str) -> None:
+        """Raises CheckpointError where a trial was trained by code of unknown effect."""
+        for trial in self.proposed:
+            facts = self.checkpoints(trial).facts()
+            why = self.training(trial.number, 0).unlike(facts) if facts else ""
+            if why:
+                raise CheckpointError(
+                    f"tune@{name}: trial {trial.number} was computed {why}: `make attest` on such a machine "
+                    f"may show it, and `make again RUN=tune@{name}` searches afresh"
+                )
 
     def document(self) -> dict[str, Any]:
         """Returns what is searched, but for its schedules: row and data."""

@@ -84,6 +84,24 @@ def test_the_key_is_of_bytes_and_recipe(archive: Path):
     assert packing.key_of(data(), "b") != packing.key_of(data(), "a")
 
 
+def test_the_same_images_are_the_same_data_from_wherever_they_come(archive: Path, tmp_path: Path):
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "folder", filter="data")
+    found = []
+    for number, entries in enumerate(
+        (listing.in_tar(archive), listing.in_folder(tmp_path / "folder"))
+    ):
+        pieces = packing.plan(data(), listing.of_folders(entries, data(), "x"))
+        packed = [packing.pack(piece, data(), f"key {number}", Entry.read)[1] for piece in pieces]
+        dataset.save(packing.index(data(), CLASSES, pieces, packed), tmp_path / "a", tmp_path / "d")
+        found.append(dataset.load(tmp_path / "a"))
+    assert found[0].digest == found[1].digest
+    assert [{shard.key for shard in one.train.images.shards} for one in found] == [
+        {"key 0"},
+        {"key 1"},
+    ]
+
+
 def test_the_index_has_sizes_mean_and_colours(archive: Path, contents: dict, tmp_path: Path):
     pieces = packing.plan(data(), listed(archive))
     index = packing.index(data(), CLASSES, pieces, [packed for _, packed in packed_by(pieces)])

@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from infra import attest
+from pipeline.errors import StudyError
 from pipeline.params import (
     Augmentation,
     CifarNetwork,
@@ -78,6 +79,9 @@ def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
     code = (
         "from infra import attest as a\n"
         "def some(*names): return {n: r for n, r in a.recipes().items() if n in names}\n"
+        "every = a.combinations\n"
+        "a.combinations = lambda: (c for c in every() if a.kinds_of(c) <= {'family cifar',\n"
+        "  'augmentation pad_crop', 'schedule cosine', 'schedule step'})\n"
         f"a.{call}"
     )
     return run_in(clone, "python", "-c", code)
@@ -125,6 +129,31 @@ def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: 
     assert "1 of 2 recipes" in done.stderr, done.stderr
     assert "cosine: weights and history" in done.stderr
     assert key_in(clone) != before
+
+
+def test_a_kind_that_no_compared_recipe_has_is_not_called_equal():
+    golden = attest.recipes()
+    attest.require_compared(list(attest.combinations()), list(golden.values()))
+    some = [one for one in golden.values() if one["schedule"]["shape"] != "step"]
+    some = [one for one in some if not one["row"].get("extras")]
+    with pytest.raises(
+        StudyError, match="has extra cutout, extra erasing, schedule step: it cannot"
+    ):
+        attest.require_compared(list(attest.combinations()), some)
+
+
+def test_another_kind_of_device_goes_on_from_what_was_attested_on_it(clone: Path):
+    folder = clone / "pipeline/attested"
+    (begun,) = folder.glob("*.json")
+    said = json.loads(begun.read_text())
+    first = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=clone, text=True).strip()
+    (folder / "on-a-gpu.json").write_text(json.dumps({**said, "device": "cuda"}))
+    commit(clone)
+    second = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=clone, text=True).strip()
+    done = attested(
+        clone, "sys.stdout.write(a.last_attested('cpu') + ' ' + a.last_attested('cuda'))"
+    )
+    assert done.stdout.split() == [first, second], done.stderr
 
 
 def test_source_that_was_changed_after_it_was_attested_is_refused(clone: Path):

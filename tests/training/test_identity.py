@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,20 @@ def test_what_nobody_imports_does_not(tree: Path, name: str):
 def test_an_attested_source_has_the_oldest_ones_keys(tmp_path: Path):
     for name, equals in (("1", {"a": None}), ("2", {"b": "a", "x": "y"}), ("3", {"c": "b"})):
         (tmp_path / f"{name}.json").write_text(json.dumps({"equals": equals}))
-    assert [attested.oldest(s, tmp_path) for s in "abcd"] == ["a", "a", "a", "d"]
+    assert [attested.oldest(s, folder=tmp_path) for s in "abcd"] == ["a", "a", "a", "d"]
+
+
+def test_what_was_shown_on_one_kind_of_device_is_not_said_of_another(tmp_path: Path):
+    files: dict[str, dict[str, Any]] = {
+        "1": {"equals": {"a": None}},  # a beginning, for all
+        "2": {"equals": {"b": "a"}, "device": "cpu"},
+        "3": {"equals": {"c": "b"}, "device": "cpu"},
+        "4": {"equals": {"c": "a"}, "device": "cuda"},
+    }
+    for name, said in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(said))
+    for device, oldest in (("cpu", "aaad"), ("cuda", "abad"), (None, "aaad")):
+        assert "".join(attested.oldest(s, device, tmp_path) for s in "abcd") == oldest, device
 
 
 def test_an_override_is_taken_and_told(row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch):

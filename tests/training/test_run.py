@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from pipeline import attested
 from pipeline.checkpoint import Checkpoint, CheckpointFacts, Record
 from pipeline.data import dataset, prepared
 from pipeline.data.feeding.augmentations import augmenter_of
@@ -355,6 +356,28 @@ def test_a_checkpoint_of_before_rows_named_their_threads_is_gone_on_from(
     checkpoints.saved[-1] = Checkpoint(tensors, CheckpointFacts.parse(document))
     assert wanted.training.is_of(checkpoints.saved[-1].facts)
     assert fingerprint(finish(wanted, checkpoints)) == undisturbed
+
+
+def test_a_checkpoint_of_code_that_was_not_shown_equal_on_its_device_is_refused(
+    digits_path: Path, row: Callable[..., Row], monkeypatch: pytest.MonkeyPatch
+):
+    wanted = job(digits_path, row())
+    checkpoints = Memory(12, committed=True)
+    with pytest.raises(Killed):
+        finish(wanted, checkpoints)
+    checkpoints.kill_at = None
+    tensors, facts = checkpoints.saved[-1]
+    assert facts.device == "cpu"
+    assert facts.source is not None
+    wanted.training.check(replace(facts, device="cuda"))  # of the same code
+    older = replace(facts, device="cuda", source="f" * 64)
+    checkpoints.saved[-1] = Checkpoint(tensors, older)
+    equal = {facts.source: "f" * 64}
+    monkeypatch.setattr(attested, "equals", lambda device, folder: equal if device == "cpu" else {})
+    wanted.training.check(replace(older, device="cpu"))
+    with pytest.raises(CheckpointError, match=r"on cuda by source ffffffffffff, .*make attest"):
+        finish(wanted, checkpoints)
+    replace(wanted.training, overridden=True).check(older)
 
 
 def test_a_history_survives_csv_with_all_its_digits():

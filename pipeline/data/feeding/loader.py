@@ -1,7 +1,7 @@
 """What a network is shown of photographs: boxes of them, decoded by processes of their own.
 
 A request says which boxes of which images make one tensor; requests are answered in order, a few ahead
-of who asks. `single`, `ten_crops` and `whole` are the tests' views of section 3.4.
+of who asks.
 """
 
 import ctypes
@@ -25,10 +25,6 @@ from pipeline.errors import StudyError
 PR_SET_PDEATHSIG = 1  # prctl(2)
 AHEAD = 3  # answers that each process has ready
 FETCHES_AT_ONCE = 4
-RESIZED = 256 / 224  # section 3.4: crops of 224 from images whose shorter side is 256
-BATCH_PIXELS = 64 * 224 * 224  # of a batch of whole images
-CROPS_BATCH = 100
-IN_MEMORY_BATCH = 500
 
 
 @dataclass(frozen=True)

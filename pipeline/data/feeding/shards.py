@@ -42,6 +42,9 @@ class ShardFiles(Protocol):
     def path(self, shard: Shard) -> Path:
         """Returns the shard's file here, fetched and checked if need be."""
 
+    def __hash__(self) -> int:
+        """By identity: what one has opened is opened once."""
+
 
 @dataclass(frozen=True)
 class Photos:
@@ -81,14 +84,7 @@ class Photos:
         assert self.files is not None
         number = self.shard_of(place)
         shard = self.shards[number]
-        for attempt in range(ATTEMPTS):
-            try:
-                opened = _opened(self.files.path(shard))
-                break
-            except FileNotFoundError:  # another process needed its room just now
-                if attempt == ATTEMPTS - 1:
-                    raise
-        return opened.image(place - int(self._ends[number]) + shard.images)
+        return _opened(self.files, shard).image(place - int(self._ends[number]) + shard.images)
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,18 @@ class _Opened:
 
 
 @lru_cache(OPEN_SHARDS)
-def _opened(path: Path) -> _Opened:
+def _opened(files: ShardFiles, shard: Shard) -> _Opened:
+    """Opens a shard once: it can be read on, whatever becomes of the file's name."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return _read(files.path(shard))
+        except FileNotFoundError:  # another process needed its room just now
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def _read(path: Path) -> _Opened:
     file = path.open("rb")
     with pa.memory_map(str(path)) as mapped:
         whole = mapped.read_buffer(mapped.size())
@@ -118,6 +125,6 @@ def _opened(path: Path) -> _Opened:
         return _Opened(file, content.address - whole.address, ends)
 
 
-def shards_of(table: Tensor) -> tuple[Shard, ...]:
-    """Returns the shards that `table_of` wrote."""
-    return tuple(Shard(**entry) for entry in json.loads(table.numpy().tobytes()))
+def shards_of(table: Tensor, key: str) -> tuple[Shard, ...]:
+    """Returns the shards that `table_of` wrote, of the packing of a key; earlier tables have it themselves."""
+    return tuple(Shard(**{"key": key, **entry}) for entry in json.loads(table.numpy().tobytes()))

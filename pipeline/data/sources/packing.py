@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pipeline.data.dataset import SPLITS
+from pipeline.data.dataset import PACKING, SPLITS
 from pipeline.data.feeding.shards import Shard
 from pipeline.data.sources import account, shard_files
 from pipeline.data.sources.account import content_of
@@ -234,7 +234,8 @@ def index(
     arrays["colour"] = principal_colours(
         total.sum(axis=(0, 1)), products, count * total.shape[0] * total.shape[1]
     )
-    arrays["classes"] = np.frombuffer(json.dumps(list(classes)).encode(), dtype=np.uint8)
+    arrays["classes"] = shard_files.as_bytes(json.dumps(list(classes)))
+    arrays[PACKING] = shard_files.as_bytes(packed[0].shard.key)
     arrays["together"] = np.array([data.shuffle_shards], dtype=np.int64)
     return arrays
 

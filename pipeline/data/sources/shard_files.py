@@ -34,5 +34,13 @@ def sha256(content: bytes) -> str:
 
 
 def table_of(shards: Iterable[Shard]) -> NDArray[np.uint8]:
-    """Returns shards as JSON, for a data set's index."""
-    return np.frombuffer(json.dumps([asdict(shard) for shard in shards]).encode(), dtype=np.uint8)
+    """Returns shards as JSON, for a data set's index; the key of their packing stands there once."""
+    lines = [asdict(shard) for shard in shards]
+    return as_bytes(
+        json.dumps([{name: line[name] for name in line if name != "key"} for line in lines])
+    )
+
+
+def as_bytes(text: str) -> NDArray[np.uint8]:
+    """Returns a text as an array."""
+    return np.frombuffer(text.encode(), dtype=np.uint8)
