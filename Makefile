@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-install: $(VENV)/.installed ## the virtual environment in .venv, by the lock
+install: $(VENV)/.installed ## create the virtual environment .venv from requirements.lock
 
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -22,66 +22,66 @@ $(VENV)/.installed: requirements.lock
 	@$(BIN)/python -m infra.local.hook
 	@touch $@
 
-study: install params up ## rerun the study in params.yaml; STUDY=name puts studies/name.yaml there first
+study: install params up ## rerun the study in params.yaml; STUDY=name first copies studies/name.yaml there
 	@python -m infra.local study
 
-params: ## put a ready-made study into params.yaml: make params STUDY=name
+params: ## copy a ready-made study to params.yaml: make params STUDY=name
 ifneq ($(STUDY),)
 	@bash infra/local/put-study.sh $(STUDY)
 endif
 
-up: install ## start the embedded S3 server if need be, point DVC's remote at S3
+up: install ## start the embedded S3 server if it is needed, point DVC's remote at S3
 	@python -m infra.local up
 
 down: install ## stop the embedded S3 server; its data stay
 	@python -m infra.local down
 
-status: install ## what runs, where its data are
+status: install ## show what is running and where its data are
 	@python -m infra.local status
 
-cluster-up: install ## start a Ray cluster on this machine (a head, two workers) to try it all
+cluster-up: install ## start a Ray cluster on this machine (a head, two workers) to try things out
 	@python -m infra.local cluster-up
 
-cluster-down: install ## stop it
+cluster-down: install ## stop that cluster
 	@python -m infra.local cluster-down
 
-jobs: install ## the jobs on the cluster that RAY_ADDRESS names
+jobs: install ## list the jobs on the cluster that RAY_ADDRESS names
 	@python -m pipeline.commands.jobs
 
-stop: install ## stop a job there: make stop RUN=<row, job or stale>
+stop: install ## stop a job on that cluster: make stop RUN=<row, job or stale>
 	@python -m pipeline.commands.jobs stop "$(RUN)"
 
-submit: install ## hand the study to that cluster and return
+submit: install ## submit the study to that cluster and return
 	@dvc repro prepare && python -m pipeline.commands.submit
 
-plan: install ## predicted hours: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
+plan: install ## predict how long the study will take: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
 	@dvc repro --quiet prepare && python -m pipeline.commands.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
 
-again: install up ## train a row afresh, search or pack anew: make again RUN=<row, tune@search or prepare>
+again: install up ## train, search or pack afresh: make again RUN=<row, tune@search or prepare>
 	@python -m pipeline.commands.again "$(RUN)"
 
-project: install ## draw a new project id, for a copy of this project that is another study
+project: install ## draw a new project id, for a copy of this project that becomes another study
 	@python -m infra.project
 
-attest: install ## show that changed source computes what it did, so that results stay (BEGIN=1: begin anew)
+attest: install ## show that changed source still computes the same, so that results stay (BEGIN=1: begin anew)
 	@python -m infra.attest $(if $(BEGIN),--begin)
 
-forget: install ## forget a training or search that other code began: make forget RUN=<key>
+forget: install ## delete a training or search, such as one that other code began: make forget RUN=<key>
 	@python -m pipeline.commands.forget "$(RUN)"
 
-export: install ## a trained row as ONNX and torch.export: make export RUN=<row>
+export: install ## write a trained row as ONNX and torch.export: make export RUN=<row>
 	@python -m pipeline.commands.export "$(RUN)"
 
-doctor: install ## look at all that the study needs, and say what to do about what is amiss
+doctor: install ## check everything that the study needs, and say how to fix what is wrong
 	@python -m infra.local doctor
 
-ui: install ## the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default 5000)
+ui: install ## serve the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui
 
 publish: install ## send to MLflow whatever it lacks
 	@python -m pipeline.commands.publish
 
-check: install ## ruff, mypy, import rules, schema, attested source, picture of the imports
+check: install ## check with ruff and mypy; import rules, schema, attested source, picture of the imports
 	ruff check .
 	ruff format --check .
 	mypy
@@ -90,33 +90,33 @@ check: install ## ruff, mypy, import rules, schema, attested source, picture of 
 	python -m infra.attest --check
 	python -m infra.architecture --check
 
-quick: install ## units and static checks, no services, in a minute
+quick: install ## run unit tests and static checks, without services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
 	pytest -q -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
 
-test: install ## all tests, real S3, Ray, MLflow and DVC included, four files at a time
+test: install ## run all tests, with real S3, Ray, MLflow and DVC, four files at a time
 	pytest -n 4 --dist loadfile
 
-trial-kills: install ## a training and a cluster's worker killed ten times at random moments
+trial-kills: install ## kill a training and a cluster's worker ten times at random moments
 	pytest -m trial -k killed_at_random
 
-trial-hosts: install ## hosts lost for good and joined again (network namespaces, as root)
+trial-hosts: install ## lose hosts for good and join others (network namespaces, as root)
 	pytest -m trial -k "host or head or elastic" tests/integration
 
-trial-environments: install ## a whole study in each of some thirty hostile environments
+trial-environments: install ## run a whole study in each of some thirty hostile environments
 	pytest -m trial tests/integration/test_environments.py
 
-trial-faults: install ## faults planted one by one: whose tests catch each?
+trial-faults: install ## plant faults one by one: do their tests catch each?
 	python -m tests.planted_faults
 
-trial-memory: install ## 1,202 layers at batch 128 within 16 GB
+trial-memory: install ## train 1,202 layers at batch 128 within 16 GB
 	pytest -m trial -k 1202
 
-bench: install ## the training loop, and the input of photographs, against the conventional ones
+bench: install ## measure the training loop and the input of photographs against conventional ones
 	python -m benchmarks.bench
 	python -m benchmarks.photos
 
-gpu-check: install ## prove on this machine's GPU what cannot be shown on a processor
+gpu-check: install ## check on this machine's GPU what a CPU cannot show
 	python -m benchmarks.gpu_check
 
 architecture: install ## draw the picture in docs/architecture.md from the code's imports

@@ -1,4 +1,4 @@
-"""Images a second of our training loop, against the conventional loop and the bare step.
+"""Images per second of our training loop, against the conventional loop and the bare step.
 
 `make bench` prints ratios and writes benchmarks/bench.json. Each contender is a process of its own;
 they take turns in one run, on the same images and the same network, and each figure is a median over
@@ -49,13 +49,13 @@ BATCH = 128
 TURNS = 6
 ON_CPU = {20: 24, 56: 10}  # updates a turn, by depth
 ON_GPU = {20: 400, 56: 200, 110: 100}
-WARM_UP = 6  # before each measurement: a graph is captured in the fourth update
+WARM_UP = 6  # updates before each measurement: the fourth captures a graph
 DEVICE = device()
 ROW = params.load(Path("studies/cifar10.yaml")).models["resnet-20"]
 OUT = Path("benchmarks/bench.json")
 
 Measure = Callable[[int], float]
-"""Trains so many updates and returns images a second."""
+"""Trains the given number of updates and returns images per second."""
 
 
 def images() -> Split:
@@ -106,7 +106,7 @@ def synchronize() -> None:
 
 
 def conventional(depth: int, split: Split) -> Measure:
-    """The loop of most examples."""
+    """The training loop of most examples."""
     model = network(depth).to(memory_format=torch.contiguous_format)
     optimizer = sgd(model, fused=False)
     loader = DataLoader(Pictures(split), BATCH, shuffle=True, num_workers=2, drop_last=True,
@@ -162,10 +162,10 @@ def ours(depth: int, split: Split) -> Measure:
 
 
 def bare_step(depth: int, split: Split) -> Measure:
-    """The network's step alone, as fast as ours can be; written out, not by `Step`."""
+    """The network's step alone, the most that ours can reach; written out here, without `Step`."""
     keep_freed_memory()
     model = network(depth).train()
-    optimizer = sgd(model, fused=True, lr=0.0)  # one batch, learned by heart, has tiny gradients
+    optimizer = sgd(model, fused=True, lr=0.0)  # lr 0: a memorized batch would have tiny gradients
     pixels = split.images[:BATCH] - split.images.float().mean(0)
     pixels, labels = pixels.to(DEVICE).permute(0, 3, 1, 2), split.labels[:BATCH].to(DEVICE)
 
@@ -218,16 +218,16 @@ class Contender:
         self._process.stdin.flush()
 
     def answer(self) -> float:
-        """Waits for the measurement: images a second."""
+        """Waits for the measurement and returns it: images per second."""
         assert self._process.stdout is not None
         if not (line := self._process.stdout.readline()):
             raise SystemExit(f"a contender ended with {self._process.wait()}: see above")
         return float(line)
 
     def measure(self, updates: int) -> float:
-        """Returns images a second over so many updates, after some that do not count.
+        """Returns images per second over that many updates, after a warm-up that does not count.
 
-        They empty what a DataLoader fetched ahead while the others had their turns.
+        The warm-up uses up what a DataLoader has prefetched while the others had their turns.
         """
         for count in (WARM_UP, updates):
             self.ask(count)
@@ -240,7 +240,7 @@ class Contender:
 
 
 def contend(name: str, depth: int, threads: int) -> None:
-    """A contender's own process: a number of updates a line in, images a second out."""
+    """A contender's own process: reads a number of updates per line, prints images per second."""
     torch.set_num_threads(threads)
     measure = CONTENDERS[name](depth, images())
     for line in sys.stdin:
@@ -248,12 +248,12 @@ def contend(name: str, depth: int, threads: int) -> None:
 
 
 def rotated(names: list[str], turn: int) -> list[str]:
-    """Returns the names in another order in each turn, so that none always follows another."""
+    """Returns the names in a different order in each turn, so that none always follows another."""
     return names[turn % len(names) :] + names[: turn % len(names)]
 
 
 def side_by_side(depth: int, updates: int, count: int, threads: int) -> float:
-    """Returns images a second of `count` of our loops together, the median over turns."""
+    """Returns the images per second of `count` of our loops together, as the median over turns."""
     group = [Contender("ours", depth, max(1, threads // count)) for _ in range(count)]
     sums = []
     for turn in range(-1, TURNS):
@@ -267,7 +267,7 @@ def side_by_side(depth: int, updates: int, count: int, threads: int) -> float:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures, prints and writes the results."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()

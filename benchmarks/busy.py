@@ -1,6 +1,6 @@
 """A busy machine: as many endless one-thread loops as there are cores, at the same priority.
 
-python -m benchmarks.busy [seconds]      # for ten minutes if nothing is said
+python -m benchmarks.busy [seconds]      # ten minutes by default
 """
 
 import multiprocessing
@@ -17,14 +17,14 @@ LONGEST_S = 600.0
 
 def _loop(seconds: float, parent: int) -> None:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and os.getppid() == parent:  # no loop outlives who began it
+    while time.monotonic() < end and os.getppid() == parent:  # no loop outlives its starter
         for _ in range(100_000):
             pass
 
 
 @contextmanager
 def busy(seconds: float = LONGEST_S) -> Iterator[None]:
-    """Keeps every core busy while the context lasts, `seconds` at the most."""
+    """Keeps every core busy while the context lasts, but for at most `seconds`."""
     context = multiprocessing.get_context("spawn")
     loops = [
         context.Process(target=_loop, args=(seconds, os.getpid()), daemon=True)

@@ -1,11 +1,11 @@
-"""Trainings on a cluster: side by side against one after another, and what waiting ones cost.
+"""Trainings on a cluster: side by side against one after another, and the cost of waiting ones.
 
     make cluster-up
     RAY_ADDRESS=http://127.0.0.1:8265 python -m benchmarks.cluster
 
-The cluster has room for two workers. Three equal trainings one after another, then six at once: as
-many pairs, so that the ratio says what is lost by submitting, waiting and sharing the machine. Then
-twenty trainings, of which eighteen wait, and what memory they take.
+The cluster has room for two workers. Three equal trainings run one after another, then six at once,
+which are three pairs: the ratio says what is lost by submitting, waiting and sharing the machine. Then
+twenty trainings are submitted, of which eighteen wait, and the memory that they take is measured.
 """
 
 import json
@@ -30,14 +30,14 @@ from pipeline.training.training import Training
 
 ROW = "resnet-20"
 UPDATES = 900
-REPORT_EVERY = 100  # some seconds; the study's own 10 are for its curves
+REPORT_EVERY = 100  # every few seconds; the study's own 10 are for its curves
 WAITING = 20
-POLL_S = 2.0  # whoever looks takes of the same cores
+POLL_S = 2.0  # polling uses the same cores
 RESULT = Path("benchmarks/cluster.json")
 
 
 def works(first_seed: int, count: int) -> list[Work]:
-    """Returns equal trainings that differ in their seeds alone."""
+    """Returns trainings that differ only in their seeds."""
     study = params.load()
     document = {"shape": "cosine", "base_lr": 0.05, "total_updates": UPDATES, "warmup": None}
     schedule: Schedule = validate(Schedule, document, "benchmark")
@@ -78,7 +78,7 @@ def serial_and_side_by_side(cluster: Cluster) -> dict[str, float]:
 
 
 def waiting_ones(cluster: Cluster, storage: Storage) -> dict[str, float]:
-    """Returns what twenty trainings take of the head's memory, all but two of them waiting."""
+    """Returns how much of the head's memory twenty trainings take, all but two of them waiting."""
     before = psutil.virtual_memory().available
     began = time.monotonic()
     submitted = works(int(time.time()) + 100, WAITING)
@@ -94,7 +94,7 @@ def waiting_ones(cluster: Cluster, storage: Storage) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures, prints and keeps."""
+    """Measures, prints and writes the results."""
     cluster, storage = cluster_of_environment(), s3.connect()
     assert cluster is not None, "RAY_ADDRESS is not set: `make cluster-up`"
     cluster.require_versions()

@@ -1,10 +1,10 @@
-"""`make gpu-check`: proves on this machine's GPU what cannot be shown on a processor, in some minutes.
+"""`make gpu-check`: checks on this machine's GPU what a CPU cannot show, in a few minutes.
 
-    python -m benchmarks.gpu_check          # exits with 1 where a check fails, 2 where there is no GPU
-    python -m benchmarks.gpu_check cpu      # those checks that a processor can do, to try this program
+    python -m benchmarks.gpu_check          # exits with 1 if a check fails, 2 if there is no GPU
+    python -m benchmarks.gpu_check cpu      # only the checks that a CPU can do, to try this program
 
-Random images suffice: neither speed nor equality depends on what is in them. Unverified: no GPU was at
-hand when this was written.
+Random images suffice: neither speed nor equality depends on their content. Unverified: no GPU was
+available when this was written.
 """
 
 import math
@@ -61,7 +61,7 @@ class Rig:
         return TrainingState(model, optimizer)
 
     def step(self, state: TrainingState) -> Step:
-        """Returns its ordinary update."""
+        """Returns the ordinary update of a training, not captured as a graph."""
         return Step(state.model, state.optimizer, self.precision, 0.0, 1)
 
     def batches(self, updates: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,7 +81,7 @@ class Rig:
 
 
 def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
-    """Returns how far two trainings are apart, as a share of how far the first has come."""
+    """Returns how far apart two trainings' weights are, as a share of how far the first's have moved."""
 
     def distance(a: TrainingState, b: TrainingState) -> float:
         pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
@@ -91,7 +91,7 @@ def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
 
 
 def graph_against_eager(device: torch.device) -> str:
-    """A captured step ends where the ordinary one does, also while the rate changes."""
+    """A captured step ends where the ordinary one does, even while the rate changes."""
     found = []
     for rates in (False, True):
         rig = Rig(device)
@@ -104,7 +104,7 @@ def graph_against_eager(device: torch.device) -> str:
 
 
 def fused_against_plain(device: torch.device) -> str:
-    """The fused SGD is SGD."""
+    """Fused SGD ends where plain SGD does."""
     states = []
     for fused in (True, False):
         rig = Rig(device, fused=fused)
@@ -116,7 +116,7 @@ def fused_against_plain(device: torch.device) -> str:
 
 
 def resumed(device: torch.device) -> str:
-    """A training that is saved and restored goes on as if it had not been."""
+    """A training that is saved and restored goes on as if it had not been interrupted."""
     rig = Rig(device)
     whole, saved, again = rig.state(), rig.state(), rig.state(seed=2)
     rig.train(whole, rig.step(whole), UPDATES)
@@ -129,7 +129,7 @@ def resumed(device: torch.device) -> str:
 
 
 def precisions(device: torch.device) -> str:
-    """bfloat16, and on a GPU TF32, follow float32 for some updates."""
+    """bfloat16, and on a GPU also TF32, stay close to float32 for a few updates."""
     states = []
     for precision in ("float32", "bfloat16", *(("tf32",) if device.type == "cuda" else ())):
         rig = Rig(device, precision=precision)
@@ -146,7 +146,7 @@ def precisions(device: torch.device) -> str:
 
 
 def several_rows(device: torch.device) -> str:
-    """Four networks in turn on one device end as each would alone."""
+    """Four networks in turn on one device: the first ends as it would alone."""
     rig = Rig(device)
     alone = rig.state(seed=1)
     rig.train(alone, rig.step(alone), UPDATES)
@@ -161,7 +161,7 @@ def several_rows(device: torch.device) -> str:
 
 
 def input_speed(device: torch.device) -> str:
-    """Augmented batches a second, of a set in memory on the device."""
+    """Augmented images per second, from a data set in memory."""
     from pipeline.data.dataset import Split
     from pipeline.data.feeding.batches import batches_of
     from pipeline.data.feeding.pad_crop import PadCropper
@@ -189,14 +189,14 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 
 
 def repeat(step: Update, batch: tuple[Tensor, Tensor], updates: int) -> None:
-    """Does an update again and again."""
+    """Does an update on one batch again and again."""
     for _ in range(updates):
         step(*batch)
 
 
 def speeds(device: torch.device) -> Iterator[str]:
-    """Yields images a second of each depth and precision, with their share of the device's peak."""
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "processor"
+    """Yields the images per second of each depth and precision, with the share of the device's peak."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     peaks = next((both for key, both in PEAKS.items() if key in name), None)
     for depth in DEPTHS if device.type == "cuda" else DEPTHS[:1]:
         names = ("tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
@@ -213,7 +213,7 @@ def speeds(device: torch.device) -> Iterator[str]:
             work = partial(repeat, step, batch, updates)
             seconds = statistics.median(timed(device, work) for _ in range(3))
             rate = updates * BATCH / seconds
-            # forward, and twice as much back
+            # two operations each; forward, and twice as much backward
             done = 6 * complexity(state.model.eval(), (3, 32, 32)).multiply_adds * rate
             share = (
                 f"{100 * done / (peaks[place] * 1e12):.1f} % of its peak"
@@ -234,7 +234,7 @@ def main() -> int:
         return 2
     device = torch.device("cpu" if on_cpu else "cuda")
     keep_freed_memory()
-    print(torch.cuda.get_device_name() if not on_cpu else "processor", torch.__version__)
+    print(torch.cuda.get_device_name() if not on_cpu else "CPU", torch.__version__)
     failed = 0
     for check in EVERYWHERE if on_cpu else (graph_against_eager, *EVERYWHERE):
         try:

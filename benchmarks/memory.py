@@ -1,7 +1,7 @@
 """Peak memory of a training's first updates: `python -m benchmarks.memory DEPTH [--plain]`.
 
 A residual network of the CIFAR family on 32x32 RGB images at batch 128, with activation
-checkpointing or, by --plain, without. Prints one line of JSON; the peak is the process's own.
+checkpointing or, with --plain, without. Prints one line of JSON; the peak is that of this process.
 """
 
 import argparse

@@ -1,14 +1,14 @@
 """Photographs: the input pipeline against torchvision's, waiting while training, memory, packing.
 
-`make bench` runs it where STUDY_MIRRORS has the archive of studies/imagenette.yaml. It packs the
+`make bench` measures this if STUDY_MIRRORS has the archive of studies/imagenette.yaml. It packs the
 archive's images into shards on the embedded S3 and prints:
 
-- input: images a second of `StreamedBatches` and of torchvision's ordinary ImageFolder with a
+- input: images per second of `StreamedBatches` and of torchvision's ordinary ImageFolder with a
   DataLoader, with the same augmentation (section 3.4 at 128 pixels: resized shorter side, random crop,
-  mirror, colour, mean), on the same cores, in turns in one run.
+  mirror, color, mean), on the same cores, in turns in one run.
 - waiting: the share of a training's time at depth 18 in which it waits for images.
 - memory: what a worker and its loaders take after 5,000 and after 50,000 images.
-- prepare: images a second packed, kept as they are.
+- prepare: images packed per second, with their files kept as they are.
 """
 
 import json
@@ -51,7 +51,7 @@ from stages.fetch import fetch_s3
 
 BATCH, CROP, LOW, HIGH = 64, 128, 146, 274
 TURNS, UPDATES = 5, 50
-REPEATED = 10  # the archive's 5,000 images: Ray's start counts less for more
+REPEATED = 10  # times the archive's 5,000 images, so that Ray's start counts less
 OUT = Path("benchmarks/photos.json")
 RECIPE = ScaleCrop(
     kind="scale_crop", shorter_side_px=Span(low=LOW, high=HIGH), crop_px=CROP, mirror=True,
@@ -66,7 +66,7 @@ def _repeated(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 
 
 def prepared(archive: Path, folder: Path) -> tuple[Dataset, float]:
-    """Returns the packed archive, and images a second of packing without Ray's start."""
+    """Returns the packed archive, and the images packed per second, Ray's start included."""
     data = PhotosData(
         kind="photos", archive=archive.name, sha256="0" * 64, train_split="train", test_split="val",
         val_images=500, split_seed=0, duplicates_pct=100, shorter_side_px=None, jpeg_quality=None, shard_mb=8,
@@ -91,7 +91,7 @@ def ours(data: Dataset) -> Batches:
 
 
 class Lighting:
-    """AlexNet's colour change, as torchvision's users write it."""
+    """AlexNet's color augmentation, as users of torchvision write it."""
 
     def __init__(self, colour: Tensor) -> None:
         self.colour = colour / 255
@@ -110,7 +110,7 @@ class RandomShorterSide:
 
 
 def torchvisions(folder: Path, data: Dataset, workers: int) -> Iterator[Any]:
-    """The ordinary loader, for ever."""
+    """Yields the batches of torchvision's ordinary loader, forever."""
     mean = data.mean.mean(dim=(0, 1)) / 255
     transform = transforms.Compose(
         [
@@ -131,13 +131,13 @@ def torchvisions(folder: Path, data: Dataset, workers: int) -> Iterator[Any]:
 
 
 def input_rates(folder: Path, data: Dataset, workers: int) -> tuple[float, float, float]:
-    """Returns images a second of ours and of torchvision's, and the median of their ratios."""
+    """Returns the images per second of ours and of torchvision's, and the median of their ratios."""
     theirs = torchvisions(folder, data, workers)
     ratios, rates = [], []
     for turn in range(-1, TURNS):
         measured = []
         for source in (iter(x for _, x in ours(data).between(0, UPDATES + 6)), theirs):
-            for _ in range(6):  # processes start, what was fetched ahead is emptied
+            for _ in range(6):  # processes start, prefetched batches are used up
                 next(source)
             began = time.perf_counter()
             for _ in range(UPDATES - 6 if turn < 0 else UPDATES):
@@ -152,7 +152,7 @@ def input_rates(folder: Path, data: Dataset, workers: int) -> tuple[float, float
 
 
 def waiting(data: Dataset, updates: int) -> float:
-    """Returns which share of a training's time at depth 18 it waits for images."""
+    """Returns the share of its time that a training at depth 18 waits for images."""
     network = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="A")
     _, step = our_step(build(network, 3, len(data.classes), seed=1).to(device()))
     waited, total, last = 0.0, 0.0, time.perf_counter()
@@ -168,7 +168,7 @@ def waiting(data: Dataset, updates: int) -> float:
 
 
 def memory_mb(data: Dataset, images: int) -> float:
-    """Returns what this process and its loaders take (proportional set size) after so many images."""
+    """Returns the memory of this process and its loaders (proportional set size) after some images."""
     me, largest = psutil.Process(), 0.0
     for update, _ in ours(data).between(0, images // BATCH):
         if update == images // BATCH - 1:
@@ -177,7 +177,7 @@ def memory_mb(data: Dataset, images: int) -> float:
 
 
 def archive_of_the_study() -> Path | None:
-    """Returns the archive of studies/imagenette.yaml, or None where no mirror has it."""
+    """Returns the archive of studies/imagenette.yaml, or None if no mirror has it."""
     data = params.load(Path("studies/imagenette.yaml")).data
     assert isinstance(data, PhotosData)
     try:
@@ -191,7 +191,7 @@ def archive_of_the_study() -> Path | None:
 
 
 def main() -> None:
-    """Measures and writes."""
+    """Measures, prints and writes the results."""
     if (archive := archive_of_the_study()) is None:
         return
     commit = subprocess.run(

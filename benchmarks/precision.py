@@ -1,8 +1,8 @@
-"""How far a gradient in bfloat16 or TF32 points from the one in float32, by depth (docs/adr/0013).
+"""How far a gradient in bfloat16 or TF32 points away from the float32 one, by depth (docs/adr/0013).
 
-The cosine between the two gradients of all weights, on real images: at a network's first weights, and
-after some updates in float32. TF32 is a GPU's: here what convolutions and products multiply is rounded to
-ten bits of mantissa, forward and backward, as it does.
+Measured as the cosine between the two gradients of all weights, on real images: at a network's initial
+weights, and after some updates in float32. TF32 exists only on GPUs: here the operands of convolutions
+are rounded to ten bits of mantissa, forward and backward, as a GPU does.
 
     python -m benchmarks.precision [depths]
 """
@@ -25,12 +25,12 @@ from pipeline.params import CifarNetwork
 
 CPU = torch.device("cpu")
 BATCH, SIDE_PX, SEEDS = 32, 32, (1, 2)
-UPDATES = 30  # before the second look; none of the deepest network
+UPDATES = 30  # before the second measurement; the deepest network has only the first
 DEEPEST_TRAINED = 110
 
 
 def rounded(value: Tensor) -> Tensor:
-    """Returns float32 rounded to the ten bits of mantissa that TF32 multiplies."""
+    """Returns float32 values rounded to the ten bits of mantissa that TF32 has."""
     bits = value.contiguous().view(torch.int32)
     return ((bits + 0x0FFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
 
@@ -61,7 +61,7 @@ class _Convolved(torch.autograd.Function):
 
 @contextmanager
 def tf32() -> Any:
-    """Lets convolutions multiply as a GPU does in TF32."""
+    """Makes convolutions multiply as a GPU does in TF32."""
     convolution: Any = torch.nn.Conv2d
     before = convolution.forward
 
@@ -90,7 +90,7 @@ def gradient(
 
 
 def batch_of(data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """Returns real images of the prepared set, as large as CIFAR's, less their mean."""
+    """Returns images of the prepared set, resized to CIFAR's size, less their mean, and their labels."""
     places = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:BATCH]
     assert isinstance(data.train.images, Tensor)
     images = (data.train.images[places] - data.mean).permute(0, 3, 1, 2)
@@ -98,7 +98,7 @@ def batch_of(data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def cosines(depth: int, seed: int, data: Dataset, updates: int) -> dict[str, float]:
-    """Returns the cosine to float32's gradient of each arithmetic, after some updates in float32."""
+    """Returns the cosine of each arithmetic's gradient to that of float32, after updates in float32."""
     row = CifarNetwork(family="cifar", block="basic", depth=depth, shortcut="A")
     model = build(row, data.channels, len(data.classes), seed)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)

@@ -1,7 +1,8 @@
 """How long the trainings of a study take on this machine, beside how long they took at 417fcd3.
 
-There they trained one after another with all cores, here side by side with the threads of each row; quiet,
-and beside a loop on every core (`benchmarks.busy`). The ratio of two runs of one pair is what counts.
+At 417fcd3 they trained one after another on all cores; now they train side by side, each row with its
+own threads. Measured on the quiet machine, or beside a loop on every core (`benchmarks.busy`). What
+counts is the ratio of the two runs of a pair.
 
     python -m benchmarks.whole_machine quiet|busy [pairs]
 """
@@ -42,7 +43,7 @@ def of_cifars_size(document: dict[str, Any]) -> int:
 
 
 def of_three_rows(document: dict[str, Any]) -> int:
-    """Three rows and 30 updates, since a busy machine takes its time."""
+    """Three rows and 30 updates, since a busy machine is slow."""
     for name in ("plain-56", "resnet-56"):
         del document["models"][name]
     document["ensemble"]["members"] = ["plain-20", "resnet-20"]
@@ -50,7 +51,7 @@ def of_three_rows(document: dict[str, Any]) -> int:
 
 
 def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], int]) -> list[str]:
-    """Puts the code of a commit (None: as it lies here) and a study into a folder; returns the rows."""
+    """Puts the code of a commit (None: the working tree) and a study into a folder; returns the rows."""
     if commit is None:
         files = subprocess.run(
             ["git", "ls-files"], cwd=REPO, capture_output=True, text=True, check=True
@@ -95,7 +96,7 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
 
 def seconds_of(commit: str | None, change: Callable[[dict[str, Any]], int], folder: Path,
                around: Callable[[], AbstractContextManager[object]]) -> float:  # fmt: skip
-    """Returns the seconds of all trainings of a study with the code of a commit."""
+    """Returns the seconds that all trainings of a study take with the code of a commit."""
     study, state = folder / (commit or "now"), folder / f"state-{commit or 'now'}"
     rows = tree(commit, study, change)
     environ = {
@@ -103,7 +104,7 @@ def seconds_of(commit: str | None, change: Callable[[dict[str, Any]], int], fold
     }
     environ |= {"STUDY_STATE_DIR": str(state)}
     if commit:
-        environ[SETTLED] = "1"  # the virtual environment's hook is not of that time
+        environ[SETTLED] = "1"  # the virtual environment's hook is newer than that code
         environ.pop("AWS_SHARED_CREDENTIALS_FILE", None)
         environ.pop("AWS_CONFIG_FILE", None)
 
@@ -146,7 +147,7 @@ def compare(what: str, change: Callable[[dict[str, Any]], int], pairs: int,
 
 
 def main() -> None:
-    """Compares."""
+    """Compares as the command line says."""
     how, pairs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
     if how == "quiet":
         compare("digits study, quiet", of_digits, pairs, nullcontext)

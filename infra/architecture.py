@@ -1,6 +1,6 @@
 """`make architecture`: the picture in docs/architecture.md, drawn from what the code imports.
 
-An arrow says "imports"; one that follows from others is left out.
+An arrow means "imports"; arrows that follow from others are left out.
 """
 
 import re
@@ -15,7 +15,7 @@ HOMES = ("pipeline", "stages", "infra")
 
 
 def room_of(module: str) -> str | None:
-    """Returns the folder that a module is in, or None where that is no room of its own."""
+    """Returns the room (folder) that a module is in, or None if it lies directly in pipeline/."""
     home, *rest = module.split(".")
     if home != "pipeline":
         return home
@@ -35,7 +35,7 @@ def imports() -> dict[str, set[str]]:
 
 
 def drawn(edges: dict[str, set[str]]) -> str:
-    """Returns the graph as Mermaid draws it, without what follows from other arrows."""
+    """Returns the graph in Mermaid's language, without the arrows that follow from others."""
 
     def reached(room: str) -> set[str]:
         return edges.get(room, set()).union(*(reached(other) for other in edges.get(room, ())))
@@ -48,11 +48,11 @@ def drawn(edges: dict[str, set[str]]) -> str:
 
 
 def main() -> None:
-    """Writes the picture, or with --check tells whether it is what the code says."""
+    """Writes the picture, or with --check exits with an error if it is not up to date."""
     page = PAGE.read_text()
     new = FENCE.sub(drawn(imports()), page, count=1)
     if "--check" in sys.argv and new != page:
-        sys.exit(f"error: {PAGE}: its picture is not what the code imports: `make architecture`")
+        sys.exit(f"error: {PAGE}: its picture does not match the imports: run `make architecture`")
     PAGE.write_text(new)
 
 

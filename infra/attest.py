@@ -1,9 +1,10 @@
 """`make attest`: does the present source compute what the last attested one computes, bit for bit?
 
-A golden set of tiny recipes is trained by both on this machine, the older one from Git. Where all are
-equal a file in pipeline/attested/ says so, and run keys go on from the older source; commit it with the
-change. Where one differs it is named, and every result is stale: that is right where a change was meant to
-change results (`make attest BEGIN=1` then begins anew from the present source).
+Both train a golden set of tiny recipes on this machine; the older source is taken from Git. If all
+results are equal, a file in pipeline/attested/ says so, and run keys stay those of the older source;
+commit the file with the change. If a recipe differs, it is named, and every result is stale: that is
+right if the change was meant to change results (`make attest BEGIN=1` then begins anew with the present
+source).
 
     python -m infra.attest [--begin | --check]
 """
@@ -96,7 +97,7 @@ def schedule(shape: str = "cosine", warm_up: str = "no warm-up", updates: int = 
 def recipe(
     *, data: Recipe = SMALL, plan: Recipe | None = None, stops: tuple[int, ...] = (), **row: Any
 ) -> Recipe:
-    """Returns a recipe that differs from the ordinary one as is said."""
+    """Returns the default recipe with the given changes."""
     whole, plan = {**ROW, **row}, plan or schedule()
     workers = whole["workers"]
     return {"row": whole, "schedule": plan, "data": data, "workers": workers, "stops": list(stops)}
@@ -112,7 +113,7 @@ EXTRAS = {
 
 
 def recipes() -> dict[str, Recipe]:
-    """Returns the golden set: each kind of everything at least once."""
+    """Returns the golden set, in which every kind occurs at least once."""
     sharded = {**SMALL, "sharded": True, "size_px": 24}
     short = schedule(updates=4)
     found = {name: recipe(network=network) for name, network in list(NETWORKS.items())[:4]}
@@ -148,7 +149,7 @@ def recipes() -> dict[str, Recipe]:
 
 
 def combinations() -> Iterator[Recipe]:
-    """Yields a row and a schedule of each combination of kinds, since each has its own source."""
+    """Yields a row and a schedule for each combination of kinds, each of which has its own source."""
     extras = [[], *([extra] for extra in EXTRAS.values()), list(EXTRAS.values())]
     for network, augmentation, some, shape in product(
         FAMILIES.values(), AUGMENTATIONS.values(), extras, SCHEDULES
@@ -158,7 +159,7 @@ def combinations() -> Iterator[Recipe]:
 
 
 def asked(tree: Path, question: dict[str, Any], what: str) -> dict[str, Any]:
-    """Returns what the source in a folder answers."""
+    """Returns the answer that the source in a folder gives to a question."""
     print(f"{what}:", file=sys.stderr, flush=True)
     done = subprocess.run(
         [sys.executable, "-m", GOLDEN], cwd=tree, input=json.dumps(question), text=True,
@@ -171,14 +172,14 @@ def asked(tree: Path, question: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def git(*words: str) -> bytes:
-    """Returns what Git says of this repository."""
+    """Returns what a Git command prints in this repository."""
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 def last_attested(device: str) -> str:
-    """Returns the commit that last added what was attested on a device, or a beginning.
+    """Returns the last commit that added an attestation on a device, or a beginning.
 
-    Raises ParamsError where there is none.
+    Raises ParamsError if there is none.
     """
     folder = attested.FOLDER.relative_to(ROOT).as_posix()
     files = (f"{folder}/*.json",)
@@ -188,18 +189,18 @@ def last_attested(device: str) -> str:
             said = json.loads(git("show", f"{commit}:{name}"))
             if said.get("device", device) == device:
                 return commit
-    raise ParamsError(f"{folder}: no attested source is committed: `make attest BEGIN=1` begins")
+    raise ParamsError(f"{folder}: no attested source is committed: begin by `make attest BEGIN=1`")
 
 
 def unpacked(commit: str, folder: Path) -> Path:
-    """Returns a folder with the source of a commit."""
+    """Unpacks the source of a commit into a folder, and returns the folder."""
     with tarfile.open(fileobj=io.BytesIO(git("archive", commit, "pipeline"))) as archive:
         archive.extractall(folder, filter="data")
     return folder
 
 
 def differing(before: Recipe, now: Recipe) -> list[str]:
-    """Returns the recipes that do not end alike; what the older source cannot do is not among them."""
+    """Returns the recipes whose results differ, without those that the older source cannot train."""
     return [
         f"{name}: {mine.get('error') or ' and '.join(what for what in mine if mine[what] != other[what])}"
         for name, mine, other in ((name, now[name], other) for name, other in before.items())
@@ -219,7 +220,7 @@ def kinds_of(entry: Recipe) -> set[str]:
 
 
 def require_compared(equated: Sequence[Recipe], compared: Sequence[Recipe]) -> None:
-    """Raises StudyError for a kind that would be equated and that no compared recipe has."""
+    """Raises StudyError if a kind would be called equal that no compared recipe has."""
     asked_of, shown = (set().union(*map(kinds_of, some)) for some in (equated, compared))
     if missing := asked_of - shown:
         raise StudyError(
@@ -229,7 +230,7 @@ def require_compared(equated: Sequence[Recipe], compared: Sequence[Recipe]) -> N
 
 
 def note(equals: dict[str, str | None], more: dict[str, Any]) -> Path:
-    """Writes what was found, in a file named by the sources."""
+    """Writes what was found to a file named after the sources; returns its path."""
     named = canonical_sha256([*sorted(equals), more.get("device")])
     path = attested.FOLDER / f"{named[:16]}.json"
     python = sys.version.split()[0]
@@ -251,17 +252,17 @@ def sources_here() -> list[str]:
 
 
 def begin() -> None:
-    """Begins a chain with the present source, where it belongs to none."""
+    """Begins a chain with the present source, if it belongs to none."""
     if not (new := set(sources_here()) - attested.equals().keys()):
         print("the present source is attested already")
         return
     path = note(dict.fromkeys(new), {"against": None})
-    print(f"{path.relative_to(ROOT)}: later source is compared with the present one: commit it")
+    print(f"{path.relative_to(ROOT)}: later source will be compared with this one: commit it")
 
 
 def attest(golden: dict[str, Recipe]) -> None:
-    """Compares the present source with the last attested one, by what golden recipes end with."""
-    from pipeline.models.predict import device  # it imports torch, and looking does not
+    """Compares the present source with the last attested one by the results of golden recipes."""
+    from pipeline.models.predict import device  # imports torch, which --check does without
 
     where = device().type
     commit, known = last_attested(where), attested.equals(where)
@@ -272,10 +273,10 @@ def attest(golden: dict[str, Recipe]) -> None:
         if unknown := set(filter(None, was)) - attested.equals().keys():
             raise StudyError(
                 f"{commit[:12]}: its source ({min(unknown)[:12]}) is not what was attested there: attest "
-                "each change before it is committed, and a merge anew"
+                "each change before committing it, and each merge again"
             )
         pairs = list(zip(sources_here(), was, strict=True))
-        # a source that was attested before, and came back, keeps the keys that it has
+        # a source that was attested before and has come back keeps its keys
         equals = {mine: other for mine, other in pairs if mine not in known and mine != other}
         if not equals:
             print("the present source is attested already")
@@ -287,7 +288,7 @@ def attest(golden: dict[str, Recipe]) -> None:
         raise StudyError(
             f"not equal to {commit[:12]} in {len(differ)} of {len(now['results'])} recipes:\n  "
             + "\n  ".join(differ)
-            + "\nevery result is stale; where that is meant, `make attest BEGIN=1`"
+            + "\nevery result is stale; if that is intended, `make attest BEGIN=1`"
         )
     compared = [name for name, one in before["results"].items() if "error" not in one]
     require_compared(
@@ -298,12 +299,12 @@ def attest(golden: dict[str, Recipe]) -> None:
     more |= {"against": commit, "compared": compared}
     path = note(equals, more)
     print(
-        f"{len(compared)} recipes end with the bits of {commit[:12]}: commit {path.relative_to(ROOT)}"
+        f"{len(compared)} recipes end with the same bits as {commit[:12]}: commit {path.relative_to(ROOT)}"
     )
 
 
 def require_attested() -> None:
-    """Raises StudyError where the present source was not attested."""
+    """Raises StudyError if the present source has not been attested."""
     if set(sources_here()) - attested.equals().keys():
         raise StudyError(
             "the source that computes a training is not attested: run `make attest`, and commit what it "

@@ -1,6 +1,6 @@
-"""`make project`: draws the project's id anew, so that a copy of this project is a study of its own.
+"""`make project`: draws a new project id, so that a copy of this project becomes a study of its own.
 
-What lies on S3 stays under the old id; nothing is deleted.
+Everything on S3 stays under the old id; nothing is deleted.
 """
 
 import re

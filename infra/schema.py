@@ -1,4 +1,4 @@
-"""Writes docs/schema/*.json from the types, so that editors complete and check the YAML files."""
+"""Writes docs/schema/*.json from the types, so that editors can complete and check the YAML files."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
-"""A checkpoint of a training: its tensors, and what is known of them.
+"""A training's checkpoint: its tensors and the facts about them.
 
-Who trains writes it, S3 keeps it, and progress, MLflow and the results are read from it alone.
+The training process writes it, S3 keeps it, and progress, MLflow and the results are read from it alone.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from pipeline.params import Precision
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the history; training figures are means since the last line, on augmented images.
+    """One line of the history; training figures are means since the previous line, on augmented images.
 
-    `seconds` and `train_images_per_s` differ from run to run; all else is the same, bit for bit,
-    however often a training was interrupted.
+    `seconds` and `train_images_per_s` differ from run to run; everything else is bit for bit the same,
+    however often the training was interrupted.
     """
 
     update: int
@@ -34,11 +34,12 @@ class Record:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a checkpoint says beside its tensors.
+    """The facts that a checkpoint stores besides its tensors.
 
-    `trained` is row, schedule and data as a document, `source` the digest of the code that computed, and
-    `device` the kind of device that it ran on, "cpu" or "cuda"; `time` is when the checkpoint was made, in seconds since 1970, and `wall_seconds` the time of all attempts
-    up to it. The store adds `commit`, of Git, and the number of the `attempt`.
+    `trained` is the row, schedule and data as a document, `source` the digest of the code that trained,
+    and `device` the kind of device it ran on, "cpu" or "cuda". `time` is when the checkpoint was made,
+    in seconds since 1970, and `wall_seconds` the duration of all attempts up to then. The store adds the
+    Git `commit` and the number of the `attempt`.
     """
 
     name: str
@@ -60,18 +61,18 @@ class CheckpointFacts:
 
     @property
     def is_finished(self) -> bool:
-        """Tells whether it is of the schedule's last update."""
+        """Tells whether this is the checkpoint of the schedule's last update."""
         return self.update == self.total_updates
 
     def document(self) -> dict[str, Any]:
-        """Returns it as JSON-like values."""
+        """Returns the facts as JSON-like values."""
         return asdict(self)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
-        """Returns what `document` wrote, or earlier code: lines of the history lacked their threads.
+        """Returns the facts that `document` wrote, also in earlier code, whose history had no threads.
 
-        Raises CheckpointError where something is missing.
+        Raises CheckpointError if something is missing.
         """
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         try:
@@ -80,13 +81,13 @@ class CheckpointFacts:
             return cls(**{**known, "history": history})
         except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"a checkpoint of {document.get('name')} (key {document.get('key')}) is not as this code "
-                f"writes them: {error}: go on with the code that wrote it, or `make forget RUN=<key>`"
+                f"a checkpoint of {document.get('name')} (key {document.get('key')}) is not in this "
+                f"code's format: {error}: go on with the code that wrote it, or `make forget RUN=<key>`"
             ) from error
 
 
 class Checkpoint(NamedTuple):
-    """Weights, batch-norm statistics and momentum in the safetensors format, and what is known of them."""
+    """Weights, batch-norm statistics and momentum in the safetensors format, and facts about them."""
 
     tensors: bytes
     facts: CheckpointFacts

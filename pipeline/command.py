@@ -1,4 +1,4 @@
-"""What every stage and command does around its work: errors as one message, exit status, dying with DVC."""
+"""The frame of every stage and command: errors as one message, exit status, ending if DVC is killed."""
 
 import atexit
 import contextlib
@@ -23,7 +23,7 @@ TIMES = "STUDY_TIMES"
 
 
 def main(work: Callable[..., None]) -> None:
-    """Runs `work` with the command's arguments; a StudyError is printed and exits with 2."""
+    """Runs `work` with the command's arguments; prints a StudyError and exits with status 2."""
     environment.settle()
     parent = os.getppid()
     if sys.platform == "linux":  # `kill -9` of dvc must not leave a second trainer behind
@@ -42,8 +42,8 @@ def main(work: Callable[..., None]) -> None:
         where = error.filename or "a file or connection of this stage"
         hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         print(
-            f"error: {where}: {error.strerror}{hint}; then `dvc repro` goes on, and `dvc checkout` "
-            "brings the earlier result back",
+            f"error: {where}: {error.strerror}{hint}; once this is fixed, `dvc repro` goes on, and "
+            "`dvc checkout` restores the earlier result",
             file=sys.stderr,
         )
         sys.exit(2)
@@ -54,7 +54,7 @@ def main(work: Callable[..., None]) -> None:
 
 
 def _let_it_be_timed() -> None:
-    """Writes at the end of this stage how long it took to the file that `make study` names."""
+    """When this stage ends, appends the time it took to the file that `make study` names."""
     if not (path := os.environ.get(TIMES)):
         return
     begun_at, name = begun(), Path(sys.argv[0]).stem + "".join(f"@{row}" for row in sys.argv[1:])
@@ -79,7 +79,7 @@ def _command() -> psutil.Process | None:
 
 
 def occasion() -> str:
-    """Returns a name of the DVC command that runs this stage, the same for all of its stages."""
+    """Returns an identifier of the DVC command that runs this stage, shared by all of its stages."""
     process = _command() or psutil.Process()
     return f"{socket.gethostname()} {process.pid} {_ticks_at_start(process)}"
 
@@ -90,7 +90,7 @@ def begun() -> float:
 
 
 def _ticks_at_start(process: psutil.Process) -> str:
-    """Returns when a process began, by a clock that nobody corrects where there is one."""
+    """Returns when a process began, by a clock that is never adjusted where the system has one."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
     return f"{process.create_time():.0f}"

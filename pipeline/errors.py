@@ -1,6 +1,6 @@
-"""Every error that a user can meet.
+"""Every error that a user can encounter.
 
-StudyError                  what a user can mend; a stage prints it and exits with status 2
+StudyError                  what a user can fix; a stage prints it and exits with status 2
 ├── ParamsError             params.yaml or a schedule says something impossible
 ├── DataError               an archive, an image or a data set is not what it should be
 │   └── ChecksumError       bytes differ from their published checksum
@@ -9,24 +9,24 @@ StudyError                  what a user can mend; a stage prints it and exits wi
 ├── TrackingError           MLflow cannot be reached (a stage turns it into a warning)
 ├── ResourceError           the machine or the cluster lacks what was asked for
 ├── BusyError               another process already does this work
-└── TrainingError           a training cannot go on
+└── TrainingError           a training cannot continue
     ├── CheckpointError     a checkpoint does not belong to this network
     ├── DivergedError       a loss is not finite
     └── ReplicasError       the workers of a training no longer hold the same weights
 
-A message says what, where, what was found, what was wanted, and the next step.
+A message says what is wrong, where, what was found, what was wanted, and what to do next.
 """
 
 import re
 
 
 def without_password(text: str) -> str:
-    """Returns the text with user names and passwords taken out of its addresses."""
+    """Returns the text with user names and passwords removed from its URLs."""
     return re.sub(r"://[^/@\s]*@", "://", text)
 
 
 class StudyError(Exception):
-    """Something that the user can mend; its text is the whole message, without passwords."""
+    """A problem that the user can fix; its text is the whole message, without passwords."""
 
     def __init__(self, message: str) -> None:
         super().__init__(without_password(message))
@@ -45,7 +45,7 @@ class ChecksumError(DataError):
 
 
 class ScoreError(StudyError):
-    """A network's predictions are not finite, or are of other data."""
+    """A network's predictions are not finite, or were made for other data."""
 
 
 class StorageError(StudyError):
@@ -65,7 +65,7 @@ class BusyError(StudyError):
 
 
 class TrainingError(StudyError):
-    """A training cannot go on."""
+    """A training cannot continue."""
 
 
 class CheckpointError(TrainingError):

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks."""
+"""Files that are written completely or not at all, and locks."""
 
 import json
 import os
@@ -15,16 +15,16 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import BusyError, ResourceError
 
-LOCK_TIMEOUT_S = 5.0  # a killed predecessor needs a moment to go
+LOCK_TIMEOUT_S = 5.0  # a killed predecessor takes a moment to exit
 
-SHORT = 24  # characters of a folder for temporary files under which sockets may lie
+SHORT = 24  # characters: the longest temporary folder whose path leaves room for sockets
 
 
 def private_folder(*, short: bool = False) -> Path:
-    """Returns a folder among temporary ones that is this user's alone; raises ResourceError.
+    """Returns a temporary folder that only this user can enter; raises ResourceError if that fails.
 
-    A `short` one is for sockets, whose paths may have some hundred characters; a long TMPDIR, as Slurm
-    and macOS set it, is left for /tmp then.
+    A `short` one is for sockets, whose paths are limited to about a hundred characters: /tmp then
+    replaces a long TMPDIR such as Slurm and macOS set.
     """
     base = tempfile.gettempdir()
     path = Path("/tmp" if short and len(base) > SHORT else base) / f"study-{os.getuid()}"
@@ -40,10 +40,11 @@ def private_folder(*, short: bool = False) -> Path:
 
 @contextmanager
 def scratch(what: str, *, short: bool = False) -> Iterator[Path]:
-    """Yields a temporary folder of this user alone; what killed processes have left is deleted first.
+    """Yields a private temporary folder, after deleting those that killed processes left behind.
 
-    Who lives is told by a lock, which the kernel lets go of with its process: process numbers would not do
-    where containers share a folder. A `short` one is for sockets (`private_folder`).
+    A lock shows whether the process that made a folder is alive, since the kernel releases the lock when
+    the process ends; process IDs would not do where containers share a folder. A `short` one is for
+    sockets (`private_folder`).
     """
     around = private_folder(short=short)
     with FileLock(around / "scratch.lock"):
@@ -51,7 +52,7 @@ def scratch(what: str, *, short: bool = False) -> Iterator[Path]:
             _delete_if_left(left)
         path = around / f"{what}-{secrets.token_hex(4)}"
         held = FileLock(f"{path}.held", thread_local=False)
-        held.acquire()  # before the folder: whatever is left is found by its lock
+        held.acquire()  # before the folder is made: leftovers are found by their locks
         path.mkdir(mode=0o700)
     try:
         yield path
@@ -62,7 +63,7 @@ def scratch(what: str, *, short: bool = False) -> Iterator[Path]:
 
 
 def _delete_if_left(lock: Path) -> None:
-    """Deletes a temporary folder whose lock nobody holds."""
+    """Deletes a temporary folder if no process holds its lock."""
     held = FileLock(lock)
     with suppress(Timeout):
         held.acquire(timeout=0)
@@ -72,7 +73,7 @@ def _delete_if_left(lock: Path) -> None:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Writes a file beside its place and moves it there; what was there before stays until then."""
+    """Writes a file next to its final path, then moves it there; an earlier file stays until then."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
@@ -89,7 +90,7 @@ def write_json(path: Path, document: Any) -> None:
 
 @contextmanager
 def exclusively(lock: Path, what: str) -> Iterator[None]:
-    """Holds a lock file, so that one process at a time does `what`; raises BusyError."""
+    """Holds a lock file so that only one process does `what`; raises BusyError if another holds it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:

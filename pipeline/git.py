@@ -1,4 +1,4 @@
-"""What Git says of the code that runs."""
+"""What Git says about the running code."""
 
 import subprocess
 
@@ -6,7 +6,7 @@ CODE = ("--porcelain", "--", "pipeline", "stages", "schedules", "params.yaml", "
 
 
 def commit() -> str:
-    """Returns the commit of the code, with `-dirty` where code or parameters differ from it."""
+    """Returns the commit of the code, with `-dirty` added if code or parameters differ from it."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)

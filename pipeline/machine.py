@@ -1,4 +1,4 @@
-"""What this machine gives to the study: cores and memory, as control groups allow."""
+"""What this machine offers the study: cores and memory, within the limits of control groups."""
 
 import os
 from collections.abc import Iterator
@@ -14,9 +14,10 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 def cores() -> int:
-    """Returns how many cores the study may use: STUDY_CPUS, else those of this process.
+    """Returns how many cores the study may use: STUDY_CPUS, or else those available to this process.
 
-    A control group's quota counts (containers, Slurm), rounded down. Raises ParamsError.
+    The latter are limited by control-group quotas (containers, Slurm), rounded down. Raises ParamsError
+    if STUDY_CPUS is not a whole number above 0.
     """
     if text := os.environ.get(CPUS):
         if not text.isdecimal() or int(text) < 1:
@@ -27,7 +28,7 @@ def cores() -> int:
 
 
 def _quota() -> float:
-    """Returns how many cores this process's control groups allow for; infinity where none limits."""
+    """Returns how many cores this process's control groups allow; 2**20 if none sets a limit."""
     least = float("inf")
     for folder in _groups():
         with suppress(OSError, ValueError):
@@ -38,7 +39,7 @@ def _quota() -> float:
 
 
 def free_memory_bytes() -> int:
-    """Returns how much memory processes of the study may still take, by machine and control group."""
+    """Returns how many bytes of memory the study may still take, by machine and control groups."""
     least = psutil.virtual_memory().available
     for folder in _groups():
         with suppress(OSError, ValueError):
@@ -48,7 +49,7 @@ def free_memory_bytes() -> int:
 
 
 def _groups() -> Iterator[Path]:
-    """Yields the folders of this process's control group (version 2) and of those around it."""
+    """Yields the folders of this process's control group (version 2) and of its ancestors."""
     with suppress(OSError):
         name = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
         folder = GROUPS / name

@@ -1,4 +1,4 @@
-"""Where a study's files lie, from its folder; dvc.yaml says the same."""
+"""Where a study's files are, relative to its folder; dvc.yaml uses the same paths."""
 
 from pathlib import Path
 
@@ -25,10 +25,10 @@ def scores(row: str) -> Path:
 
 
 def chosen(search: str) -> Path:
-    """Returns the schedule that a search has chosen."""
+    """Returns the file of the schedule that a search chose."""
     return Path("tuned") / f"{search}.yaml"
 
 
 def trials(search: str) -> Path:
-    """Returns the table of a search's trials."""
+    """Returns the file with the table of a search's trials."""
     return Path("tuned") / f"{search}.csv"

@@ -11,7 +11,7 @@ PLAIN_LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Shows how far `total` units of work are; a plain line at most every ten seconds."""
+    """Shows how many of `total` units of work are done; plain lines come at most every ten seconds."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self._label, self._total, self._unit = label, total, unit

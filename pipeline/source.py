@@ -1,8 +1,8 @@
-"""Which of our files a module needs, and their digest, which comments and formatting do not change.
+"""Which of our files a module needs, and a digest of them that comments and formatting do not change.
 
-A digest is over the syntax tree: comments, docstrings, quotes, line breaks and parentheses that mean
-nothing are not in it, and it is the same on every Python that we support (`ast.dump` and `ast.unparse`
-are not). What a file imports counts, whether Git tracks it or not; what nobody imports does not.
+The digest is computed over the syntax tree: comments, docstrings, quotes, line breaks and redundant
+parentheses do not affect it, and it is the same on every supported Python (`ast.dump` and `ast.unparse`
+are not). An imported file counts whether or not Git tracks it; a file that no module imports does not.
 """
 
 import ast
@@ -12,17 +12,17 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NOT_SAID = {"ctx", "kind", "type_comment"}  # fields of a tree
+NOT_SAID = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that are left out
 
 
 def needed(
     *modules: str, root: Path = ROOT, packages: Set[str] = frozenset({"pipeline"}),
     leave: Set[str] = frozenset(),
 ) -> dict[str, Path]:  # fmt: skip
-    """Returns the modules of `packages` that some modules import, directly or not, and their files.
+    """Returns, with their files, `modules` and what they import from `packages`, directly or not.
 
-    Imports within functions count; those for types alone (`if TYPE_CHECKING`) do not. Nothing is looked
-    for in the modules and packages to `leave`, which are not among those returned.
+    Imports within functions count; those only for types (`if TYPE_CHECKING`) do not. The modules and
+    packages in `leave` are neither searched nor returned.
     """
     found: dict[str, Path] = {}
     todo = list(modules)
@@ -41,7 +41,7 @@ def needed(
 
 
 def file_of(module: str, root: Path = ROOT) -> Path | None:
-    """Returns the file of a module or package; None where there is none."""
+    """Returns the file of a module or package; None if there is none."""
     path = root.joinpath(*module.split("."))
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if file.is_file():
@@ -50,7 +50,7 @@ def file_of(module: str, root: Path = ROOT) -> Path | None:
 
 
 def digest(modules: Iterable[str], root: Path = ROOT) -> str:
-    """Returns the sha256 of the source of some modules, each by its name, in whatever order."""
+    """Returns the sha256 of some modules' names and source, whatever the order of `modules`."""
     sha = hashlib.sha256()
     for module in sorted(set(modules)):
         path = file_of(module, root)
@@ -87,9 +87,9 @@ def tree_digest(tree: ast.AST) -> str:
 
 
 def _add(value: object, words: list[str]) -> None:
-    """Adds a tree in words: types, the fields that are not empty, constants.
+    """Appends a tree as words: types, non-empty fields, constants.
 
-    Empty fields are left out, since other versions of Python have others.
+    Empty fields are left out, since they differ between Python versions.
     """
     if isinstance(value, ast.AST):
         if isinstance(value, ast.JoinedStr):
@@ -113,7 +113,7 @@ def _add(value: object, words: list[str]) -> None:
 
 
 def _is_text_alone(node: object) -> bool:
-    """Tells whether a statement is a text and no more: a docstring, or a comment in its place."""
+    """Tells whether a statement is only a string: a docstring, or a string that serves as a comment."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
@@ -122,7 +122,7 @@ def _is_text_alone(node: object) -> bool:
 
 
 def _joined(text: ast.JoinedStr) -> ast.JoinedStr:
-    """Returns an f-string whose constant parts are joined, as not every version of Python does it."""
+    """Returns an f-string with adjacent constant parts joined, which not every Python version does."""
     parts: list[ast.expr] = []
     for part in text.values:
         if isinstance(part, ast.Constant):

@@ -1,8 +1,9 @@
-"""Stage `check`: the whole study is judged before any work, in two seconds; nothing else is done.
+"""Stage `check`: judges the whole study before any work, in two seconds, and does nothing else.
 
-Names, rows, every schedule's file and the precision of this device; rows against the prepared data where
-those are of this study (else `prepare` does so at its end). For each stage it writes the digest of the code
-that this needs, on which it depends, and for `fetch` what of `data` names the archive. Editors and CI run `python -m stages.check`.
+It checks names, rows, every schedule's file and the precision of this device, and rows against the
+prepared data if those are of this study (otherwise `prepare` does so at its end). For each stage it
+writes the digest of the code that the stage needs, on which the stage depends, and for `fetch` the part
+of `data` that names the archive. Editors and CI run `python -m stages.check`.
 """
 
 import json
@@ -16,7 +17,7 @@ from pipeline.params import Study
 
 STAGES = ("fetch", "prepare", "tune", "train", "evaluate", "ensemble", "report")
 OURS = {"pipeline", "stages", "infra"}
-# what a message, a lock or a progress line says changes no result
+# messages, locks and progress lines change no result
 NO_RESULT = {
     "pipeline.attested",
     "pipeline.environment",
@@ -29,14 +30,14 @@ NO_RESULT = {
 
 
 def write_code_digests() -> None:
-    """Writes for each stage the digest of the source that it needs; no comment is in it."""
+    """Writes for each stage the digest of the source that it needs; comments do not count."""
     for name in STAGES:
         code = source.needed(f"stages.{name}", packages=OURS, leave=NO_RESULT)
         write(paths.STATE / "code" / name, f"{source.digest(code)}\n")
 
 
 def write_source(study: Study) -> None:
-    """Writes what names the archive of the data."""
+    """Writes what identifies the archive of the data."""
     try:
         before = json.loads(paths.SOURCE.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,6 +1,6 @@
 """Stage `evaluate`: a trained network -> scores on train, val and test; predictions of val and test.
 
-Photographs are tested in three views (section 3.4), by the cluster where there is one; val in the single view.
+Photographs are tested in three views (section 3.4), on the cluster if there is one; val in one view.
 """
 
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def main(name: str) -> None:
     study = params.load()
     params.row_of(study, name)
     recipe, trained = study.evaluation, weights.load(paths.run(name))
-    storage = s3.connect() if recipe.scales_px else None  # photographs are there
+    storage = s3.connect() if recipe.scales_px else None  # it has the photographs
     data = dataset.load(paths.ARRAYS, ShardCache(storage, cores()) if storage else None)
     require_same_data(trained, data)
     tables = tables_of(study, name, trained, data, storage)

@@ -2,8 +2,8 @@
 
 On a cluster they are submitted, and train side by side there while `dvc repro` collects them in turn;
 without RAY_ADDRESS they train here, side by side, as far as this machine goes. A row that fails does
-not stop the others: the stage `train` tells of it. The output is always the same, so that it
-invalidates no one.
+not stop the others: the stage `train` reports it. The output is always the same, so that it
+invalidates no other stage.
 """
 
 from infra.local import s3
@@ -15,7 +15,7 @@ from pipeline.files import write
 
 
 def main() -> None:
-    """Trains or submits every row that has neither a result nor a living job."""
+    """Trains or submits every row that has neither a result nor a live job."""
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
     place = place_of(study, storage)
     stale = Wanted(study, data.digest, storage, place).stale(list(study.models))

@@ -1,4 +1,4 @@
-"""Stage `prepare`: data/archive -> arrays, split and mean; of photographs shards on S3 and their index."""
+"""Stage `prepare`: data/archive -> arrays, split and mean; for photographs shards on S3, an index."""
 
 from infra.local import s3
 from pipeline import command, params, paths

@@ -1,4 +1,4 @@
-"""Stage `report`: ours beside the paper's, on one page, and all of it in MLflow."""
+"""Stage `report`: our results beside the paper's on one page, and all of them in MLflow."""
 
 from infra.local import s3
 from pipeline import command, params, paths

@@ -1,8 +1,8 @@
 """Stage `train`: one network of the study -> final weights and history.
 
 The run key decides: a finished training is collected, an unfinished one goes on from its last
-checkpoint, and what was never begun begins: here, or as a job on the cluster that RAY_ADDRESS
-names. `make again RUN=<row>` trains afresh.
+checkpoint, and one that was never begun is started, here or as a job on the cluster that
+RAY_ADDRESS names. `make again RUN=<row>` trains afresh.
 """
 
 import time
@@ -34,7 +34,7 @@ def main(name: str) -> None:
         paths.run(name), training, data, checkpoint, wall_seconds=wall_seconds
     )
     print(
-        f"{name}: {history[-1].update:,} updates, {history[-1].val_error_pct:.1f} % wrong on val, "
+        f"{name}: {history[-1].update:,} updates, {history[-1].val_error_pct:.1f} % error on val, "
         f"{history[-1].seconds:.0f} s of training, {wall_seconds:.0f} s in all"
     )
 

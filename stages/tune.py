@@ -1,4 +1,4 @@
-"""Stage `tune`: a search for a learning-rate schedule on the validation split, by its name."""
+"""Stage `tune`: the named search for a learning-rate schedule, judged on the validation split."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def main(name: str) -> None:
     write(paths.chosen(name), schedule.getvalue())
     with tolerant():
         results.search_result(results.tracker_of(study, storage), name, storage)
-    print(f"chosen of {len(trials)} trials: {trials[0].trial.schedule!r}")
+    print(f"chosen from {len(trials)} trials: {trials[0].trial.schedule!r}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from infra.schema import FOLDER, schemas
 from pipeline import params
 from pipeline.errors import ParamsError
 from pipeline.params import Row
+from pipeline.params.reading import also_in
 from pipeline.training.schedule import load_schedule
 from tests.conftest import REPO
 
@@ -83,7 +84,7 @@ def test_a_tuned_schedule_must_be_a_searchs():
 
 def test_rungs_must_be_reports():
     said = fault("tune", "resnet-20", "grace_updates", value=99)
-    assert "grace_updates 99 is no multiple of report_every_updates 50" in said
+    assert "grace_updates 99 is not a multiple of report_every_updates 50" in said
 
 
 @pytest.mark.parametrize("network, message", [
@@ -128,7 +129,7 @@ def test_every_number_of_elastic_workers_must_share_a_batch_evenly():
     message = fault("models", "plain-20", "workers", value=elastic)
     assert "global_batch_size 64 is not a multiple of 3 = workers 3" in message
     backwards = fault("models", "plain-20", "workers", value={**elastic, "low": 5})
-    assert "low 5 is above high 4: exchange them" in backwards
+    assert "low 5 is above high 4: swap them" in backwards
 
 
 def test_elastic_workers_are_a_range(row: Callable[..., Row]):
@@ -169,7 +170,7 @@ def test_an_archive_needs_its_checksum():
 
 def test_the_test_images_must_not_be_the_training_images():
     data = params.read_yaml(REPO / "studies/folder.yaml")["data"]
-    assert "must be others" in fault("data", value={**data, "test_split": "train"})
+    assert "must be different ones" in fault("data", value={**data, "test_split": "train"})
 
 
 def test_a_duplicate_key_is_refused(tmp_path: Path):
@@ -189,3 +190,10 @@ def test_the_digest_ignores_comments_and_order(tmp_path: Path):
 def test_the_committed_schema_is_what_the_types_say():
     for name, text in schemas().items():
         assert (REPO / FOLDER / name).read_text() == text
+
+
+@pytest.mark.parametrize(
+    "count, wanted", [(1, ""), (2, " (and in 1 more row)"), (3, " (and in 2 more rows)")]
+)
+def test_rows_that_share_a_fault_are_counted(count: int, wanted: str):
+    assert also_in(["row"] * count) == wanted

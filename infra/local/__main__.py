@@ -14,7 +14,7 @@ OURS = ("url", "endpointurl", "region", "credentialpath", "profile")
 
 
 def up() -> None:
-    """Starts the S3 server if need be and points DVC's remote at the bucket."""
+    """Starts the embedded S3 server if it is needed, and points DVC's remote at the bucket."""
     place = s3.connect().place
     endpoint = place.endpoint or f"https://s3.{place.region}.amazonaws.com"
     wanted = {"url": f"s3://{place.bucket}/dvc", "endpointurl": endpoint, "region": place.region}
@@ -28,7 +28,7 @@ def up() -> None:
 def _point_dvc_there(path: Path, wanted: dict[str, str]) -> None:
     """Writes the settings of DVC's remote into its local configuration, which Git ignores.
 
-    `dvc remote modify` does the same, at a second a setting.
+    `dvc remote modify` does the same, but takes a second for each setting.
     """
     config = ConfigObj(str(path) if path.exists() else None, encoding="utf-8")
     before = dict(config.get(REMOTE, {}))
@@ -61,7 +61,7 @@ def cluster_down() -> None:
 
 
 def status() -> None:
-    """Says what runs and where its data are."""
+    """Says what is running and where its data are."""
     server = s3.running()
     print(
         f"embedded S3: {f'{server.endpoint} (process {server.pid})' if server else 'not running'}"
@@ -83,7 +83,7 @@ def ui() -> None:
     page = address.page(address.experiment_id(uri))
     print(
         f"MLflow UI: http://127.0.0.1:{port}/?token={mlflow_ui.token()}{page}\n"
-        "(Ctrl-C ends it; the address holds a token: who has it can read this study's files)",
+        "(Ctrl-C ends it; the address contains a token: anyone who has it can read this study's files)",
         flush=True,
     )
     mlflow_ui.serve(uri, storage.place, port)
@@ -97,7 +97,7 @@ def study() -> None:
 
 
 def doctor() -> None:
-    """Looks at all that the study needs; exits with 1 where something is amiss."""
+    """Checks everything that the study needs; exits with 1 if something is wrong."""
     from infra.local import doctor as checks
 
     sys.exit(checks.main())

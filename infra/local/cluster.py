@@ -1,7 +1,7 @@
-"""A Ray cluster on this machine for trying the real thing: a head and two workers, on loopback.
+"""A Ray cluster on this machine, to try the real thing: a head and two workers, on loopback.
 
-Each node is a process group of its own with a share of the cores, and is started again when it dies,
-as a node of a real cluster is. Tokens are on; the nodes get the keys of S3 by their environment.
+Each node is a process group of its own with a share of the cores, and is restarted when it dies, like a
+node of a real cluster. Tokens are on; the nodes get the S3 keys through their environment.
 """
 
 import os
@@ -26,12 +26,12 @@ from pipeline.machine import cores
 from pipeline.storage.bucket import EMBEDDED, Bucket
 
 PORT = "STUDY_RAY_PORT"
-DEFAULT_PORT = 8265  # Ray's own for the Jobs API and the dashboard
+DEFAULT_PORT = 8265  # Ray's default for the Jobs API and the dashboard
 WORKERS = 2
 START_TIMEOUT_S = 240.0
 WRITES_ITS_ID_WITHIN_S = 10.0
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
-OBJECT_STORE_BYTES = 200_000_000  # nothing of ours goes through it
+OBJECT_STORE_BYTES = 200_000_000  # we send nothing through it
 RESTART_AFTER_S = 2
 HEALTH = {  # a lost node is noticed in seconds; Ray's own defaults take half a minute
     "RAY_health_check_initial_delay_ms": "1000",
@@ -61,14 +61,14 @@ def down() -> bool:
 
 
 def running() -> str | None:
-    """Returns the address of the Jobs API where the cluster is up."""
+    """Returns the address of the Jobs API if the cluster is up, else None."""
     return _address().read_text().strip() if len(nodes()) == 1 + WORKERS else None
 
 
 def nodes() -> list[psutil.Process]:
-    """Returns the leaders of the nodes' process groups that live: the head's first.
+    """Returns the live leaders of the nodes' process groups, the head's first.
 
-    Each holds a lock as long as it lives, and has written its own id.
+    Each holds a lock as long as it lives, and has written its own process id.
     """
     found = []
     for number in range(1 + WORKERS):
@@ -100,7 +100,7 @@ def _lock() -> FileLock:
 
 
 def _end_all() -> bool:
-    """Ends each node: first what would start it again, then all that it started."""
+    """Ends each node: first the process that would restart it, then all that this has started."""
     leaders = nodes()
     everyone = [child for leader in leaders for child in leader.children(recursive=True)]
     for leader in leaders:
@@ -130,12 +130,12 @@ def _start() -> str:
         command = shlex.join(
             [sys.executable, "-m", "infra.local.node", "start", *arguments,
              "--node-ip-address=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}",
-             # fixed ones would be another cluster's, which then takes no job
+             # fixed ones may be another cluster's, which then accepts no job
              *(f"--{port}={s3.free_port()}" for port in PORTS),
-             # of its own: nodes that shared it would delete each other's copies of the code
+             # one each: nodes that shared it would delete each other's copies of the code
              f"--temp-dir={folder()}/{number}", "--disable-usage-stats", "--block"]
         )  # fmt: skip
-        # as long as the clone is there
+        # restarts the node as long as the clone is there
         again = (
             f"echo $$ > {shlex.quote(str(_pid_of(number)))}; "
             f"while [ -e {shlex.quote(__file__)} ]; do {command}; sleep {RESTART_AFTER_S}; done"
@@ -164,7 +164,7 @@ def _start() -> str:
 
 
 def alive(address: str) -> int:
-    """Returns how many nodes of a cluster live; 0 where it does not answer."""
+    """Returns how many nodes of a cluster are alive; 0 if it does not answer."""
     try:
         return len(Cluster(address, "").shapes())
     except Unreachable:
@@ -174,7 +174,7 @@ def alive(address: str) -> int:
 def _environment(place: Bucket) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     variables = {**SETTINGS, **HEALTH, **QUIET, **os.environ, **place.variables(), "PATH": path}
-    # infra.local.node sets the first; a cluster may lose nodes; and its nodes have the keys themselves
+    # infra.local.node sets the first; nodes may be lost (the second); nodes have the S3 keys themselves
     for name in (
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_ADDRESS",
         EMBEDDED, "RAY_AUTH_TOKEN",

@@ -1,6 +1,6 @@
-"""`make doctor`: looks at all that the study needs, and says what to do about what is amiss.
+"""`make doctor`: checks everything that the study needs, and says how to fix what is wrong.
 
-Nothing is changed but what the study itself would start: the embedded S3 server.
+It changes nothing, but starts the embedded S3 server if the study itself would.
 """
 
 import importlib.metadata
@@ -25,13 +25,13 @@ GB = 1e9
 LEAST_DISK_GB, LEAST_MEMORY_GB = 5, 3
 LARGEST_SKEW_S = 300  # S3 refuses a signature that is older
 WAIT_S = 5.0
-SOCKET_PATH = 107  # characters of a path to a Unix socket, and what Ray adds to its folder
+SOCKET_PATH = 107  # the most characters of a Unix socket's path; next, what Ray adds to its folder
 OF_RAY = 66
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do about it (empty where nothing is amiss)."""
+    """What was checked, what was found, and what to do about it (empty if nothing is wrong)."""
 
     what: str
     found: str
@@ -47,7 +47,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """What is installed against requirements.lock."""
+    """Whether the installed packages are those of requirements.lock."""
     lines = Path("requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split(" ")[0].split("==") for line in lines if "==" in line.split(" ")[0])
     wanted = {
@@ -67,17 +67,17 @@ def packages() -> Finding:
 
 
 def hook() -> Finding:
-    """Whether every process of the virtual environment settles its environment."""
+    """Whether every process of the virtual environment runs `settle` first (`pipeline.environment`)."""
     installed = (Path(sysconfig.get_paths()["purelib"]) / "study.pth").exists()
     if installed and os.environ.get(environment.SETTLED):
-        return Finding("settings", "what belongs to other services does not reach in")
+        return Finding("settings", "the settings of other services are kept out")
     return Finding(
         "settings", "this virtual environment lacks its hook", "python -m infra.local.hook"
     )
 
 
 def disk() -> Finding:
-    """Free space where the study, its state and temporary files lie."""
+    """Free space where the study, its state and temporary files are."""
     places = {
         "study": Path.cwd(),
         "state": s3.state_dir(),
@@ -86,19 +86,19 @@ def disk() -> Finding:
     free = {name: shutil.disk_usage(path).free / GB for name, path in places.items()}
     found = ", ".join(f"{name} {gb:.0f} GB free" for name, gb in free.items())
     least = min(free, key=lambda name: free[name])
-    short = f"free space in {places[least]}" if free[least] < LEAST_DISK_GB else ""
+    short = f"free some space in {places[least]}" if free[least] < LEAST_DISK_GB else ""
     return Finding("disk", found, short)
 
 
 def memory_and_cores() -> Finding:
-    """What this machine gives to the study."""
+    """The free memory and the cores that this machine has for the study."""
     free = machine.free_memory_bytes() / GB
     found = f"{free:.1f} GB free, {machine.cores()} cores"
     return Finding("machine", found, "end other programs" if free < LEAST_MEMORY_GB else "")
 
 
 def temporary_folder() -> Finding:
-    """Whether Ray's sockets find a short path."""
+    """Whether Ray's sockets get a path that is short enough."""
     folder = private_folder(short=True)
     if len(str(folder)) + OF_RAY > SOCKET_PATH:
         return Finding(
@@ -108,7 +108,7 @@ def temporary_folder() -> Finding:
 
 
 def storage() -> Finding:
-    """S3: it answers to the keys, takes an object and gives it back; and its clock."""
+    """Whether S3 accepts the keys, takes an object and gives it back."""
     there = s3.connect()
     key, content = f"doctor/{os.getpid()}", os.urandom(32)
     there.put(key, content)
@@ -117,7 +117,7 @@ def storage() -> Finding:
     what = f"s3://{there.bucket} at {there.place.shown}"
     if not same:
         return Finding(
-            "S3", f"{what} gave other bytes than it took", "use another S3 (STUDY_BUCKET)"
+            "S3", f"{what} returned other bytes than it got", "use another S3 (STUDY_BUCKET)"
         )
     return Finding("S3", what)
 
@@ -135,7 +135,7 @@ def clock() -> Finding:
 
 
 def dvc_remote() -> Finding:
-    """Whether DVC's remote is the study's bucket, and answers."""
+    """Whether DVC's remote is the study's bucket."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "remote", "list"], capture_output=True, text=True, check=False
     )
@@ -160,12 +160,12 @@ def mlflow() -> Finding:
         status = requests.get(f"{uri}/health", timeout=WAIT_S).status_code
     except requests.RequestException as error:
         return Finding("MLflow", f"{uri}: {type(error).__name__}", f"check {environment.MLFLOW}; "
-                       "trainings go on without it, and `make publish` sends later")  # fmt: skip
+                       "trainings go on without it, and `make publish` sends the rest")  # fmt: skip
     return Finding("MLflow", uri, "" if status == 200 else f"its /health says {status}")
 
 
 def ray_cluster() -> Finding:
-    """The cluster of RAY_ADDRESS, or that Ray would start here."""
+    """The cluster that RAY_ADDRESS names, or the embedded Ray."""
     if not os.environ.get(environment.CLUSTER):
         return Finding("Ray", "embedded (RAY_ADDRESS is not set)")
     from pipeline.cluster import client
@@ -178,22 +178,22 @@ def ray_cluster() -> Finding:
 def gpu() -> Finding:
     """The accelerators of this machine, and whether torch sees them."""
     if not any(Path("/dev").glob("nvidia[0-9]*")):
-        return Finding("GPU", "none: trains on the processor")
+        return Finding("GPU", "none: trainings run on the CPU")
     import torch
 
     if not torch.cuda.is_available():
         amiss = "update its driver for torch's CUDA, then `make gpu-check`"
-        return Finding("GPU", "there is one, and torch does not see it", amiss)
+        return Finding("GPU", "there is one, but torch does not see it", amiss)
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return Finding("GPU", ", ".join(names))
 
 
 def ports() -> Finding:
-    """Whether the ports that `make ui` and `make cluster-up` take are free; it is no fault if not."""
+    """Whether the ports that `make ui` and `make cluster-up` use are free; if not, it is no failure."""
     said = []
     for name, default in (("STUDY_UI_PORT", 5000), ("STUDY_RAY_PORT", 8265)):
         port = s3.port_from(name) or default
-        said.append(f"{port} is {f'in use ({name} names another)' if s3.answers(port) else 'free'}")
+        said.append(f"{port} is {f'in use (set {name})' if s3.answers(port) else 'free'}")
     return Finding("ports", ", ".join(said))
 
 
@@ -216,7 +216,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 
 
 def findings() -> Iterator[Finding]:
-    """Yields what each check finds; one that fails is a finding."""
+    """Yields what each check finds; a check that raises an error is a finding too."""
     for check in CHECKS:
         try:
             yield check()
@@ -230,7 +230,7 @@ def findings() -> Iterator[Finding]:
 
 
 def main() -> int:
-    """Prints a line for each finding; returns 1 where something is to do."""
+    """Prints the findings; returns 1 if there is something to fix, else 0."""
     amiss = 0
     for finding in findings():
         mark = "ok  " if not finding.to_do else "FAIL"
@@ -238,5 +238,5 @@ def main() -> int:
         if finding.to_do:
             amiss += 1
             print(f"     {'':18} -> {finding.to_do}")
-    print("all is well" if not amiss else f"{amiss} to look after")
+    print("all is well" if not amiss else f"{amiss} to fix")
     return 1 if amiss else 0

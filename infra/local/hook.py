@@ -1,7 +1,7 @@
-"""`python -m infra.local.hook`: every process of this virtual environment settles its environment first.
+"""`python -m infra.local.hook`: makes every process of this virtual environment run `settle` first.
 
-DVC's and Ray's own programs too, whatever starts them: a line in `study.pth`, which Python runs when it
-starts. It does nothing where the clone is gone.
+DVC's and Ray's own programs do so too, whatever starts them: Python runs the line in `study.pth` when it
+starts. The line does nothing if the clone is gone.
 """
 
 import sysconfig

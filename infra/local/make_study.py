@@ -1,4 +1,4 @@
-"""`make study`: brings the study up to date, whatever a row does, and says where the time went."""
+"""`make study`: brings the study up to date, even if a row fails, and says where the time went."""
 
 import json
 import os
@@ -17,12 +17,12 @@ TIMES = "STUDY_TIMES"  # each stage adds a line to this file
 def main() -> int:
     """Runs `dvc repro`; returns its exit status."""
     began = time.monotonic()
-    check = [sys.executable, "-m", "stages.check"]  # of an empty params.yaml DVC has its own words
+    check = [sys.executable, "-m", "stages.check"]  # for an empty params.yaml DVC has its own words
     if status := subprocess.call(check):
         return status
     with scratch("times") as folder:
         times = folder / "times"
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # DVC and its stage have it too, and end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # DVC and its stage get it too, and end
         status = subprocess.call(
             [sys.executable, "-m", "dvc", "repro", "--keep-going"],
             env={**os.environ, TIMES: str(times)},

@@ -1,7 +1,7 @@
-"""`ray start` for a node whose servers listen on loopback alone; its arguments are ray's.
+"""`ray start` for a node whose servers listen on loopback alone; the arguments are those of `ray`.
 
-Ray puts the machine's outward address in the place of 127.0.0.1 and then listens on all interfaces.
-It does not where it has no clusters (macOS), so its processes are told that this is such a place.
+Ray replaces 127.0.0.1 with the machine's external address and then listens on all interfaces. It does
+not do so on platforms where it has no clusters (macOS), so its processes are told that this is one.
 """
 
 import os

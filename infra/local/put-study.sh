@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts studies/NAME.yaml into params.yaml; never over edits that are neither committed nor a
-# ready-made study's.
+# Copies studies/NAME.yaml to params.yaml, unless params.yaml has edits that are not committed (an unchanged
+# ready-made study is not an edit).
 set -euo pipefail
 name=$1
 wanted=studies/$name.yaml
@@ -8,12 +8,12 @@ if [ ! -f "$wanted" ]; then
   echo "error: there is no study '$name': wanted one of $(cd studies && ls ./*.yaml | sed 's|^\./||; s|\.yaml$||' | paste -sd' ')" >&2
   exit 2
 fi
-# the first line names the schema by a path that differs by one folder
+# the first line names the schema by a relative path, which differs by one folder
 document() { sed '1s|=\.\./docs|=docs|' "$1"; }
 is_here() { document "$1" | cmp -s - params.yaml; }
 is_here "$wanted" && exit 0
 if grep -qx "study: $name" params.yaml 2>/dev/null; then
-  echo "params.yaml is the study '$name' with edits, and stays"
+  echo "params.yaml is already the study '$name', with edits; it stays as it is"
   exit 0
 fi
 if [ -f params.yaml ]; then

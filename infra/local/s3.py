@@ -1,9 +1,9 @@
-"""The embedded S3 server: rclone's, one for the machine, on loopback, outlasting its starter.
+"""The embedded S3 server: rclone's, one per machine, on loopback; it outlives its starter.
 
-State lies in a per-user folder outside every clone (`STUDY_STATE_DIR`, else XDG_STATE_HOME):
-`credentials` and `connection.json` (mode 600), `port`, `host`, `server.log` and `data/`. Whether it
-lives the kernel says: the server holds a lock on `server.lock` as long as it does. Whether who listens
-is ours a signed request says.
+Its state is in a per-user folder outside every clone (`STUDY_STATE_DIR`, else XDG_STATE_HOME):
+`credentials` and `connection.json` (mode 600), `port`, `host`, `server.log` and `data/`. The kernel
+tells whether the server is alive: it holds a lock on `server.lock` as long as it lives. A signed request
+tells whether the process that listens is our server.
 """
 
 import configparser
@@ -35,7 +35,7 @@ from pipeline.storage.objects import Storage
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 PORT = "STUDY_S3_PORT"
-# of these a lock may not be seen by another host
+# on these, another host may not see a lock
 NETWORK_FILESYSTEMS = (
     "nfs",
     "cifs",
@@ -52,7 +52,7 @@ NETWORK_FILESYSTEMS = (
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; `pid` 0 where that is not known."""
+    """A running server; `pid` is 0 if it is unknown."""
 
     endpoint: str
     pid: int
@@ -66,9 +66,9 @@ def state_dir() -> Path:
 
 
 def connect() -> Storage:
-    """Returns the study's bucket, starting the embedded server where it is needed and not up.
+    """Returns the study's bucket, after starting the embedded server if it is needed and not running.
 
-    This process and its children know the place afterwards.
+    Afterwards this process and its children know where the bucket is.
     """
     if (chosen := buckets.external()) is None:
         chosen = _place(ensure_running().endpoint)
@@ -84,7 +84,7 @@ def _place(endpoint: str) -> Bucket:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Lets one process of this user look after the server."""
+    """Lets one process of this user at a time start or stop the server."""
     try:
         with FileLock(state_dir() / "lock", timeout=START_TIMEOUT_S * 2):
             yield
@@ -114,7 +114,7 @@ def is_held(lock: Path) -> bool:
 def held_by_child(lock: Path) -> Iterator[int]:
     """Takes a lock; a child that is given the file (`pass_fds`) holds it until it ends.
 
-    Raises BusyError where another process holds it.
+    Raises BusyError if another process holds it.
     """
     file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + 2.0
@@ -123,7 +123,7 @@ def held_by_child(lock: Path) -> Iterator[int]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError:  # for a moment also who asks `is_held`
+            except BlockingIOError:  # `is_held` also holds it for a moment
                 if time.monotonic() > deadline:
                     raise BusyError(f"{lock} is held by another process") from None
                 time.sleep(0.02)
@@ -133,9 +133,9 @@ def held_by_child(lock: Path) -> Iterator[int]:
 
 
 def running() -> Server | None:
-    """Returns the machine's server if it answers to our keys.
+    """Returns the machine's server if it accepts our keys, else None.
 
-    A process of another user that has taken the port is never asked.
+    If a process of another user has taken the port, it is never contacted.
     """
     folder = state_dir()
     with contextlib.suppress(FileNotFoundError, ValueError):
@@ -146,7 +146,7 @@ def running() -> Server | None:
 
 
 def _pid() -> int:
-    """Returns the server's process id, 0 where it is not known."""
+    """Returns the server's process id, or 0 if it is unknown."""
     with contextlib.suppress(FileNotFoundError, ValueError, psutil.Error):
         pid = int((state_dir() / "server.pid").read_text())
         if _is_server(psutil.Process(pid)):
@@ -186,7 +186,7 @@ def _accepts_our_keys(port: int) -> bool:
 
 
 def ensure_running() -> Server:
-    """Returns the machine's server, started if need be; two callers start one."""
+    """Returns the machine's server, started if it is not running; two callers start only one."""
     with _alone():
         return running() or _start()
 
@@ -211,7 +211,7 @@ def stop() -> bool:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Waits for a process to end; one that nobody has waited for yet counts as ended."""
+    """Waits for a process to end, and tells whether it did; a zombie counts as ended."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
@@ -227,14 +227,14 @@ def _elsewhere() -> str:
     there = state_dir() / "host"
     host = there.read_text().strip() if there.exists() else "another host"
     return (
-        f"runs on {host}, and this is {platform.node()}: two servers must not share a folder: set "
+        f"runs on {host}, but this is {platform.node()}: two servers must not share a folder: set "
         f"STUDY_STATE_DIR to a folder of this host's own, or `make down` there (if that host is "
         f"gone, delete {there})"
     )
 
 
 def _on_network(folder: Path) -> bool:
-    """Tells whether a folder is on a file system of several hosts."""
+    """Tells whether a folder is on a file system that hosts may share."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return False
@@ -246,7 +246,7 @@ def _on_network(folder: Path) -> bool:
 
 
 def credentials_file() -> Path:
-    """Returns the file of the random keys, in AWS's format, written once with mode 600."""
+    """Returns the file with the random keys, in AWS's format, written once with mode 600."""
     path = state_dir() / "credentials"
     with FileLock(state_dir() / "secrets.lock"):
         if not path.exists():
@@ -293,7 +293,7 @@ def port_from(variable: str) -> int | None:
 
 
 def free_port() -> int:
-    """Returns a port on loopback that nobody uses."""
+    """Returns a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -307,7 +307,7 @@ def answers(port: int) -> bool:
 
 
 def _port() -> int:
-    """Returns the wanted port, else last time's (DVC's settings name it), else a free one."""
+    """Returns the port that is asked for, else last time's (DVC's settings name it), else a free one."""
     remembered = state_dir() / "port"
     if wanted := port_from(PORT):
         port = wanted
@@ -321,21 +321,21 @@ def _port() -> int:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise StorageError(
-                f"port {port} on 127.0.0.1 is in use by another program, and the embedded S3 server "
-                f"wants it: end that program, or set {PORT} to a free port and run `make up`"
+                f"port {port} on 127.0.0.1 is in use by another program, but the embedded S3 server "
+                f"needs it: end that program, or set {PORT} to a free port and run `make up`"
             ) from error
     remembered.write_text(str(port))
     return port
 
 
 def _refuse_a_second() -> None:
-    """Raises StorageError where a server of this folder lives that is not to be had from here."""
+    """Raises StorageError if this folder's server is or may be alive, but cannot be used from here."""
     folder = state_dir()
     there, held = folder / "host", is_held(folder / "server.lock")
     if not there.exists() or there.read_text().strip() == platform.node():
         if held:
             raise StorageError(
-                f"the embedded S3 server (process {_pid()}) holds {folder / 'server.lock'} and does not "
+                f"the embedded S3 server (process {_pid()}) holds {folder / 'server.lock'} but does not "
                 f"answer to its keys: `make down`, then try again (log: {folder / 'server.log'})"
             )
     elif held or _on_network(folder):
@@ -360,7 +360,7 @@ def _start() -> Server:
     variables["RCLONE_AUTH_KEY"] = f'"{access_key},{secret}"'
     (folder / "host").write_text(f"{platform.node()}\n")
     with (folder / "server.log").open("ab") as log, held_by_child(folder / "server.lock") as lock:
-        # it writes its own id: who starts it may be killed at any moment
+        # the server writes its own process id: its starter may be killed at any moment
         process = subprocess.Popen(
             ["sh", "-c", 'echo $$ > "$0" && exec "$@"', folder / "server.pid", *command],
             env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -1,8 +1,8 @@
-"""The MLflow UI behind a token: on loopback alone, every other user of the host could use it.
+"""The MLflow UI behind a token: loopback alone does not keep out the other users of the host.
 
-MLflow itself would let them: who may make an experiment reads and writes its server's files. So nothing
-of it is reached without the token, which lies in the state folder (mode 600) and in the address that is
-printed; a browser then keeps it as a cookie, a client sends it (`MLFLOW_TRACKING_TOKEN`).
+Neither does MLflow: anyone who may create an experiment can read and write the server's files. So no
+part of it can be reached without the token, which is in the state folder (mode 600) and in the printed
+address; a browser then keeps it as a cookie, a client sends it (`MLFLOW_TRACKING_TOKEN`).
 """
 
 import base64
@@ -22,8 +22,8 @@ from pipeline.tracking.address import COLUMNS
 
 DEFAULT_PORT = 5000
 COOKIE = "study-ui"
-# The token leaves the address; what stands behind # is kept. At the first visit MLflow would open its
-# assistant over the table, and show none of the columns that one came for.
+# Removes the token from the address, but keeps what follows the #. At the first visit MLflow would open
+# its assistant over the table, and show none of the columns that matter here.
 ENTRANCE = f"""<!doctype html><title>MLflow</title><script>
 const first = (key, value) => localStorage.getItem(key) ?? localStorage.setItem(key, value);
 const id = location.hash.match(/experiments\\/(\\d+)/)?.[1];
@@ -35,7 +35,7 @@ location.replace(location.pathname + location.hash);
 
 
 class Gate:
-    """Lets through to an application who knows the token."""
+    """Lets only requests with the token through to an application."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, token
@@ -53,7 +53,7 @@ class Gate:
         elif self._is(asked.cookies.get(COOKIE)) or self._is(_told_by_header(asked)):
             await self._app(scope, receive, send)
         else:
-            text = "Open the address that `make ui` prints: it holds the token.\n"
+            text = "Open the address that `make ui` prints: it contains the token.\n"
             await PlainTextResponse(text, status_code=401)(scope, receive, send)
 
     def _is(self, told: str | None) -> bool:
@@ -74,14 +74,14 @@ def _told_by_header(asked: HTTPConnection) -> str | None:
 
 
 def token() -> str:
-    """Returns the token of this user's UI, made once."""
+    """Returns the token of this user's UI, which is created once."""
     return s3.secret_file("ui_token").read_text().strip()
 
 
 def serve(uri: str, place: Bucket, port: int) -> None:
     """Serves the MLflow UI of a database until interrupted."""
     variables: MutableMapping[str, str] = os.environ
-    variables.update(place.variables())  # MLflow fetches artifacts by boto3's own ways
+    variables.update(place.variables())  # MLflow fetches artifacts with boto3, which reads these
     import uvicorn
     from mlflow import server
 
@@ -101,7 +101,7 @@ def serve(uri: str, place: Bucket, port: int) -> None:
 
 
 def free_port() -> int:
-    """Returns the port that STUDY_UI_PORT names, else 5000; raises StudyError where it is taken."""
+    """Returns the port that STUDY_UI_PORT names, else 5000; raises StudyError if it is in use."""
     port = s3.port_from("STUDY_UI_PORT") or DEFAULT_PORT
     if s3.answers(port):
         raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")

@@ -1,8 +1,9 @@
-"""Which source was shown to compute what older source computes: one file for each `make attest`.
+"""Which source was shown to compute the same as older source: one file for each `make attest`.
 
-A file names digests of source, each with the older one that ended with the same bits on a kind of device
-(docs/adr/0016). Run keys are computed from the oldest, so that what was trained before a change is still its
-result; what was trained on another kind of device is not, until that was attested too.
+A file lists digests of source, each with that of the older source whose trainings ended with the same
+bits on one kind of device (docs/adr/0016). Run keys are computed from the oldest, so that results from
+before a change stay valid; those from another kind of device do not, until the change is attested there
+too.
 """
 
 import json
@@ -15,9 +16,10 @@ FOLDER = Path(__file__).parent
 
 @cache
 def equals(device: str | None = None, folder: Path = FOLDER) -> Mapping[str, str | None]:
-    """Returns for each source that was attested the older one that it equals; None for a beginning.
+    """Returns, for each attested source, the older one that it equals; None if it begins a chain.
 
-    That is what was found on a `device`, "cpu" or "cuda", or on any; a beginning is one on all of them.
+    With a `device`, "cpu" or "cuda", only what was found on it counts, otherwise what was found on any;
+    the beginning of a chain counts on all.
     """
     found: dict[str, str | None] = {}
     for path in sorted(folder.glob("*.json")):
@@ -30,7 +32,7 @@ def equals(device: str | None = None, folder: Path = FOLDER) -> Mapping[str, str
 
 
 def oldest(source: str, device: str | None = None, folder: Path = FOLDER) -> str:
-    """Returns the oldest source that a source equals on a device: itself, where it was not attested."""
+    """Returns the oldest source that a source equals on a device; itself if it was not attested."""
     known, seen = equals(device, folder), {source}
     while (older := known.get(source)) is not None and older not in seen:
         source = older

@@ -1,19 +1,19 @@
-"""Ray: the only importer of it. Its settings are read when it is imported, so they are made here."""
+"""The only package that imports Ray, which reads its settings when imported: they are set here first."""
 
 import logging
 import os
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # loopback is not enough
+    "RAY_AUTH_MODE": "token",  # listening on loopback alone does not keep other users out
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's own is 15: beside other work a training would stand still
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is seen four times sooner
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # an elastic group then tries with fewer
+    "RAY_worker_niceness": "0",  # with Ray's default, 15, a training would starve beside other work
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # a dead worker is noticed four times sooner
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",  # after that, an elastic group tries with fewer
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_COLOR_PREFIX": "0",
-    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # they tell of every report
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",  # otherwise every report is logged
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -21,11 +21,11 @@ SETTINGS = {
 }
 
 EMBEDDED = {
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody takes this machine away
-    # where Ray has no clusters, its servers listen on loopback alone; elsewhere on all interfaces
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # this machine is never preempted
+    # where Ray supports no clusters its servers listen on loopback only; elsewhere on all interfaces
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-IN_CLUSTER = ("RAY_ADDRESS", "RAY_RAYLET_PID")  # of its clients and drivers, and of its workers
+IN_CLUSTER = ("RAY_ADDRESS", "RAY_RAYLET_PID")  # set in its clients and drivers, and in its workers
 
 _here = {} if any(os.environ.get(_name) for _name in IN_CLUSTER) else EMBEDDED
 for _name, _value in {**SETTINGS, **_here}.items():
@@ -33,4 +33,4 @@ for _name, _value in {**SETTINGS, **_here}.items():
 
 import ray  # noqa: E402, F401
 
-logging.getLogger("ray").setLevel(logging.WARNING)  # importing Ray has set it to INFO
+logging.getLogger("ray").setLevel(logging.WARNING)  # importing Ray sets it to INFO

@@ -1,8 +1,8 @@
 """Jobs on a Ray cluster: the thin client that submits, finds, follows and stops them.
 
-A job is named `<key>-<attempt>`. Ray takes a name once and for ever, so that the name is the lock
+A job is named `<key>-<attempt>`. Ray accepts each name only once, ever, so the name acts as a lock
 between two people who submit the same training. The code travels with the job; data, caches and
-secrets do not: data come from S3, and the keys of S3 are in the nodes' own environment.
+secrets do not: data come from S3, and the S3 keys are in the nodes' own environment.
 """
 
 import atexit
@@ -43,15 +43,15 @@ STOPPED_WITHIN_S = 30.0
 MOST_NODES = 10_000  # Ray's own default is 100
 LARGEST_CODE_BYTES = 10_000_000
 LOST_ATTEMPTS = 3
-EPSILON = 1e-9  # five times 0.2 are one
-# what Ray and torch say in a job's log, stack traces of its processes included
+EPSILON = 1e-9  # so that 0.2 fits into 1 five times
+# lines that Ray and torch add to a job's log, stack traces of their processes included
 RAYS_OWN = re.compile(
     r"\(raylet|core_worker\.cc|job_manager\.py|^Running entrypoint|\[c10d\]|^(/|\*\*\*|$)"
 )
-SAID_WHY = 3  # the exit status of a driver that ends with an error of ours
-KILLED = 128  # a shell's status of a command that a signal ended, and above
+SAID_WHY = 3  # the exit status of a driver that has printed an error of ours
+KILLED = 128  # from this status on, a shell means that a signal ended the command
 
-# A driver that was killed is started again where it was; one that said why it ended is not.
+# A driver that was killed is restarted in place; one that exited by itself is not.
 ENTRYPOINT = (
     "for start in 1 2 3; do python -m pipeline.cluster.driver; status=$?; "
     f'[ "$status" -lt {KILLED} ] && exit "$status"; '
@@ -61,15 +61,15 @@ PROBE = "python -m pipeline.cluster.probe"
 
 
 def address() -> str | None:
-    """Returns the address of the cluster's Jobs API, or None where the study runs on this machine.
+    """Returns the address of the cluster's Jobs API, or None if the study runs on this machine.
 
-    Raises ResourceError where RAY_ADDRESS is not such an address.
+    Raises ResourceError if RAY_ADDRESS is not such an address.
     """
     found = os.environ.get(CLUSTER)
     if found and not found.startswith(("http://", "https://")):
         raise ResourceError(
             f"{CLUSTER} is {found}, wanted the address of the cluster's Jobs API, such as "
-            "http://127.0.0.1:8265 (its dashboard's): set it, or unset it to train here"
+            "http://127.0.0.1:8265 (its dashboard's): set it to that, or unset it to train here"
         )
     return found or None
 
@@ -89,20 +89,20 @@ class Job:
 
     @property
     def is_alive(self) -> bool:
-        """Tells whether the job waits or runs."""
+        """Tells whether the job is waiting or running."""
         return self.status in (JobStatus.PENDING, JobStatus.RUNNING)
 
     @property
     def is_lost(self) -> bool:
-        """Tells whether the job ended without saying why: killed, or its node is gone."""
+        """Tells whether the job failed without giving a reason: it was killed, or its node is gone."""
         return self.status == JobStatus.FAILED and self.exit_status not in (1, SAID_WHY)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a job does: its key, the row (or the search) it is of, and the driver's document.
+    """What a job does: its key, the row or search that it belongs to, and the driver's document.
 
-    `done` tells whether its result is on S3: a job may end between a look there and a look at the jobs.
+    `done` tells whether its result is on S3: a job may end between the look at S3 and that at the jobs.
     """
 
     key: str
@@ -123,20 +123,20 @@ class Cluster:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Turns what Ray's client raises into ResourceError with a next step."""
+        """Turns what Ray's client raises into a ResourceError that names a next step."""
         try:
             yield
         except AuthenticationError as error:
             raise ResourceError(
                 f"the Ray cluster at {self.address} refuses the token "
-                f"({str(error).splitlines()[0]}): set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the "
-                "cluster's, or put it into ~/.ray/auth_token"
+                f"({str(error).splitlines()[0]}): set RAY_AUTH_TOKEN to the cluster's token or "
+                "RAY_AUTH_TOKEN_PATH to a file with it, or put it into ~/.ray/auth_token"
             ) from error
         except (ConnectionError, requests.RequestException) as error:
             raise Unreachable(
                 f"the Ray cluster at {self.address} cannot be reached ({type(error).__name__}): is "
-                f"it up (`make cluster-up` starts a local one)? Otherwise check {CLUSTER} and the "
-                "network, or unset it to train on this machine"
+                f"it up (`make cluster-up` starts a local one)? If so, check {CLUSTER} and the "
+                "network, or unset the variable to train on this machine"
             ) from error
         except ServerUnavailable as error:
             raise Unreachable(f"the Ray cluster at {self.address}: {error}") from error
@@ -146,13 +146,13 @@ class Cluster:
     # --- looking --------------------------------------------------------------------------------
 
     def jobs(self) -> list[Job]:
-        """Returns all jobs of ours on the cluster, by key and attempt."""
+        """Returns all our jobs on the cluster, sorted by key and attempt."""
         with self._named():
             found = [_job(details) for details in self._client.list_jobs()]
         return sorted((job for job in found if job is not None), key=lambda j: (j.key, j.attempt))
 
     def latest(self, key: str) -> Job | None:
-        """Returns the last attempt at a key."""
+        """Returns the last attempt at a key, or None."""
         return next((job for job in reversed(self.jobs()) if job.key == key), None)
 
     def _look(self, name: str) -> Job:
@@ -176,34 +176,34 @@ class Cluster:
                 detail=True,
                 timeout=int(REQUEST_TIMEOUT_S),
             )
-        # chosen here: with a filter Ray takes the nodes that it leaves out for truncated ones
+        # filtered here: Ray would report the nodes that its own filter leaves out as truncated
         return [dict(node.resources_total) for node in nodes if node.state == "ALIVE"]
 
     # --- checking -------------------------------------------------------------------------------
 
     def require_room(self, where: str, workers: int, share: dict[str, float]) -> None:
-        """Raises ResourceError where no node, present or to be added, can ever hold one worker.
+        """Raises ResourceError if no node, present or still to be added, can ever hold one worker.
 
-        Ray itself would wait for ever. Where there is room for too few workers now, a line says so.
+        Ray itself would wait forever. If there is room for too few workers now, a line says so.
         """
         shapes, ever = self.shapes(), self._probed.get("shapes", [])
         if not places([*shapes, *ever], share):
             largest = "; ".join(sorted({_text(shape) for shape in (*shapes, *ever)}))
             raise ResourceError(
-                f"{where}: a worker takes {_text(share)} (execution of params.yaml), and no node of "
-                f"{self.address} has that (found {largest}): lower execution.worker_cpus or "
+                f"{where}: a worker takes {_text(share)} (execution in params.yaml), but no node of "
+                f"{self.address} has that much (found {largest}): lower execution.worker_cpus or "
                 "worker_gpus, or add larger nodes"
             )
         room = places(shapes, share)
         if room < workers:
             print(
-                f"{where}: {workers} workers of {_text(share)}, and the cluster has room for {room} "
-                "in all: waits for more nodes",
+                f"{where}: wants {workers} workers of {_text(share)}, but the cluster has room for "
+                f"{room} in all: waiting for more nodes",
                 flush=True,
             )
 
     def require_versions(self) -> None:
-        """Raises ResourceError where the cluster's Python, Ray or torch are not this machine's."""
+        """Raises ResourceError if the cluster's Python, Ray or torch is not this machine's version."""
         ours = {"python": platform.python_version()}
         ours |= {name: importlib.metadata.version(name) for name in probe.PACKAGES}
         theirs = {name: self._probed[name] for name in ours}
@@ -216,19 +216,19 @@ class Cluster:
         ]
         if differ:
             raise ResourceError(
-                f"the Ray cluster at {self.address} has other versions: {', '.join(differ)}: build "
+                f"the Ray cluster at {self.address} has different versions: {', '.join(differ)}: build "
                 "its image from requirements.lock (infra/docker/Dockerfile), or install the same here"
             )
 
     @cached_property
     def _probed(self) -> dict[str, Any]:
-        """What a small job says of the cluster's nodes; one for each start of the cluster."""
+        """What a small job reports about the cluster's nodes, once for each start of the cluster."""
         with self._named():
             session = self._client.session_name()
         last = self.latest(f"probe-{session}")
         if last is None or not (last.is_alive or last.status == JobStatus.SUCCEEDED):
             name = f"probe-{session}-{1 + (last.attempt if last else 0)}"
-            with suppress(BusyError):  # somebody asks at the same time
+            with suppress(BusyError):  # somebody else is asking at the same time
                 self._submit(name, PROBE, {"key": f"probe-{session}"}, {})
         else:
             name = last.name
@@ -236,7 +236,7 @@ class Cluster:
         while (job := self._look(name)).is_alive:
             if time.monotonic() > deadline:
                 raise ResourceError(
-                    f"the Ray cluster at {self.address} did not start a small job within "
+                    f"the Ray cluster at {self.address} did not finish a small job within "
                     f"{PROBE_TIMEOUT_S:.0f} s: look at its dashboard"
                 )
             time.sleep(0.2)
@@ -252,10 +252,10 @@ class Cluster:
     # --- doing ----------------------------------------------------------------------------------
 
     def ensure(self, work: Work, known: list[Job] | None = None) -> Job:
-        """Returns the living job of this work, submitting the next attempt where there is none.
+        """Returns this work's live job, or its last if the result is on S3; else submits another.
 
-        Raises TrainingError where this very `dvc repro` has submitted it before and it ended badly:
-        the next one tries again.
+        Raises TrainingError if this same `dvc repro` has already submitted it and it failed or was
+        stopped: the next one tries again.
         """
         jobs = self.jobs() if known is None else known
         last = next((job for job in reversed(jobs) if job.key == work.key), None)
@@ -278,7 +278,7 @@ class Cluster:
                 {SPEC: json.dumps(work.spec)},
             )
         except BusyError:
-            print(f"{work.title}: somebody has just submitted {name}: attached to it", flush=True)
+            print(f"{work.title}: somebody else just submitted {name}: attached to it", flush=True)
         return self._look(name)
 
     def _submit(
@@ -296,7 +296,7 @@ class Cluster:
                 )
         except ResourceError as error:
             if "already exists" in str(error):
-                raise BusyError(f"{name} is there already") from error
+                raise BusyError(f"the job {name} already exists") from error
             raise
 
     @cached_property
@@ -309,15 +309,16 @@ class Cluster:
         return folder
 
     def finish(self, work: Work) -> None:
-        """Brings the work to its end on the cluster, printing what its job prints.
+        """Runs the work on the cluster until it is finished, printing what its job prints.
 
-        Raises TrainingError where it failed or was stopped, ResourceError where the cluster cannot
-        be reached for five minutes (the job goes on), KeyboardInterrupt with what to do then.
+        Raises TrainingError if it failed or was stopped, ResourceError if the cluster cannot be
+        reached for five minutes (the job goes on), and at Ctrl-C a KeyboardInterrupt whose text says
+        what to do next.
         """
         job = self.ensure(work)
         for lost in range(LOST_ATTEMPTS + 1):
             if lost:
-                print(f"{self._why(work, job)}: the next attempt", flush=True)
+                print(f"{self._why(work, job)}: making it now", flush=True)
                 job = self._attempt(work, job.attempt + 1)
             print(f"{work.title}: job {job.name} at {self.address}: {job.status}", flush=True)
             try:
@@ -338,7 +339,7 @@ class Cluster:
             try:
                 job, text = self._look(job.name), self.logs(job.name)
             except ResourceError as error:
-                if "does not exist" in str(error):  # the cluster was started anew
+                if "does not exist" in str(error):  # the cluster was restarted
                     return replace(job, status=JobStatus.FAILED, exit_status=None, message="gone")
                 now = time.monotonic()
                 if silent_since is None:
@@ -346,7 +347,7 @@ class Cluster:
                     print(f"{work.title}: {error}; still trying", file=sys.stderr, flush=True)
                 if now - silent_since > UNREACHABLE_FOR_S:
                     raise ResourceError(
-                        f"{error}; the job {job.name} may still run there: `dvc repro` attaches again"
+                        f"{error}; the job {job.name} may still be running: `dvc repro` attaches again"
                     ) from error
             else:
                 silent_since = None
@@ -360,7 +361,7 @@ class Cluster:
             time.sleep(POLL_S)
 
     def stop(self, *jobs: Job) -> None:
-        """Ends jobs; raises ResourceError where one has not ended within half a minute."""
+        """Stops jobs; raises ResourceError if one has not ended within half a minute."""
         with self._named():
             for job in jobs:
                 self._client.stop_job(job.name)
@@ -369,7 +370,7 @@ class Cluster:
             while self._look(job.name).is_alive:
                 if time.monotonic() > deadline:
                     raise ResourceError(
-                        f"{job.name} did not end within {STOPPED_WITHIN_S:.0f} s: ask again"
+                        f"{job.name} did not end within {STOPPED_WITHIN_S:.0f} s: try again"
                     )
                 time.sleep(POLL_S)
 
@@ -381,7 +382,7 @@ class Cluster:
         try:
             said = _end_of(self.logs(job.name)) or job.message
         except ResourceError:
-            said = job.message or "nothing is known of its end"
+            said = job.message or "the reason is unknown"
         return (
             f"{work.title}: the job {job.name} failed: {said} (whole log: `ray job logs {job.name} "
             f"--address {self.address}`); `dvc repro` makes the next attempt"
@@ -393,7 +394,7 @@ class Unreachable(ResourceError):
 
 
 def _job(details: JobDetails) -> Job | None:
-    """Returns a job of ours, or None for a stranger's."""
+    """Returns a job if it is ours, else None."""
     key, _, attempt = (details.submission_id or "").rpartition("-")
     facts = details.metadata or {}
     if not attempt.isdecimal() or facts.get("key") != key:
@@ -411,7 +412,7 @@ def _job(details: JobDetails) -> Job | None:
 
 
 def _copy_code(folder: Path) -> None:
-    """Copies the library; raises ResourceError where it is too large to travel."""
+    """Copies the library; raises ResourceError if it is too large to send with a job."""
     source = Path(pipeline.__file__).parent
     shutil.copytree(
         source, folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -420,14 +421,14 @@ def _copy_code(folder: Path) -> None:
     if (total := sum(sizes.values())) > LARGEST_CODE_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])
         raise ResourceError(
-            f"pipeline/ has {total / 1e6:.0f} MB, and travels with every job; at most "
-            f"{LARGEST_CODE_BYTES / 1e6:.0f} MB may: move {largest.relative_to(folder)} "
+            f"pipeline/ has {total / 1e6:.0f} MB and is sent with every job; at most "
+            f"{LARGEST_CODE_BYTES / 1e6:.0f} MB are allowed: move {largest.relative_to(folder)} "
             f"({sizes[largest] / 1e6:.0f} MB) out of it; data belong on S3"
         )
 
 
 def places(shapes: Sequence[dict[str, float]], share: dict[str, float]) -> int:
-    """Returns how many workers of a share nodes of these shapes hold at once."""
+    """Returns how many workers, each taking the share, fit on nodes of these shapes at once."""
     wanted = {name: amount for name, amount in share.items() if amount > 0}
     return sum(
         int(min(shape.get(name, 0.0) / amount + EPSILON for name, amount in wanted.items()))
@@ -441,7 +442,7 @@ def _text(resources: dict[str, float]) -> str:
 
 
 def _end_of(log: str) -> str:
-    """Returns the error in a log: the line that says it, else the last one."""
+    """Returns the error in a log: its last line that begins with `error: `, else its last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("error: ")]
     return (said or lines or [""])[-1].removeprefix("error: ")

@@ -1,8 +1,8 @@
 """The driver of a job: what the Jobs API starts on the cluster's head for one piece of work.
 
-The driver of one worker waits with Ray alone imported: a hundred megabytes. A Ray Train group or a
-search that waits for its workers takes a gigabyte, and so only some have a place to do it: all drivers
-live on the head, a lock file there is the place, and a driver that dies gives it back.
+The driver of a single worker imports only Ray while it waits: a hundred megabytes. A Ray Train group
+or a search that waits for its workers takes a gigabyte, so only a few have a place to wait: all drivers
+run on the head, a place is a lock file there, and a driver that dies gives its place back.
 """
 
 import json
@@ -28,13 +28,13 @@ LOOK_EVERY_S = 1.0
 
 @contextmanager
 def turn() -> Iterator[FileLock]:
-    """Holds one of the places of runs that wait for their workers."""
+    """Holds one of the places for runs that wait for their workers."""
     locks = [
         FileLock(private_folder() / f"{session.cluster_id()}-{number}.lock", thread_local=False)
         for number in range(PLACES)
     ]
     if (held := _first_free(locks)) is None:
-        print(f"waiting: {PLACES} runs before this one wait for resources", flush=True)
+        print(f"waiting: {PLACES} other runs are waiting for resources first", flush=True)
         while (held := _first_free(locks)) is None:
             time.sleep(LOOK_EVERY_S)
     try:
@@ -44,7 +44,7 @@ def turn() -> Iterator[FileLock]:
 
 
 def _first_free(locks: list[FileLock]) -> FileLock | None:
-    """Takes the first lock that nobody holds; returns None where there is none."""
+    """Acquires and returns the first lock that nobody holds, or returns None if there is none."""
     for lock in locks:
         with suppress(Timeout):
             lock.acquire(timeout=0)
@@ -59,7 +59,7 @@ def give_back_once_running(held: FileLock) -> None:
         running = False
         while held.is_locked and not running:
             time.sleep(LOOK_EVERY_S)
-            with suppress(RayStateApiException):  # a busy head answers the next time
+            with suppress(RayStateApiException):  # a busy head will answer next time
                 running = session.has_workers()
         held.release()
 
@@ -67,19 +67,19 @@ def give_back_once_running(held: FileLock) -> None:
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Does the work of a job's document."""
+    """Does the work that a job's document describes."""
     with session.joined():
         if spec["kind"] == "training" and spec["row"]["workers"] == 1:
             lone.train(spec)
             return
-        if spec["kind"] in ("packing", "evaluation"):  # Ray Data's, which wait for no group
+        if spec["kind"] in ("packing", "evaluation"):  # of Ray Data: they wait for no group
             from pipeline.cluster.evaluator import evaluate_there
             from pipeline.cluster.packer import pack_there
 
             {"packing": pack_there, "evaluation": evaluate_there}[spec["kind"]](spec)
             return
         with turn() as held:
-            # imported here and not above: they bring torch
+            # imported here, not above: they import torch
             from pipeline.cluster.trainer import train_group
             from pipeline.cluster.tuner import search_there
 

@@ -1,4 +1,4 @@
-"""Evaluates a network on photographs over all nodes of a cluster: a task for each shard and view."""
+"""Evaluates a network on photographs on all nodes of a cluster: one task for each shard and view."""
 
 from dataclasses import asdict
 from typing import Any
@@ -26,7 +26,7 @@ from pipeline.storage.shard_store import ShardCache
 def evaluate_there(spec: dict[str, Any]) -> None:
     """Evaluates the network of a job's document on the cluster that this driver has joined.
 
-    The tables of all splits and views are then on S3, under the job's key.
+    Afterwards the tables of all splits and views are on S3, under the job's key.
     """
     storage = Storage(patience_s=PATIENCE_S)
     data = dataset.load(DataSets(storage).cached(spec["data"]))
@@ -55,7 +55,7 @@ def evaluate_there(spec: dict[str, Any]) -> None:
 
 
 class _Evaluator:
-    """A worker: it has the network, and evaluates parts."""
+    """A worker that holds the network and evaluates parts."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         keep_freed_memory()

@@ -1,7 +1,7 @@
 """Trains a row with one worker on a cluster: Ray Train's local mode in an actor on some node.
 
-A group of one worker would bring a controller and five helpers along, a gigabyte and a twentieth of a
-core for each training; while it waits, this takes a driver that has imported Ray alone.
+A worker group of one would need a controller and five helper processes: a gigabyte and a twentieth of a
+core for each training. This way a waiting training takes only a driver that imported nothing but Ray.
 """
 
 import time
@@ -21,11 +21,11 @@ class LoneWorker:
     """The process that trains."""
 
     def node(self) -> str:
-        """Returns the address of the node that it is on."""
+        """Returns the address of the node that it runs on."""
         return str(ray.util.get_node_ip_address())
 
     def train(self, spec: dict[str, Any]) -> None:
-        """Brings the training of a job's document to its end."""
+        """Runs the training of a job's document until it is finished."""
         started = time.time()
         from pipeline.cluster.trainer import train_alone
 
@@ -41,12 +41,12 @@ def train(spec: dict[str, Any]) -> None:
         actor = worker.remote()
         node = actor.node.remote()
         if not ray.wait([node], timeout=TELL_AFTER_S)[0]:
-            print(f"{name}: waits for {share['CPU']:g} CPU, {share['GPU']:g} GPU", flush=True)
+            print(f"{name}: waiting for {share['CPU']:g} CPU, {share['GPU']:g} GPU", flush=True)
         print(f"{name}: on node {ray.get(node)}", flush=True)
         try:
             ray.get(actor.train.remote(spec))
         finally:
-            ray.kill(actor)  # its share is free at once
+            ray.kill(actor)  # frees its share at once
 
     storage = Storage(patience_s=PATIENCE_S)
     checkpoints = CheckpointStore(storage, spec["key"], instance=spec["instance"])

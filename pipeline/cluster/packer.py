@@ -1,7 +1,7 @@
-"""Packs a large source into shards on S3 by Ray Data, on this machine or over all nodes of a cluster.
+"""Packs a large source into shards on S3 with Ray Data, on this machine or on all nodes of a cluster.
 
-A shard is one task: it reads its images, examines them, stores the shard and then its facts. What is
-stored already is not made again.
+Each shard is one task, which reads and examines its images, stores the shard and then its facts. Shards
+that are already stored are not made again.
 """
 
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def _pack(line: work.Part, data: dict[str, Any], key: str, patience_s: float) ->
 
 
 def _reader(patience_s: float) -> listing.Read:
-    """Returns what reads an image's bytes, from a file or from S3."""
+    """Returns a function that reads an image's bytes, from a file or from S3."""
 
     @cache
     def bucket_of(name: str) -> Storage:
@@ -106,7 +106,7 @@ def _reader(patience_s: float) -> listing.Read:
         bucket, _, key = entry.container.removeprefix(S3).partition("/")
         content = bucket_of(bucket).get(key)
         if content is None:
-            raise StorageError(f"{entry.container}: it was there when the images were listed")
+            raise StorageError(f"{entry.container}: no longer on S3, though it was listed")
         return content
 
     return read

@@ -1,4 +1,4 @@
-"""Work in parts by Ray Data, on this machine or over all nodes of a cluster."""
+"""Runs work in parts with Ray Data, on this machine or on all nodes of a cluster."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,10 +13,10 @@ Part = dict[str, Any]
 
 
 def done(parts: Sequence[Part], work: Any, **options: Any) -> Iterator[Part]:
-    """Yields what `work` returns for each part, as they are done; `options` are those of Ray's map.
+    """Yields what `work` returns for each part as it is done; `options` are those of Ray's map.
 
-    What Ray cannot do raises RayError, for the caller to begin again; an error of ours that `work`
-    returned (`failed`) is raised here as it was: Ray would wrap it.
+    Raises RayError if Ray fails, so that the caller can try again. An error of ours that `work` returned
+    (`failed`) is raised here unchanged; Ray would wrap an error that `work` raised.
     """
     if not parts:
         return

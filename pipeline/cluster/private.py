@@ -1,8 +1,8 @@
-"""What we use of Ray that is not in its public interface: each name once, and why.
+"""What we use of Ray outside its public interface: each name once, and why.
 
-One more is in infra/local/node.py, which must not import this package: its settings are not a node's.
+One more is in infra/local/node.py, which must not import this package: its settings are not for a node.
 
-pyproject.toml holds Ray's version for it, and tests/cluster/test_private.py says what breaks with another.
+So pyproject.toml pins Ray's version; tests/cluster/test_private.py shows what another would break.
 """
 
 import os
@@ -22,21 +22,21 @@ REQUEST_TIMEOUT_S = 20.0
 
 
 def on_loopback(folder: Path) -> dict[str, str]:
-    """Returns the options of `ray.init` for a Ray on loopback whose files are in a folder.
+    """Returns the options that make `ray.init` listen on loopback and keep its files in a folder.
 
-    There are no public ones: without them Ray listens on all interfaces, and writes to /tmp/ray.
+    There are no public ones; without these Ray listens on all interfaces and writes to /tmp/ray.
     """
     return {"_node_ip_address": "127.0.0.1", "_temp_dir": str(folder)}
 
 
 class Client(JobSubmissionClient):
-    """Ray's client of the Jobs API, whose requests end: its own wait for ever for a server that hangs."""
+    """Ray's Jobs API client, whose requests time out; Ray's own waits forever for a hanging server."""
 
     def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
         return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
 
     def session_name(self) -> str:
-        """Returns the name of the running cluster; another start of it has another."""
+        """Returns the session name of the running cluster; each start of a cluster has a new one."""
         name: str = self._do_request("GET", "/api/version").json()["session_name"]
         return name
 
@@ -52,10 +52,10 @@ def shapes_to_come() -> list[dict[str, float]]:
 
 
 def own_interface() -> "TorchConfig":
-    """Returns a configuration by which workers talk over the interface of their node's own address.
+    """Returns a configuration with which workers talk over the interface of their node's own address.
 
-    Gloo would take the one that the host's name resolves to, which on many hosts is another. It must be said
-    before the workers meet, and Ray's backend is the only place for it.
+    By default Gloo takes the interface that the host's name resolves to, which on many hosts is another.
+    It must be set before the workers connect, and Ray's backend is the only place to do so.
     """
     from ray.train.torch import TorchConfig
     from ray.train.torch.config import _TorchBackend

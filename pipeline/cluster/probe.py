@@ -1,4 +1,4 @@
-"""What a cluster's nodes run, and what nodes its autoscaler may add: a small job prints it as JSON."""
+"""A small job that prints a cluster's versions, and the nodes that its autoscaler may add, as JSON."""
 
 import importlib.metadata
 import json

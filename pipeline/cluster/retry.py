@@ -1,4 +1,4 @@
-"""Begins a run again after each failure, as long as checkpoints are committed between them."""
+"""Starts a run again after a failure, until it has failed four times in a row without progress."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pipeline.storage.checkpoints import CheckpointStore
 
 MAX_FAILURES = 3  # in a row, without a checkpoint between them
 PATIENCE_S = 180.0  # how long a process on a cluster waits for S3
-LONGEST = 400  # characters of a failure that are shown
+LONGEST = 400  # characters of a failure's text that are shown
 
 
 def until_done(
@@ -17,10 +17,10 @@ def until_done(
     attempt: Callable[[], None],
     failures: tuple[type[Exception], ...],
 ) -> None:
-    """Calls `attempt` until it returns; each call goes on from what is `done`: updates, or pieces.
+    """Calls `attempt` until it returns; each call goes on from what is `done`, in updates or pieces.
 
-    Raises an error of ours that a worker raised, and TrainingError after four `failures` between which
-    nothing was done; its text says what happened last, and on which node.
+    Raises an error of ours that a worker raised, and TrainingError after four `failures` in a row
+    without progress; its text says what happened last, and on which node.
     """
     count = before = 0
     while True:
@@ -35,7 +35,7 @@ def until_done(
                 raise what from error
             if count > MAX_FAILURES:
                 raise TrainingError(
-                    f"{name}: failed {count} times at {now:,} without anything done between; "
+                    f"{name}: failed {count} times at {now:,} without progress between; "
                     f"the last time: {what}"
                 ) from error
             print(f"{name}: {what}: going on from {now:,}", flush=True)
@@ -50,7 +50,7 @@ def update_of(checkpoints: CheckpointStore) -> int:
 
 
 def reason(error: Exception) -> StudyError | str:
-    """Returns the error of ours that a worker raised, else what happened where, in a line."""
+    """Returns the error of ours that a worker raised, else one line on what happened and where."""
     workers = getattr(error, "worker_failures", {})
     for failure in (error, *workers.values()):
         cause = getattr(failure, "cause", failure)
@@ -61,7 +61,7 @@ def reason(error: Exception) -> StudyError | str:
 
 
 def _short(text: str) -> str:
-    """Returns the lines that say what died where, and why, of one of Ray's long messages."""
+    """Returns the lines of one of Ray's long messages that say what died, where and why."""
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     facts = [line for line in lines[1:] if re.match(r"(ip|pid|class_name): ?\S", line)]
     causes = [line for line in lines[1:] if "died" in line or "killed" in line or "Error" in line]

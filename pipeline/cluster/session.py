@@ -16,11 +16,11 @@ from pipeline.files import private_folder, scratch
 from pipeline.machine import cores
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
-WORKERS = ("RayTrainWorker", "ImplicitFunc")  # Ray Train's, and Ray Tune's of a trial's function
+WORKERS = ("RayTrainWorker", "ImplicitFunc")  # Ray Train's, and Ray Tune's for a trial's function
 
 
 def short_folder(name: str) -> Path:
-    """Returns a private folder for Ray's files, whose sockets need a short path, of this state folder."""
+    """Returns this state folder's private folder for Ray's files, whose sockets need a short path."""
     whose = zlib.crc32(str(environment.state_dir()).encode())
     path = private_folder(short=True) / f"{name[0]}{whose:08x}"
     path.mkdir(exist_ok=True, mode=0o700)
@@ -47,7 +47,7 @@ def embedded() -> Iterator[None]:
 
 
 def own_token() -> None:
-    """Makes the token of the embedded Ray, in a file that its user alone can read."""
+    """Creates the embedded Ray's token if it is missing, in a file that only this user can read."""
     path = Path(os.environ.get(TOKEN_PATH, ""))
     if path.name and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -59,7 +59,7 @@ def own_token() -> None:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Joins the cluster on whose head this driver runs; what workers print, this process prints."""
+    """Joins the cluster on whose head this driver runs; this process prints what the workers print."""
     ray.init(address="auto", log_to_driver=True, logging_level="ERROR")
     try:
         yield
@@ -68,16 +68,16 @@ def joined() -> Iterator[None]:
 
 
 def cluster_id() -> str:
-    """Returns the name of the running cluster; another start of it has another."""
+    """Returns the session name of the running cluster; each start of a cluster has a new one."""
     name: str = ray.get_runtime_context().get_session_name()
     return name
 
 
 def has_workers() -> bool:
-    """Tells whether this driver's run has a worker that lives."""
+    """Tells whether this driver's run has a live worker."""
     job = ray.get_runtime_context().get_job_id()
     mine = list_actors(
         filters=[("job_id", "=", job), ("state", "=", "ALIVE")],
-        raise_on_missing_output=False,  # what a filter leaves out is missing to Ray
+        raise_on_missing_output=False,  # Ray counts what a filter leaves out as missing
     )
     return any(actor.class_name in WORKERS for actor in mine)

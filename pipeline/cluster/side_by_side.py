@@ -24,10 +24,10 @@ from pipeline.storage.objects import Storage
 from pipeline.training.training import Training
 
 LOOK_EVERY_S = 0.5
-WORKER_BYTES = 700_000_000  # of a process that has torch and Ray, before it has a network
-KEPT_BYTES = 12  # of an element that a layer keeps (`kept_per_pixel` of a network)
-LAYERS = 50  # of a network whose depth its name alone knows
-RECOMPUTED = 0.1  # of that with activation checkpointing
+WORKER_BYTES = 700_000_000  # of a process with torch and Ray loaded, before it has a network
+KEPT_BYTES = 12  # per element that a layer keeps (see `kept_per_pixel` of a network)
+LAYERS = 50  # assumed of a network whose row states no depth
+RECOMPUTED = 0.1  # the share of it kept with activation checkpointing
 
 Watch = Callable[[Training], AbstractContextManager[object]]
 """What surrounds a row's training here: its lock, its progress, its curves."""
@@ -35,7 +35,7 @@ Watch = Callable[[Training], AbstractContextManager[object]]
 
 @dataclass
 class Seat:
-    """What one row takes of this machine while it trains."""
+    """What one row occupies of this machine while it trains."""
 
     training: Training
     cores: float
@@ -51,8 +51,8 @@ class Worker:
     """A process that trains rows, one after another."""
 
     def train(self, training: Training, arrays: Path, gpus: float) -> StudyError | None:
-        """Brings a row's training to its end; returns an error of ours that it raised."""
-        from pipeline.cluster import trainer  # torch: a worker is there before it has it
+        """Runs a row's training until it is finished; returns our error if it raised one."""
+        from pipeline.cluster import trainer  # imports torch: the worker has started before that
 
         try:
             config = trainer.config_here(training, arrays, time.time())
@@ -70,7 +70,7 @@ def _layers(row: Row) -> int:
 
 
 def predicted_work(training: Training) -> float:
-    """Returns a number that grows with a row's time: layers, pixels, images, per thread."""
+    """Returns a number that grows with a row's training time: layers, pixels and images, per thread."""
     row = training.row
     per_image = _layers(row) * (row.crop_px or 1) ** 2
     threads = row.threads * row.worker_bounds[0]
@@ -78,7 +78,7 @@ def predicted_work(training: Training) -> float:
 
 
 def memory_bytes(training: Training, pixels: int) -> float:
-    """Returns about how much memory a row's workers take on a CPU; `pixels` are those of an input."""
+    """Returns about how much memory a row's workers take on a CPU; `pixels` are those of one input."""
     row, low = training.row, training.row.worker_bounds[0]
     images = row.global_batch_size / row.gradient_accumulation_steps
     kept = images * _layers(row) * pixels * row.network.kept_per_pixel * KEPT_BYTES
@@ -88,9 +88,9 @@ def memory_bytes(training: Training, pixels: int) -> float:
 def train_side_by_side(
     trainings: Sequence[Training], arrays: Path, pixels: int, gpus_each: float, watch: Watch
 ) -> dict[str, StudyError]:
-    """Trains all rows; returns the error of each that failed, by its name.
+    """Trains all rows; returns the errors of those that failed, by name.
 
-    A row whose `watch` raises a StudyError is left out with it. Raises nothing of a row's own.
+    A row whose `watch` raises a StudyError is not trained and has that error. No row's error is raised.
     """
     failed: dict[str, StudyError] = {}
     with session.embedded():
@@ -132,7 +132,7 @@ def _seat(training: Training, pixels: int, all_gpus: float, gpus_each: float) ->
 
 
 def _may_go_on(seat: Seat, error: Exception) -> bool:
-    """Counts a worker's death; tells whether the row is begun again, from its last checkpoint."""
+    """Counts a worker's death; tells whether the row may start again from its last checkpoint."""
     if isinstance(reason(error), StudyError):
         return False
     now = update_of(CheckpointStore.of(seat.training, Storage()))
@@ -150,12 +150,12 @@ def _said(seat: Seat, error: Exception) -> StudyError:
         return what
     return TrainingError(
         f"{seat.training.name}: failed {seat.failures} times at update {seat.update:,} without a "
-        f"checkpoint between; the last time: {what}"
+        f"checkpoint in between; the last time: {what}"
     )
 
 
 class _Crew:
-    """The workers, and what they leave free of the machine."""
+    """The workers, and what they leave free on the machine."""
 
     def __init__(self, arrays: Path, gpus: float) -> None:
         self._arrays = arrays
@@ -165,7 +165,7 @@ class _Crew:
         self._memory = float(machine.free_memory_bytes())
 
     def has_room(self, seat: Seat) -> bool:
-        """Tells whether a row fits beside those that train; alone every row does."""
+        """Tells whether a row fits beside those in training; if there are none, every row does."""
         if not self.running:
             return True
         return (
@@ -178,7 +178,7 @@ class _Crew:
         """Gives a row to a worker."""
         several = seat.training.row.worker_bounds[1] > 1
         if seat.gpus or several or not self._idle:
-            # of a GPU or of several workers a process of its own; cores are counted here, not by Ray
+            # a row with a GPU or several workers gets a new process; cores are counted here, not by Ray
             gpus = 0.0 if several else seat.gpus
             seat.actor = ray.remote(Worker).options(num_cpus=0, num_gpus=gpus).remote()
         else:
@@ -187,7 +187,7 @@ class _Crew:
         self.running[seat.actor.train.remote(seat.training, self._arrays, seat.gpus)] = seat
 
     def ended(self) -> list[tuple[Seat, Exception | None]]:
-        """Waits a moment; returns the rows that ended, with what went wrong."""
+        """Waits a moment; returns the rows that have ended, each with what went wrong or None."""
         done, _ = ray.wait(list(self.running), timeout=LOOK_EVERY_S) if self.running else ([], [])
         found: list[tuple[Seat, Exception | None]] = []
         for call in done:
@@ -207,7 +207,7 @@ class _Crew:
         return found
 
     def leave(self) -> None:
-        """Lets go of what surrounds the rows that still train: they are interrupted."""
+        """Closes what surrounds the rows that are still in training: they are interrupted."""
         for seat in self.running.values():
             seat.around.close()
 

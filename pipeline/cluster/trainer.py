@@ -1,9 +1,9 @@
 """Trains a row with Ray Train.
 
-One worker is Ray Train's local mode, in this process or in an actor on a cluster's node (1 s to the
-first step instead of 15); several are a worker group of processes. All run the same function; what
-makes a training resumable is its own checkpoints on S3, not Ray's (docs/adr/0001), and so a run that
-failed is simply begun again.
+One worker uses Ray Train's local mode, in this process or in an actor on a cluster's node (1 s to the
+first step instead of 15); several are a worker group of processes. All run the same function. A training
+resumes from its own checkpoints on S3, not from Ray's (docs/adr/0001), so a run that failed is simply
+started again.
 """
 
 import time
@@ -36,15 +36,15 @@ from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
 
-ELASTIC_LOOK_EVERY_S = 30.0  # after as long at the least, an elastic run takes up new nodes
+ELASTIC_LOOK_EVERY_S = 30.0  # an elastic run takes in new nodes at most this often
 
 
 def train(training: Training, arrays: Path, started: float) -> None:
-    """Brings a row's training to its end in this process; its result is its last checkpoint on S3.
+    """Runs a row's training in this process to its last update; its result is its last checkpoint on S3.
 
-    Several workers are processes beside it. Raises ResourceError before anything starts where the
-    machine lacks memory or the row's precision, and what the training raised (or TrainingError) when
-    it failed for the last time.
+    Several workers are separate processes. Raises ResourceError before anything starts if the machine
+    lacks memory or the row's precision, and what the training raised (or TrainingError) if it failed for
+    the last time.
     """
     config = config_here(training, arrays, started)
     if training.row.worker_bounds[1] == 1:
@@ -55,13 +55,13 @@ def train(training: Training, arrays: Path, started: float) -> None:
 
 
 def config_here(training: Training, arrays: Path, started: float) -> dict[str, Any]:
-    """Returns what a worker on this machine must know; raises ResourceError."""
+    """Returns what a worker on this machine needs to know; raises ResourceError as `train` does."""
     workers, free = training.row.worker_bounds[0], machine.free_memory_bytes()
     if workers > 1 and workers * WORKER_BYTES > free:
         raise ResourceError(
             f"params.yaml: models.{training.name}.workers is {workers}, but this machine has "
-            f"{free / 1e9:.1f} GB of free memory, and a worker takes {WORKER_BYTES / 1e9:.1f} GB at "
-            "least: lower it, or train on a larger machine"
+            f"{free / 1e9:.1f} GB of free memory, and each worker takes at least "
+            f"{WORKER_BYTES / 1e9:.1f} GB: lower it, or train on a larger machine"
         )
     require(training.row.precision, f"models.{training.name}.precision")
     return {
@@ -78,7 +78,7 @@ def train_one(config: dict[str, Any], *, use_gpu: bool) -> None:
 
 
 def train_several_here(config: dict[str, Any]) -> None:
-    """Trains with several workers of the embedded Ray, however few cores there are for them."""
+    """Trains with several workers of the embedded Ray, even if there are fewer cores than workers."""
     low, high = config["training"].row.worker_bounds
     cores = machine.cores()
     workers = max(low, min(high, cores))
@@ -91,7 +91,7 @@ def train_several_here(config: dict[str, Any]) -> None:
 
 
 def train_alone(spec: dict[str, Any], started: float) -> None:
-    """Trains the row of a job's document in this process of a cluster, its only worker."""
+    """Trains the row of a job's document in this process on a cluster, as its only worker."""
     train_one(_config_there(spec, started), use_gpu=spec["share"]["GPU"] > 0)
 
 
@@ -110,7 +110,7 @@ def train_group(spec: dict[str, Any]) -> None:
 
 
 def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
-    """Returns what a worker on a cluster must know."""
+    """Returns what a worker on a cluster needs to know."""
     training = Training(
         spec["name"], validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job"),
         spec["data"], spec["key"], instance=spec["instance"],
@@ -140,20 +140,20 @@ def _fit(config: dict[str, Any], scaling: ScalingConfig) -> None:
             torch_config=private.own_interface(),
             scaling_config=scaling,
             run_config=RunConfig(
-                name=f"{config['training'].key}-{uuid.uuid4().hex[:8]}",  # Ray must never resume itself
-                storage_path=str(folder),  # nothing of worth is kept there
+                name=f"{config['training'].key}-{uuid.uuid4().hex[:8]}",  # new: Ray must not resume
+                storage_path=str(folder),  # nothing of value is kept there
                 failure_config=FailureConfig(max_failures=0),
             ),
         ).fit()
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """The same on every worker: joins the others and trains."""
+    """Runs on every worker: joins the others and trains."""
     context = ray.train.get_context()
     in_this_process(
         config,
         get_device(),
-        # Ray Train is told nothing: its report waits for the controller's next look, half a second
+        # Ray Train gets no report: it would wait for the controller's next poll, half a second
         lambda history: None,
         rank=context.get_world_rank(),
         workers=context.get_world_size(),
@@ -166,7 +166,7 @@ def in_this_process(
     on_report: Callable[[list[Record]], None],
     **which: int,
 ) -> None:
-    """Trains as one worker, `which` of several; the data come from S3 where no file of them is named."""
+    """Trains as one worker, `which` of several; data come from S3 if `config` names no file."""
     training: Training = config["training"]
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]

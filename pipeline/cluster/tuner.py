@@ -1,6 +1,6 @@
-"""Ray Tune trains the trials of a search, a rung at a time (`pipeline.tuning.halving`).
+"""Ray Tune trains the trials of a search, one rung at a time (`pipeline.tuning.halving`).
 
-Tune's own state is not read back (docs/adr/0001).
+Ray Tune's own state is never read back (docs/adr/0001).
 """
 
 import os
@@ -32,10 +32,10 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS
 
 
 def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Path | None) -> None:
-    """Brings the search to its end, `at_once` trials side by side, each worker with its `share`.
+    """Runs the search until it is finished: `at_once` trials side by side, each worker with its `share`.
 
-    `arrays` is the data set's file; None where each node fetches it by its digest. Ray has been started or
-    joined. Raises TrainingError at the time limit, with nothing decided.
+    `arrays` is the data set's file, or None if each node fetches it by its digest. Ray must have been
+    started or joined. Raises TrainingError, with nothing decided, if a trial fails or time runs out.
     """
     search.note(done=False)
     group = search.trained.worker_bounds[0] > 1
@@ -69,23 +69,23 @@ def search_all(search: Search, at_once: int, share: dict[str, float], arrays: Pa
         updates, late = rung
         if time.monotonic() - began < search.tune.time_limit_s:
             raise TrainingError(
-                f"{len(late)} trials have ended, and S3 lacks their checkpoints of update {updates:,}: "
-                "nothing is decided; `dvc repro` trains them on"
+                f"{len(late)} trials have ended, but S3 lacks their checkpoints of update {updates:,}: "
+                "nothing is decided; `dvc repro` trains them further"
             )
         raise TrainingError(
             f"the search's time limit of {search.tune.time_limit_s:g} s is over, and {len(late)} "
             f"trials have not reached update {updates:,}: nothing is decided; "
-            "`dvc repro` goes on where they are, with as much time again (time_limit_s of "
-            "params.yaml; it changes no result)"
+            "`dvc repro` goes on from there, with as much time again (time_limit_s in params.yaml, "
+            "which changes no result)"
         )
     search.note(done=True)
 
 
 class Rungs(Searcher):
-    """Tells Ray Tune what comes next: a trial, up to the rung that not all have reached.
+    """Tells Ray Tune what comes next: a trial to train up to the first rung that not all have reached.
 
-    A rung begins when the one before has been reached by all. What Ray Tune calls a trial is one trial's
-    way to one rung; its process takes the next.
+    A rung begins once the one before has been reached by all of its trials. What Ray Tune calls a trial
+    is one trial's training up to one rung; its process then takes the next.
     """
 
     def __init__(self, search: Search) -> None:
@@ -96,7 +96,7 @@ class Rungs(Searcher):
         self._updates, self._failed = 0, False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns a trial's number and how far it goes, None while others are under way, or FINISHED."""
+        """Returns a trial's number and how far to train it, None while others run, or FINISHED."""
         if not self._waiting:
             if self._under_way:
                 return None
@@ -120,7 +120,7 @@ class Rungs(Searcher):
         self._failed |= error
 
     def save(self, checkpoint_path: str) -> None:
-        """Saves nothing: what is known of a search is on S3."""
+        """Saves nothing: all that is known of a search is on S3."""
 
 
 def _train(
@@ -153,14 +153,14 @@ def _trainable(
 ) -> Callable[[dict[str, Any]], None]:
     def trial(config: dict[str, Any]) -> None:
         _train(search, config["number"], config["updates"], share, arrays)
-        # one that was there already has told nothing
+        # a trial that was already there has reported nothing
         ray_tune.report({"update": config["updates"]})
 
     return trial
 
 
 def search_here(search: Search, arrays: Path, trials_at_once: int) -> None:
-    """Searches on this machine's cores, and its GPUs where it has some."""
+    """Runs the search on this machine's cores, and on its GPUs if it has any."""
     require(search.row.precision, f"models.{search.tune.model}.precision")
     cores, workers = machine.cores(), search.row.worker_bounds[0]
     cpus = min(search.row.threads, cores / workers)
@@ -171,7 +171,7 @@ def search_here(search: Search, arrays: Path, trials_at_once: int) -> None:
 
 
 def search_there(spec: dict[str, Any]) -> None:
-    """Searches by a job's document on the cluster that this driver has joined."""
+    """Runs the search of a job's document on the cluster that this driver has joined."""
     search = Search(
         validate(Tune, spec["tune"], "job"),
         validate(Row, spec["row"], "job"),
@@ -184,9 +184,9 @@ def search_there(spec: dict[str, Any]) -> None:
 
 @contextmanager
 def _keys_kept_here() -> Iterator[None]:
-    """Hides S3's keys from Ray Tune, which would give them to its trials by way of Ray's logs.
+    """Hides the S3 keys from Ray Tune, which would pass them on to its trials in a way that Ray logs.
 
-    Trials have them from their node; this process's own client was made before.
+    Trials get the keys from their node; this process's own client was created before.
     """
     hidden = {name: os.environ.pop(name) for name in KEYS if name in os.environ}
     try:

@@ -1,7 +1,7 @@
 """`make again RUN=<row, tune@search or prepare>`: begins a new instance of what is named, and nothing else.
 
-What was there stays on S3 under its own instance. The stage is then run by DVC alone, with the evaluation
-of a row; `dvc repro` brings the rest up to date.
+Earlier instances stay on S3. DVC then runs that stage alone and, for a row, its evaluation; `dvc repro`
+brings the rest up to date.
 """
 
 import subprocess
@@ -33,10 +33,10 @@ def what_is(wanted: Wanted, name: str) -> tuple[str, str, list[str]]:
 
 
 def packing_of(study: Study) -> tuple[str, str, list[str]]:
-    """Returns the same of the data set's packing."""
+    """Returns the same for the data set's packing; raises ParamsError if it is not packed."""
     if not isinstance(study.data, Sharded):
         raise ParamsError(
-            f"RUN={PREPARE}: data of kind {study.data.kind} are not packed: `dvc repro -f {PREPARE}`"
+            f"RUN={PREPARE}: data of kind {study.data.kind} are not packed: use `dvc repro -f {PREPARE}`"
         )
     from pipeline.execution import photographs
 
@@ -44,7 +44,7 @@ def packing_of(study: Study) -> tuple[str, str, list[str]]:
 
 
 def main(name: str = "") -> None:
-    """Begins it, and runs its stages."""
+    """Begins the new instance, and runs its stages."""
     study, storage = params.load(), s3.connect()
     place = place_of(study, storage)
     if name == PREPARE:

@@ -1,4 +1,4 @@
-"""`make export RUN=<row>`: a trained network for other programs -> export/<row>/ (no DVC stage)."""
+"""`make export RUN=<row>`: a trained network for other programs -> export/<row>/ (not a DVC stage)."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def main(name: str) -> None:
             "this command cannot export: wanted a row of family cifar or imagenet"
         )
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter tells its steps
+    with contextlib.redirect_stdout(io.StringIO()):  # torch's exporter prints its steps
         written = export(
             trained.model, trained.facts.channels, Path("export") / name
         )  # fmt: skip

@@ -11,7 +11,7 @@ from pipeline.training.identity import KEY_LENGTH
 
 
 def main(key: str = "") -> None:
-    """Deletes its checkpoints and outcomes."""
+    """Deletes the checkpoints and results of a key."""
     if not re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", key):
         raise ParamsError(f"RUN: found {key!r}, wanted a key of {KEY_LENGTH} hexadecimal digits")
     with exclusively(lock_of(key), "this training or search"):

@@ -18,7 +18,7 @@ STALE = "stale"
 
 
 def main(what: str = "list", run: str = "") -> None:
-    """Lists the jobs, or stops those of a row, a job by its name, or all that are stale."""
+    """Lists the jobs, or stops a row's jobs, one job by its name, or all stale ones."""
     there = cluster()
     if there is None:
         raise ResourceError("RAY_ADDRESS is not set: there is no cluster whose jobs could be shown")
@@ -31,11 +31,11 @@ def main(what: str = "list", run: str = "") -> None:
 
 
 def _stale(study: Study, found: list[Job]) -> set[str]:
-    """Returns the names of living trainings of this study whose key no row has any more.
+    """Returns the names of this study's live training jobs whose key no row has anymore.
 
-    The key of a row whose schedule is being searched is not known, so its jobs are not stale.
+    The key of a row whose schedule is still being searched for is unknown, so its jobs are not stale.
     """
-    if not paths.DIGEST.exists():  # `prepare` is at it
+    if not paths.DIGEST.exists():  # `prepare` is not done yet
         return set()
     digest = json.loads(paths.DIGEST.read_text())["digest"]
     current, unknown = set(), set()

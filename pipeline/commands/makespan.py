@@ -23,9 +23,9 @@ def training_s(row: Row, schedule: Schedule, speed: Speed, start_s: float) -> fl
 
 
 def makespan_s(trainings: Sequence[tuple[int, float]], places: int) -> float:
-    """Returns the seconds until the last of (workers, seconds) ends, begun in order as places allow.
+    """Returns the seconds until the last (workers, seconds) ends, if started in order as places allow.
 
-    A training that needs more places than there are never begins: infinity.
+    Returns infinity if a training needs more places than there are: it never starts.
     """
     if any(workers > places for workers, _ in trainings):
         return float("inf")

@@ -1,8 +1,8 @@
 """`make plan`: how long the study in params.yaml will take, and what it will cost.
 
-Speeds are measured on this machine by short trainings, or read from a table (`SPEEDS=file.yaml`,
-a mapping from rows to images a second of one worker). The nodes are this machine, the cluster that
-RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is of one node's hour.
+Speeds are measured on this machine by short trainings, or read from a table (`SPEEDS=file.yaml`, a
+mapping from rows to the images per second of one worker). The nodes are this machine, the cluster that
+RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is the price of one node for an hour.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ WANTED = ("nodes", "cpus", "gpus", "price", "speeds")
 
 
 def main(*arguments: str) -> None:
-    """Prints the plan, beside what really happened where a row has its result, and keeps it."""
+    """Prints the plan, with the actual times of rows that have their results, and stores it."""
     options, study = _options(arguments), params.load()
     data = dataset.load(paths.ARRAYS)
     shapes, count, place = _nodes(options, study)
@@ -47,7 +47,7 @@ def main(*arguments: str) -> None:
         seconds = makespan.training_s(row, training.schedule, speeds[name], start_s)
         low, high = row.worker_bounds
         workers = max(low, min(high, slots))
-        # here a row takes a core for each thread, there each worker its share
+        # here a row takes a core for each thread; on nodes each worker takes its share
         taken = min(slots, row.threads * low) if shapes is None else workers
         trainings.append((taken, seconds))
         rows[name] = {
@@ -79,7 +79,7 @@ def _options(arguments: tuple[str, ...]) -> dict[str, str]:
 def _nodes(
     options: Mapping[str, str], study: Study
 ) -> tuple[list[dict[str, float]] | None, int, str]:
-    """Returns the nodes' shapes (None: this machine, rows side by side), their count, words."""
+    """Returns the nodes' shapes (None: this machine, rows side by side), their count, and a text."""
     if "nodes" in options:
         count = int(float(options["nodes"]))
         shape = {
@@ -94,8 +94,8 @@ def _nodes(
         shapes = [shape for shape in there.shapes() if shape.get("CPU", 0) > 0]
         if not shapes:
             raise ParamsError(
-                f"plan: {there.address} has no worker now (an autoscaler may add some): say which "
-                "by NODES, CPUS and GPUS"
+                f"plan: {there.address} has no workers now (an autoscaler may add some): describe "
+                "them by NODES, CPUS and GPUS"
             )
         return shapes, len(shapes), f"{len(shapes)} nodes at {there.address}"
     return None, 1, f"this machine ({hardware.hardware()})"
@@ -106,7 +106,7 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
         table = params.read_yaml(Path(options["speeds"]))
         missing = [name for name in study.models if name not in table]
         if missing:
-            raise ParamsError(f"{options['speeds']}: no images a second for {', '.join(missing)}")
+            raise ParamsError(f"{options['speeds']}: no images per second for {', '.join(missing)}")
         return {
             name: Speed(worker_batch(params.row_of(study, name)) / float(table[name]), 0.0)
             for name in study.models
@@ -126,7 +126,7 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
 
 
 class _Fresh:
-    """Checkpoints that are saved, at their real cost, and never resumed from."""
+    """Checkpoints that are saved, at the real cost, and never resumed from."""
 
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
@@ -140,7 +140,7 @@ class _Fresh:
 
 
 def _real_s(training: Training) -> float | None:
-    """Returns the seconds that a row's training really took, where its result is there."""
+    """Returns the seconds that a row's training really took, or None if its result is not there."""
     folder = paths.run(training.name)
     if not result.is_collected(folder, training):
         return None
@@ -150,7 +150,7 @@ def _real_s(training: Training) -> float | None:
 def _show(
     rows: dict[str, dict[str, Any]], total_s: float, place: str, slots: int, price: float
 ) -> None:
-    print(f"{'row':24} {'images/s':>10} {'predicted':>12} {'real':>12} {'real/predicted':>15}")
+    print(f"{'row':24} {'images/s':>10} {'predicted':>12} {'actual':>12} {'ratio':>15}")
     for name, row in rows.items():
         real = row["real_s"]
         ratio = f"{real / row['predicted_s']:15.2f}" if real else ""
@@ -161,17 +161,17 @@ def _show(
     both = [row for row in rows.values() if row["real_s"]]
     if both:
         ratio = sum(row["real_s"] for row in both) / sum(row["predicted_s"] for row in both)
-        print(f"the {len(both)} trainings that have ended took {ratio:.2f} times what is predicted")
+        print(f"the {len(both)} trainings that have ended took {ratio:.2f} times the prediction")
     cost = f", {price * total_s / 3600:,.2f} at your price" if price else ""
     print(
         f"all trainings on {place}, {slots} worker{'s' if slots > 1 else ''} at once: "
-        f"{_time(total_s)}{cost} (the search, evaluation and report come on top)"
+        f"{_time(total_s)}{cost} (without the search, evaluation and report)"
     )
 
 
 def _time(seconds: float) -> str:
     if seconds == float("inf"):
-        return "never: too few places"
+        return "never: not enough room"
     return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.0f} s"
 
 

@@ -1,4 +1,4 @@
-"""Sends a finished study to MLflow, pictures included; `make publish` does it once more."""
+"""Sends a finished study to MLflow, pictures included; `make publish` does it again."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
 
 
 def headlines(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the errors of each network, in the mean over its seeds, and of the ensemble."""
+    """Returns the errors of each network, averaged over its seeds, and of the ensemble."""
     found = {}
     for group in results["groups"]:
         for name in ("test_error_pct", "train_error_pct"):

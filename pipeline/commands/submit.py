@@ -1,8 +1,7 @@
-"""`make submit`: hands what can be handed over to the cluster, and returns.
+"""`make submit`: submits to the cluster what can be computed now, and returns.
 
-For a login node: the search, if the study wants one that is not done, and every training whose
-schedule is there. Those that wait for the search are named; `make submit` again, or `dvc repro`,
-hands them over when it is done.
+For a login node: each search of the study that is not done, and every training whose schedule exists.
+Trainings that wait for a search are listed; when it is done, `make submit` or `dvc repro` submits them.
 """
 
 import csv
@@ -17,10 +16,10 @@ from pipeline.execution.wanted import Wanted
 
 
 def main() -> None:
-    """Submits the search and the trainings that need not wait for it."""
+    """Submits the searches and the trainings that need not wait for them."""
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
     if (there := named_cluster(study, storage)) is None:
-        raise ResourceError(f"{CLUSTER} is not set: there is no cluster to hand the study to")
+        raise ResourceError(f"{CLUSTER} is not set: there is no cluster to submit the study to")
     wanted = Wanted(study, data.digest, storage, there)
     rows, undone = list(study.models), set()
     for name in study.tune:
@@ -36,12 +35,12 @@ def main() -> None:
     waiting = [name for name in rows if study.models[name].tuned_by in undone]
     there.train_all(wanted.stale([name for name in rows if name not in waiting]))
     if waiting:
-        print(f"waiting for the search: {', '.join(waiting)}: `make submit` again, or `dvc repro`")
-    print("`make jobs` lists the jobs; `dvc repro` collects them, today or later")
+        print(f"waiting for a search: {', '.join(waiting)}: `make submit` again, or `dvc repro`")
+    print("`make jobs` lists the jobs; `dvc repro` collects their results, now or later")
 
 
 def _searched(name: str) -> str | None:
-    """Returns the key of the search that tuned/<name> is of, or None."""
+    """Returns the key of the search whose result is in tuned/<name>, or None."""
     table = paths.trials(name)
     if not table.exists() or not paths.chosen(name).exists():
         return None

@@ -1,6 +1,7 @@
-"""A prepared data set in one safetensors file: split, mean, classes, digest.
+"""A prepared data set in one safetensors file: splits, mean, classes, digest.
 
-A small one is there whole, as uint8 arrays; of a large one it is the index of the shards.
+For a small data set the file holds all images, as uint8 arrays; for a large one it is the index of the
+shards.
 """
 
 import hashlib
@@ -21,12 +22,15 @@ from pipeline.errors import DataError
 from pipeline.files import write, write_json
 
 SPLITS = ("train", "val", "test")
-PACKING = "packing"  # where shards lie, and not what is in them
+PACKING = "packing"  # where the shards are stored, not what is in them: not in the digest
 
 
 @dataclass(frozen=True)
 class Split:
-    """`images` uint8 (N, H, W, C), or in shards; `labels`, `ids` int64 (N,): place in the source."""
+    """`images` uint8 (N, H, W, C), or photographs in shards; `labels` and `ids` int64 (N,).
+
+    An id is an image's index in the part of the source (training or test) from which it was taken.
+    """
 
     images: Tensor | Photos
     labels: Tensor
@@ -36,7 +40,7 @@ class Split:
         return len(self.labels)
 
     def of_shards(self, numbers: range) -> "Split":
-        """Returns the photographs of some neighbouring shards."""
+        """Returns the photographs of a range of consecutive shards."""
         assert isinstance(self.images, Photos)
         places = self.images.places_in(numbers)
         photos = replace(
@@ -47,7 +51,7 @@ class Split:
         return Split(photos, self.labels[places], self.ids[places])
 
     def share(self, rank: int, workers: int) -> "Split":
-        """Returns one of several workers' neighbouring images, or shards, of which it may have none."""
+        """Returns the contiguous share of images, or of shards, of worker `rank`; it may be empty."""
         whole = self.images
         count = len(whole.shards) if isinstance(whole, Photos) else len(self)
         part = range(rank * count // workers, (rank + 1) * count // workers)
@@ -66,9 +70,9 @@ class Split:
 class Dataset:
     """A data set ready for training.
 
-    `mean` float32 (H, W, C) is the training images' per pixel (of photographs, their thumbnails').
-    `colour` float32 (C, C): each column
-    is a principal component of their pixels' colours, as long as the standard deviation along it.
+    `mean` float32 (H, W, C) is the per-pixel mean of the training images (for photographs, of their
+    thumbnails). `colour` float32 (C, C): each column is a principal component of their pixels' colors,
+    as long as the standard deviation along it.
     """
 
     train: Split
@@ -81,13 +85,15 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """The number of colour channels."""
+        """The number of color channels."""
         return self.mean.shape[-1]
 
 
 def content_digest(arrays: dict[str, NDArray[Any]]) -> str:
-    """Returns the sha256 of names, shapes, types and bytes of the arrays: of what was prepared, from
-    wherever it came."""
+    """Returns the sha256 of the arrays' names, types, shapes and bytes.
+
+    `PACKING` is left out: the same content has the same digest, wherever its shards are stored.
+    """
     sha = hashlib.sha256()
     for name in sorted(arrays.keys() - {PACKING}):
         array = arrays[name]
@@ -111,9 +117,9 @@ def save(arrays: dict[str, NDArray[Any]], path: Path, digest_path: Path, **more:
 
 
 def load(path: Path, files: ShardFiles | None = None) -> Dataset:
-    """Returns the prepared arrays, mapped into memory; raises DataError where there are none.
+    """Returns the prepared data set, memory-mapped; raises DataError if there is none.
 
-    Photographs are read from their shards by `files`; without it they can only be counted.
+    Photographs are read from their shards through `files`; without it they can only be counted.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,6 +1,6 @@
-"""Whether data and study fit: the account of the data, and rows against what is prepared.
+"""Whether data and study fit: the account of the data is sound, and the rows suit the prepared data.
 
-Asked by `prepare`, and of the rows by `check` too.
+`prepare` checks both, `check` only the rows.
 """
 
 import json
@@ -14,12 +14,12 @@ from pipeline.params import Study, TorchvisionNetwork, canonical_sha256
 
 
 def recipe_of(study: Study) -> str:
-    """Returns what tells whether prepared data are of this study's section `data`."""
+    """Returns the digest of section `data`, which tells whether prepared data belong to the study."""
     return canonical_sha256(study.data.model_dump(mode="json"))
 
 
 def require_if_prepared(study: Study) -> None:
-    """Raises ParamsError where a row does not fit the prepared data, if there are any of this study."""
+    """Raises ParamsError if this study's data are prepared and a row does not fit them."""
     try:
         summary = json.loads(paths.DIGEST.read_text())
     except (FileNotFoundError, ValueError):
@@ -29,8 +29,8 @@ def require_if_prepared(study: Study) -> None:
 
 
 def require(study: Study, summary: dict[str, Any]) -> None:
-    """Raises ParamsError with a line for each batch that is larger than the training set, and for each
-    network that wants colours of images that have none.
+    """Raises ParamsError with a line for each batch size larger than the training set, and one if
+    networks need three channels that the images do not have.
     """
     params.together(
         (lambda: _require_batches(study, summary), lambda: _require_colours(study, summary))
@@ -44,8 +44,8 @@ def _require_colours(study: Study, summary: dict[str, Any]) -> None:
     ]
     if rows and channels != 3:
         raise ParamsError(
-            f"params.yaml: models.{rows[0]}.network: torchvision's networks take three channels, and the "
-            f"images have {channels}: take family cifar or imagenet{params.also_in(rows)}"
+            f"params.yaml: models.{rows[0]}.network: torchvision's networks take three channels, "
+            f"but the images have {channels}: use family cifar or imagenet{params.also_in(rows)}"
         )
 
 
@@ -59,15 +59,15 @@ def _require_batches(study: Study, summary: dict[str, Any]) -> None:
         raise ParamsError(
             "\n".join(
                 f"params.yaml: models.{names[0]}.global_batch_size: {size:,} is larger than the training "
-                f"set of {count:,} images, and a batch would have an image twice: lower it to {count:,} "
-                f"at the most{params.also_in(names)}"
+                f"set of {count:,} images, so a batch would contain an image twice: lower it to "
+                f"{count:,} or less{params.also_in(names)}"
                 for size, names in too_large.items()
             )
         )
 
 
 def settle(study: Study, found: dict[str, Any]) -> None:
-    """Prints and writes the account of the data; raises DataError where it makes the study wrong."""
+    """Prints and writes the account; raises DataError if too many images are in two splits."""
     for line in account.said(found):
         print(line, flush=True)
     account.require_sound(found, study.data.duplicates_pct)

@@ -1,4 +1,4 @@
-"""What must be known of a prepared data set without loading it: neither torch nor its images are."""
+"""The facts about a prepared data set, read without loading its images or importing torch."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pipeline.errors import DataError
 
 @dataclass(frozen=True)
 class Prepared:
-    """Digest, classes and per-pixel mean float32 (H, W, C); of photographs that of a thumbnail."""
+    """Digest, classes and per-pixel mean float32 (H, W, C), for photographs that of the thumbnails."""
 
     digest: str
     classes: tuple[str, ...]
@@ -22,19 +22,19 @@ class Prepared:
 
     @property
     def channels(self) -> int:
-        """The number of colour channels."""
+        """The number of color channels."""
         return int(self.mean.shape[-1])
 
     def input_size(self, crop_px: int | None) -> tuple[int, int]:
-        """Returns height and width of what a network sees in the single view."""
+        """Returns height and width of a network's input in the single view."""
         if self.is_sharded:
-            assert crop_px is not None  # pipeline.params refuses it
+            assert crop_px is not None  # ensured by pipeline.params
             return crop_px, crop_px
         return int(self.mean.shape[0]), int(self.mean.shape[1])
 
 
 def look(path: Path) -> Prepared:
-    """Returns what is known of the set in a file; raises DataError where there is none."""
+    """Returns the facts about the data set in a file; raises DataError if there is none."""
     try:
         with safe_open(path, framework="numpy") as file:
             return Prepared(

@@ -33,7 +33,7 @@ def greedy(val: Mapping[str, Predictions]) -> list[str]:
     """Returns the members of the ensemble that greedy forward selection finds on validation.
 
     It begins with the best network and adds the one that helps most, each at most once, until none
-    helps (Caruana et al. 2004, without replacement). Only validation predictions are looked at.
+    helps (Caruana et al. 2004, without replacement). Only validation predictions are used.
     """
     chosen: list[str] = []
     best = (np.inf, np.inf)

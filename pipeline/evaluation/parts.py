@@ -1,6 +1,7 @@
-"""A network's evaluation in parts, which one machine does in turn or many at once.
+"""A network's evaluation in parts, which one machine runs in turn or many machines at once.
 
-Val and test keep their logits, which ensembles need; of training images only what scores need is kept.
+For val and test the logits are kept, since ensembles need them; for training images only what scores
+need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """Neighbouring shards of a split in a view, from `first` to `end`; a set in memory is one shard."""
+    """Adjacent shards of a split in a view, `first` to before `end`; a set in memory is one shard."""
 
     split: str
     view: str
@@ -33,19 +34,19 @@ class Part:
     end: int
 
     def of(self, data: Dataset) -> Split:
-        """Returns its images."""
+        """Returns the part's images."""
         split: Split = getattr(data, self.split)
         whole = not isinstance(split.images, Photos)
         return split if whole else split.of_shards(range(self.first, self.end))
 
 
 def require_same_data(trained: Trained, data: Dataset) -> None:
-    """Raises ScoreError where a network was trained on another set, or split, than it is tested on."""
+    """Raises ScoreError if a network was trained on another data set, or split, than it is tested on."""
     name = trained.facts.name
     if (trained_on := trained.facts.data_digest) != data.digest:
         raise ScoreError(
             f"{name}: runs/{name} was trained on the data set {trained_on[:12]}, the prepared one is "
-            f"{data.digest[:12]}: its test images may be among those it was trained on: "
+            f"{data.digest[:12]}, whose test images may be among the training images of the former: "
             f"`dvc repro train@{name}` trains it on the present data"
         )
 
@@ -62,7 +63,7 @@ def parts_of(data: Dataset, sides_px: Sequence[int] | None) -> list[Part]:
 
 
 def times_shown(view: str, sides_px: Sequence[int] | None) -> int:
-    """Returns how often a view counts an image."""
+    """Returns how many times an image counts in a view."""
     return len(sides_px or ()) if view == SCALES else 1
 
 
@@ -76,7 +77,7 @@ def evaluated(
     device: torch.device,
     advance: Callable[[int], object] = lambda images: None,
 ) -> Table:
-    """Returns the table of a part; `advance` is told of images as they are done."""
+    """Returns the table of a part; `advance` is called with each number of images done."""
     split = part.of(data)
     logits = views.logits(trained, part.view, split, crop_px, sides_px, precision, device, advance)
     if part.split != TRAIN:
@@ -85,7 +86,7 @@ def evaluated(
 
 
 def assembled(tables: Mapping[Part, Table]) -> Tables:
-    """Returns the tables of whole splits by split and view."""
+    """Returns the tables of whole splits, by split and view, joined from those of the parts."""
     found: dict[tuple[str, str], list[Table]] = {}
     for part in sorted(tables):
         found.setdefault((part.split, part.view), []).append(tables[part])
@@ -96,7 +97,7 @@ def assembled(tables: Mapping[Part, Table]) -> Tables:
 
 
 def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
-    """Returns what scores need of a table."""
+    """Returns what scores need from a table."""
     if LOGITS in table:
         return outcomes(softmax(table[LOGITS]), labels)
     return Outcomes(**table)  # type: ignore[arg-type]
@@ -105,7 +106,7 @@ def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
 def all_parts(
     name: str, row: Row, sides: tuple[int, ...] | None, data: Dataset, trained: Trained
 ) -> Tables:
-    """Evaluates a row on this machine, part after part; returns its tables by split and view."""
+    """Evaluates a row on this machine, one part after another; returns its tables by split and view."""
     keep_freed_memory()
     torch.set_num_threads(row.threads)
     trained.model.to(device())

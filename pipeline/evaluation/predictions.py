@@ -23,8 +23,8 @@ SPLITS = ("val", "test")
 def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset") -> None:
     """Writes `<split>_labels` and `<split>_ids` of val and test, and their logits in each view.
 
-    `tables` are by split and view; logits of the single view are called `<split>_logits`, of another
-    `<split>_<view>_logits`.
+    `tables` are keyed by split and view; the logits of the single view are named `<split>_logits`, those
+    of another view `<split>_<view>_logits`.
     """
     columns: dict[str, NDArray[np.generic]] = {}
     for split in SPLITS:
@@ -38,9 +38,9 @@ def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset")
 
 
 def load(path: Path, view: str = SINGLE) -> dict[str, Predictions]:
-    """Returns the predictions in a view by split, of those splits that have it.
+    """Returns the predictions in a view, for each split that has that view.
 
-    Raises DataError for a damaged file.
+    Raises DataError if the file is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

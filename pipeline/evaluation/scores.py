@@ -11,11 +11,11 @@ from pipeline.params import Evaluation
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
-CONFUSION_CLASSES = 100  # more are no picture, and no small file
+CONFUSION_CLASSES = 100  # with more, the matrix is neither readable nor small
 
 
 def softmax(logits: NDArray[Any]) -> Array:
-    """Returns probabilities float64 (N, classes) of logits; raises ScoreError where one is not finite."""
+    """Returns probabilities float64 (N, classes) of logits; raises ScoreError if one is not finite."""
     if not np.isfinite(logits).all():
         images = np.flatnonzero(~np.isfinite(logits).all(axis=1))
         raise ScoreError(
@@ -50,7 +50,7 @@ def pct(interval: Interval) -> list[float]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network or an ensemble says of a split, in the split's order."""
+    """What a network or an ensemble predicts for a split, in the split's order."""
 
     probabilities: Array
     labels: NDArray[np.int64]
@@ -59,10 +59,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All that scores need of each image: far less than its probabilities of a thousand classes.
+    """All that scores need for each image: far less than its probabilities for a thousand classes.
 
-    `rank` int64 (N,): how many classes are more probable than its label, ties by class; its label's
-    `log_likelihood` and its `confidence`, float64 (N,); the `predicted` class and `labels`, int64 (N,).
+    `rank` int64 (N,): how many classes are more probable than its label (ties: the lower class first);
+    its label's `log_likelihood` and the largest probability, `confidence`, float64 (N,); the `predicted`
+    class and `labels`, int64 (N,).
     """
 
     rank: NDArray[np.int64]
@@ -78,9 +79,9 @@ class Outcomes:
 
 
 def outcomes(probabilities: Array, labels: NDArray[np.int64]) -> Outcomes:
-    """Returns what scores need of probabilities (N, classes); raises ScoreError where one is not finite.
+    """Returns what scores need from probabilities (N, classes); raises ScoreError if one is not finite.
 
-    Every comparison with NaN is false: such an image would count as right.
+    Every comparison with NaN is false, so such an image would count as correct.
     """
     if not np.isfinite(probabilities).all():
         raise ScoreError("a probability is not finite: there is nothing to score")
@@ -97,7 +98,7 @@ def outcomes(probabilities: Array, labels: NDArray[np.int64]) -> Outcomes:
 
 
 def outcomes_of(predictions: Predictions) -> Outcomes:
-    """Returns what scores need of predictions."""
+    """Returns what scores need from predictions."""
     return outcomes(predictions.probabilities, predictions.labels)
 
 
@@ -110,7 +111,7 @@ def calibration_error(found: Outcomes, bins: int) -> float:
 
 
 def confusion(found: Outcomes, classes: int) -> list[list[int]] | None:
-    """Returns counts by true class (rows) and predicted class (columns); None for very many."""
+    """Returns counts by true class (rows) and predicted class (columns); None for over 100 classes."""
     if classes > CONFUSION_CLASSES:
         return None
     matrix = np.zeros((classes, classes), dtype=int)
@@ -122,7 +123,7 @@ def scores(found: Outcomes, classes: int, split: str, recipe: Evaluation) -> dic
     """Returns the scores of a split as JSON-like values, named `<split>_<score>`.
 
     Errors are in percent; `_ci95` is a 95 % interval over images (not over seeds). The top-5 error
-    is null where there are five classes or fewer, the confusion matrix where there are over 100.
+    is null for five classes or fewer, the confusion matrix for more than 100.
     """
     said: dict[str, Any] = {"images": len(found.labels)}
     top = [("error_pct", 1)] + ([("top5_error_pct", 5)] if classes > 5 else [])
@@ -140,7 +141,7 @@ def scores(found: Outcomes, classes: int, split: str, recipe: Evaluation) -> dic
 def gain_pct(
     better: Predictions, other: Predictions, recipe: Evaluation
 ) -> tuple[float, list[float]]:
-    """Returns by how many points `better` errs less than `other` on the same images, and its CI."""
+    """Returns by how many points `better` errs less than `other` on the same images, and the 95 % CI."""
     assert np.array_equal(better.ids, other.ids)
     difference = outcomes_of(other).wrong().astype(int) - outcomes_of(better).wrong()
     return float(100 * difference.mean()), pct(bootstrap_ci95(difference, recipe))

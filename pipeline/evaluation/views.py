@@ -1,10 +1,10 @@
-"""Section 3.4's three tests of a network on photographs, and the one of small images.
+"""Section 3.4's three tests of a network on photographs, and the one on small images.
 
-- `single`: the middle crop of an image whose shorter side is 256 for crops of 224.
-- `ten_crops`: four corners, the middle and their mirror images; probabilities averaged.
+- `single`: the center crop of an image whose shorter side is 256 for crops of 224.
+- `ten_crops`: the four corners, the center and their mirror images; probabilities are averaged.
 - `scales`: fully convolutional on the whole image at several shorter sides; at each, the classifier
-  sees every place of the feature map that a training crop would fill, logits are averaged over
-  places and probabilities over sides.
+  is applied at every position of the feature map that a training crop could take, logits are averaged
+  over positions and probabilities over sides.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from pipeline.models.resnet import ResNet
 from pipeline.models.weights import Trained
 from pipeline.params import Precision
 
-LEAST = float(np.finfo(np.float32).tiny)  # of a probability, before its logarithm
+LEAST = float(np.finfo(np.float32).tiny)  # the lowest probability of which a logarithm is taken
 
 
 def logits(
@@ -39,19 +39,19 @@ def logits(
 ) -> NDArray[np.float32]:
     """Returns a network's logits float32 (N, classes) in a view, in the split's order.
 
-    Where probabilities are averaged, their logarithms are the logits. `advance` is told of images as
-    they are done; of scales, each counts once a side.
+    Where probabilities are averaged, their logarithms serve as logits. `advance` is called with each
+    number of images done; in `scales`, an image counts once for each side.
     """
     show = _Shown(trained, split, crop_px, precision, device, advance)
     if view == SINGLE:
         return show.single()
-    assert crop_px is not None and sides_px is not None  # pipeline.params sees to it
+    assert crop_px is not None and sides_px is not None  # ensured by pipeline.params
     return show.ten_crops(crop_px) if view == TEN_CROPS else show.scales(crop_px, sides_px)
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A network, and what it is shown."""
+    """A network and the images that it is shown."""
 
     trained: Trained
     split: Split
@@ -92,7 +92,7 @@ class _Shown:
         return shown.less_mean(images, self.trained.mean)
 
     def _gathered(self, side_px: int, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns (N, classes) in the split's order of whole images, resized to a shorter side."""
+        """Returns probabilities (N, classes) of whole images, resized, in the split's order."""
         result = torch.empty(len(self.split), len(self.trained.facts.classes))
         for places, images in shown.whole(self.split, side_px, self.device):
             result[places] = probabilities(images).cpu()
@@ -103,9 +103,9 @@ class _Shown:
 def dense(model: nn.Module, images: Tensor, crop_px: int, precision: Precision) -> Tensor:
     """Returns probabilities float32 (n, classes) of whole images (n, C, H, W), fully convolutional.
 
-    The average pooling of training becomes one that slides over the feature map, the classifier a
-    1x1 convolution; their scores are averaged over all places. Both are linear, so the classifier
-    may come last. A network that is not the paper's has its own way from a larger image to one score.
+    The average pooling of training becomes one that slides over the feature map, the classifier a 1x1
+    convolution; the scores are averaged over all positions. Both are linear, so the classifier may be
+    applied last. A network that is not the paper's turns a larger image into one score in its own way.
     """
     if not isinstance(model, ResNet):
         with autocast(precision, images.device):

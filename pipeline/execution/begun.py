@@ -1,4 +1,4 @@
-"""What was begun before: noted by this very `dvc repro`, or left half done by other code."""
+"""What was begun before: noted by this same `dvc repro`, or left unfinished by other code."""
 
 import json
 import os
@@ -21,12 +21,12 @@ AGAIN = "STUDY_AGAIN"
 
 
 def request() -> str:
-    """Returns the name by which the environment asks for the whole study afresh, or ''."""
+    """Returns the name under which the environment requests the whole study afresh, or ''."""
     return os.environ.get(AGAIN, "")
 
 
 def lock_of(key: str) -> Path:
-    """Returns the file that a process of this machine locks while it is at a key; it stays there."""
+    """Returns the file that a process here locks while it works on a key; the file stays afterwards."""
     return state_dir() / "locks" / key
 
 
@@ -36,7 +36,7 @@ def note(key: str, why: str | None) -> None:
 
 
 def noted(key: str) -> dict[str, str | None] | None:
-    """Returns the note of this very `dvc repro` about a training, or None."""
+    """Returns what this same `dvc repro` has noted about a training, or None."""
     try:
         found: dict[str, str | None] = json.loads(_note_of(key).read_text())
     except (FileNotFoundError, ValueError):
@@ -45,7 +45,7 @@ def noted(key: str) -> dict[str, str | None] | None:
 
 
 def refuse_a_second_try(key: str) -> None:
-    """Raises TrainingError where `handover` has tried a training in this very `dvc repro`."""
+    """Raises TrainingError if a training has failed in the `handover` of this same `dvc repro`."""
     if (found := noted(key)) and found["why"]:
         raise TrainingError(f"{found['why']} (the next `dvc repro` tries again)")
 
@@ -55,9 +55,9 @@ def _note_of(key: str) -> Path:
 
 
 def refuse_training_left_behind(training: Training, storage: Storage) -> None:
-    """Raises CheckpointError where this very training was begun here by other code, and is not done.
+    """Raises CheckpointError if other code began this same training here and has not finished it.
 
-    It must not be lost unasked: going on with it, or forgetting it, is for a person to say.
+    It must not be lost without asking: a person decides whether to go on with it or to forget it.
     """
     for key in _keys_tried_here():
         facts = None if key == training.key else CheckpointStore(storage, key).facts()
@@ -67,13 +67,13 @@ def refuse_training_left_behind(training: Training, storage: Storage) -> None:
             raise CheckpointError(
                 f"{training.name}: a training of this row, begun by other code, stands at update "
                 f"{facts.update:,} of {facts.total_updates:,} (threads: {facts.threads}, key "
-                f"{key}): {CONTINUE}={training.name}={key} dvc repro goes on with it, and "
-                f"`make forget RUN={key}` forgets it"
+                f"{key}): `{CONTINUE}={training.name}={key} dvc repro` goes on with it, and "
+                f"`make forget RUN={key}` deletes it"
             )
 
 
 def refuse_search_left_behind(search: Search, storage: Storage) -> None:
-    """Raises CheckpointError where this row's search was begun here by other code, and is not done.
+    """Raises CheckpointError if other code began this row's search here and has not finished it.
 
     A search cannot go on with trials of other code.
     """
@@ -87,13 +87,13 @@ def refuse_search_left_behind(search: Search, storage: Storage) -> None:
         )
         if left or _was_left_before(key, search, storage):
             raise CheckpointError(
-                f"tune: a search for this row, begun by other code, is not done (key {key}), and "
-                f"this code cannot go on with it: `make forget RUN={key}` forgets it"
+                f"tune: a search for this row, begun by other code, is unfinished (key {key}), and "
+                f"this code cannot go on with it: `make forget RUN={key}` deletes it"
             )
 
 
 def _was_left_before(key: str, search: Search, storage: Storage) -> bool:
-    """Tells whether a search of before there were instances was begun for this row, and is not done."""
+    """Tells whether an unfinished search for this row dates from before there were instances."""
     for name in storage.keys(f"searches/{key}/"):
         content = storage.get(name)
         if content is None or json.loads(content)["status"] != "running":
@@ -104,7 +104,7 @@ def _was_left_before(key: str, search: Search, storage: Storage) -> bool:
 
 
 def _searches_of(key: str, storage: Storage) -> list[dict[str, Any]]:
-    """Returns what the instances of a search say of it."""
+    """Returns the facts that the instances of a search have about it."""
     numbers = Instances(storage, SEARCHES, key).numbers()
     found = (Instance(storage, SEARCHES, key, number).manifest(ALL) for number in numbers)
     return [manifest[0] for manifest in found if manifest]
@@ -117,7 +117,7 @@ def forget(key: str, storage: Storage) -> int:
         Instances(storage, kind, some).forget()
         for kind, some in [(TRAININGS, key), (SEARCHES, key), *((TRIALS, key) for key in trials)]
     )
-    # as they lay before there were instances
+    # objects in the layout from before there were instances
     old = storage.keys(f"searches/{key}/")
     some = [Path(name).stem for name in old]
     names = [name for one in (key, *some) for name in storage.keys(f"trainings/{one}/")] + old

@@ -1,4 +1,4 @@
-"""A training or a search is collected, joined or begun: whichever of these its key calls for."""
+"""Collects, joins or begins a training or a search, whichever its key calls for."""
 
 from pipeline.checkpoint import Checkpoint
 from pipeline.errors import CheckpointError, ParamsError
@@ -22,7 +22,7 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
             training.check(facts)
         elif training.overridden:
             raise ParamsError(
-                f"{CONTINUE}: {training.name}={training.key}: there is no training of this key on S3"
+                f"{CONTINUE}: {training.name}={training.key}: there is no training with this key on S3"
             )
         if (found := checkpoints.finished()) is not None:
             return found, True
@@ -33,14 +33,14 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
         found = checkpoints.finished()
     if found is None:
         raise CheckpointError(
-            f"{training.name}: trained, but its last checkpoint is not whole on S3: `dvc repro` goes on "
-            "from the one before"
+            f"{training.name}: trained, but its last checkpoint is missing or damaged on S3: "
+            "`dvc repro` goes on from the one before"
         )
     return found, False
 
 
 def searched(name: str, search: Search, place: Place, storage: Storage) -> bool:
-    """Brings a search to its end; returns whether it was there already.
+    """Runs a search until it is finished; returns whether it was finished already.
 
     Raises CheckpointError, BusyError, and what the search raises.
     """

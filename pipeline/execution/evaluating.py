@@ -1,4 +1,4 @@
-"""A row is evaluated where its data are: photographs by the cluster where there is one, all else here."""
+"""Evaluates a row where its data are: photographs on the cluster, if there is one, all else here."""
 
 import sys
 
@@ -19,7 +19,7 @@ from pipeline.training.identity import KEY_LENGTH, computing
 def tables_of(
     study: Study, name: str, trained: Trained, data: Dataset, storage: Storage | None
 ) -> Tables:
-    """Returns the predictions of a row by split and view; `storage` is where photographs lie."""
+    """Returns the predictions of a row by split and view; `storage` is where photographs are."""
     row, sides = study.models[name], study.evaluation.scales_px
     if storage and (there := named_cluster(study, storage)):
         return _tables_there(there, name, row, trained.facts.sha256, data)
@@ -27,7 +27,7 @@ def tables_of(
 
 
 def _tables_there(there: There, name: str, row: Row, network: str, data: Dataset) -> Tables:
-    """Returns what the cluster finds of a row; what S3 has is not computed again.
+    """Returns the cluster's evaluation of a row; one that is already on S3 is not computed again.
 
     `network` is the sha256 of the row's weights.
     """
@@ -48,14 +48,14 @@ def _tables_there(there: There, name: str, row: Row, network: str, data: Dataset
         there.evaluate(name, key, what)
         found = store.tables()
     if found is None:
-        raise StorageError(f"evaluate {name}: its job ended, and S3 has no evaluation {key}")
+        raise StorageError(f"evaluate {name}: its job ended, but S3 has no evaluation {key}")
     return found
 
 
 def _whole(store: EvaluationStore) -> Tables | None:
-    """Returns what was evaluated before; None where there is nothing, or it is damaged."""
+    """Returns an earlier evaluation, or None if there is none or it is damaged."""
     try:
         return store.tables()
     except StorageError as error:
-        print(f"warning: {error}: evaluated again", file=sys.stderr, flush=True)
+        print(f"warning: {error}: evaluating again", file=sys.stderr, flush=True)
         return None

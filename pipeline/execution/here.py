@@ -1,6 +1,6 @@
 """Work on this machine: rows side by side on an embedded Ray, a lock for each key.
 
-Ray is imported where there is something to do: who collects does not wait for it.
+Ray is imported only if there is something to do: collecting a result does not wait for it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,17 +32,17 @@ class Here:
         return exclusively(begun.lock_of(key), what)
 
     def require_idle(self, key: str, request: str) -> None:
-        """Does nothing: the lock sees to it."""
+        """Does nothing: the key's lock takes care of it."""
 
     def train(self, training: Training) -> None:
-        """Trains in this process, or in several workers of it."""
+        """Trains in this process, or in several worker processes."""
         from pipeline.cluster.trainer import train
 
         with results.followed(self.study, self.storage) as follow, follow(training):
             train(training, paths.ARRAYS, started())
 
     def train_all(self, trainings: Sequence[Training]) -> None:
-        """Trains side by side; a row that fails is told of and noted, and does not stop the others."""
+        """Trains side by side; a row's failure is printed and noted, and does not stop the others."""
         if not trainings:
             return
         from pipeline.cluster.side_by_side import train_side_by_side
@@ -68,7 +68,7 @@ class Here:
                 print(f"{training.name}: failed: {error}", flush=True)
 
     def search(self, name: str, search: Search) -> None:
-        """Searches with as many trials at once as there are cores for."""
+        """Runs the search, up to `trials_at_once` trials at a time, as cores allow."""
         from pipeline.cluster.tuner import search_here
 
         with search.followed():

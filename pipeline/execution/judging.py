@@ -1,4 +1,4 @@
-"""What can be said of a study before any work: its schedules, this device, the networks of others."""
+"""Checks before any work: the study's schedules, this device, torchvision's networks."""
 
 import os
 from functools import partial
@@ -12,7 +12,7 @@ from pipeline.training.schedule import load_schedule
 
 
 def require_schedules(study: Study) -> None:
-    """Raises ParamsError where a row's schedule is missing or none; what a search finds comes later."""
+    """Raises ParamsError if a row's schedule is missing or invalid; what a search finds comes later."""
     rows: dict[str, list[str]] = {}
     for name, row in study.models.items():
         if row.tuned_by is None:
@@ -26,9 +26,9 @@ def require_schedules(study: Study) -> None:
 
 
 def require_precisions(study: Study) -> None:
-    """Raises ResourceError where this machine trains, and lacks the precision of a row."""
+    """Raises ResourceError if this machine is to train and lacks the precision of a row."""
     if os.environ.get(CLUSTER):
-        return  # each node says so itself
+        return  # each node checks for itself
     for name, row in study.models.items():
         if row.precision != "float32":
             from pipeline.training.hardware import require  # torch
@@ -37,20 +37,20 @@ def require_precisions(study: Study) -> None:
 
 
 def require_networks(study: Study) -> None:
-    """Raises ParamsError where torchvision has no network of a row's name and arguments."""
+    """Raises ParamsError if torchvision has no network with a row's name and arguments."""
     rows = {
         name: row
         for name, row in study.models.items()
         if isinstance(row.network, TorchvisionNetwork)
     }
     if rows:
-        import torch  # and torchvision: seconds
+        import torch  # and torchvision: this takes seconds
 
         from pipeline.models.networks import build
 
         def require(name: str) -> None:
             try:
-                with torch.device("meta"):  # nothing is drawn
+                with torch.device("meta"):  # no weights are drawn
                     build(rows[name].network, 3, 10)
             except ParamsError as error:
                 raise ParamsError(f"params.yaml: models.{name}: {error}") from error

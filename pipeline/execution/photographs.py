@@ -1,4 +1,4 @@
-"""Photographs become shards on S3 and an index of them: packed here, or by the cluster."""
+"""Packs photographs into shards on S3, with an index, on this machine or on the cluster."""
 
 import json
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from pipeline.storage.shard_store import LIMIT, ShardStore
 
 
 def key_of(data: Sharded) -> str:
-    """Returns the key of a source's packing; `data/archive` says which bytes it has."""
+    """Returns the key of a source's packing; `data/archive` says which bytes the source has."""
     source = canonical_sha256(json.loads(paths.ARCHIVE.read_text()))
     return packing.key_of(data, source)
 
 
 def listed(data: Sharded) -> Listing:
-    """Returns what images the source has."""
+    """Returns a listing of the images that the source has."""
     places = mirrors()
     archives = download.archives_of(data)
     kept = [
@@ -47,7 +47,7 @@ def listed(data: Sharded) -> Listing:
 
 
 def pack(study: Study, storage: Storage) -> str:
-    """Packs photographs into shards and writes their index; returns what was prepared."""
+    """Packs photographs into shards and writes their index; returns a text on what was prepared."""
     data = study.data
     assert isinstance(data, Sharded)
     found, key = listed(data), key_of(data)
@@ -66,14 +66,14 @@ def pack(study: Study, storage: Storage) -> str:
     window = data.shuffle_shards * max(part.shard.bytes for part in packed)
     return (
         f"{counts} images in {shards['count']:,} shards ({unusual}); a training uses up to "
-        f"{2 * min(window, shards['bytes']) / 1e9:.1f} GB of them at a time, of the {LIMIT} of its node"
+        f"{2 * min(window, shards['bytes']) / 1e9:.1f} GB of them at a time, out of {LIMIT} on its node"
     )
 
 
 def _pack_missing(
     study: Study, data: Sharded, key: str, pieces: Sequence[packing.Piece], storage: Storage
 ) -> None:
-    """Packs what is not on S3 yet: an s3:// prefix by the cluster, all else where its files are, here."""
+    """Packs what is not on S3 yet: an s3:// prefix on the cluster, if there is one, all else here."""
     done = ShardStore(storage, key).done()
     missing = [piece for piece in pieces if piece.name not in done]
     if not missing:

@@ -1,7 +1,7 @@
 """Where a study trains and searches: on this machine, or on the Ray cluster that RAY_ADDRESS names.
 
-Which of them is asked for once in a command. Ray is imported where it is needed: who collects what is there
-does not wait for it.
+A command decides once which of the two it is. Ray is imported only if it is needed: collecting an
+existing result does not wait for it.
 """
 
 import os
@@ -23,23 +23,23 @@ class Place(Protocol):
     """This machine (`pipeline.execution.here`) or a cluster (`pipeline.execution.there`)."""
 
     def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
-        """While the context lasts no other process is at a key; raises BusyError."""
+        """Keeps other processes off a key while the context lasts; raises BusyError."""
 
     def require_idle(self, key: str, request: str) -> None:
-        """Raises BusyError where work at a key is under way that another request has begun."""
+        """Raises BusyError if work on a key is under way that another request has begun."""
 
     def train(self, training: Training) -> None:
-        """Brings a training to its end, following it; its result is its last checkpoint."""
+        """Runs a training to its end, showing its progress; its result is its last checkpoint."""
 
     def train_all(self, trainings: Sequence[Training]) -> None:
         """Begins trainings, as many side by side as there is room for; their failures are noted."""
 
     def search(self, name: str, search: Search) -> None:
-        """Brings a search to its end, following it."""
+        """Runs a search until it is finished, showing its progress."""
 
 
 def place_of(study: Study, storage: Storage) -> Place:
-    """Returns where a study's work is done; nothing is asked yet."""
+    """Returns where a study's work is done; no cluster is contacted yet."""
     if (there := named_cluster(study, storage)) is not None:
         return there
     from pipeline.execution.here import Here
@@ -48,7 +48,7 @@ def place_of(study: Study, storage: Storage) -> Place:
 
 
 def named_cluster(study: Study, storage: Storage) -> "There | None":
-    """Returns the cluster that RAY_ADDRESS names, or None; nothing is asked yet."""
+    """Returns the cluster that RAY_ADDRESS names, or None; it is not contacted yet."""
     if not os.environ.get(CLUSTER):
         return None
     from pipeline.execution.there import There

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster: jobs by the keys of what they compute, handed over and followed."""
+"""Work on a Ray cluster: jobs named by the keys of what they compute, submitted and followed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,29 +32,29 @@ def cluster() -> "Cluster | None":
 
 @dataclass(frozen=True)
 class There:
-    """A cluster, as a `Place`; it is asked, and Ray imported, once there is something to do."""
+    """A cluster, as a `Place`; it is contacted, and Ray imported, only if there is something to do."""
 
     study: Study
     storage: Storage
 
     @cached_property
     def cluster(self) -> "Cluster":
-        """The cluster that RAY_ADDRESS names; raises ResourceError where it cannot be used."""
+        """The cluster that RAY_ADDRESS names; raises ResourceError if it cannot be used."""
         found = cluster()
-        assert found is not None  # `place_of` sees to it
+        assert found is not None  # `named_cluster` has made sure of it
         return found
 
     @contextmanager
     def only_one(self, key: str, what: str) -> Iterator[None]:
-        """Does nothing: a job's name is taken once."""
+        """Does nothing: a cluster accepts a job's name only once."""
         yield
 
     def require_idle(self, key: str, request: str) -> None:
-        """Raises BusyError where another request's job is at a key: afresh would leave it behind."""
+        """Raises BusyError if another request's job works on a key: a fresh start would abandon it."""
         last = self.cluster.latest(key)
         if last and last.is_alive and last.facts.get("again") != request:
             raise BusyError(
-                f"the job {last.name} is at it: `make stop RUN={last.name}` first, then begin afresh"
+                f"the job {last.name} is at work on it: `make stop RUN={last.name}`, then start afresh"
             )
 
     def train(self, training: Training) -> None:
@@ -65,7 +65,7 @@ class There:
             self.cluster.finish(self.work_of(training))
 
     def train_all(self, trainings: Sequence[Training]) -> None:
-        """Submits those that have no living job, and returns."""
+        """Submits those that have no live job, and returns."""
         if not trainings:
             print("nothing to hand over: every training has its result", flush=True)
             return
@@ -106,7 +106,7 @@ class There:
         self.cluster.finish(self._work("packing", "prepare", key, "prepare", document))
 
     def make_ready(self, data: str) -> None:
-        """Compares versions, and puts the data set where the cluster's nodes find it."""
+        """Compares versions, and uploads the data set to where the cluster's nodes find it."""
         from pipeline.storage.datasets import DataSets  # torch
 
         self.cluster.require_versions()
@@ -149,7 +149,7 @@ class There:
         self, kind: str, name: str, key: str, title: str, document: dict[str, Any],
         done: Callable[[], bool] = lambda: False,
     ) -> "Work":  # fmt: skip
-        """Returns a job: what is known of it from outside, and all that its driver must know."""
+        """Returns a job: the facts that are shown about it, and all that its driver needs to know."""
         from pipeline.cluster.client import Work
 
         facts = {"kind": kind, "row": name, "study": self.study.study, "again": request()}

@@ -1,4 +1,4 @@
-"""What a study wants to be computed on its prepared data: each training and search, with key and instance."""
+"""What a study needs computed on its prepared data: each training and search, with key and instance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from pipeline.tuning.search import Search
 
 @dataclass(frozen=True)
 class Wanted:
-    """A study on the prepared data of the digest `data`, at a place."""
+    """A study on prepared data with the digest `data`, at a place."""
 
     study: Study
     data: str
@@ -28,14 +28,14 @@ class Wanted:
     place: Place
 
     def training(self, name: str) -> Training:
-        """Returns the training of a row, the instance of it that this command is about."""
+        """Returns the training of a row: the instance of it that this command is about."""
         row = params.row_of(self.study, name)
         schedule = load_schedule(Path(self.study.models[name].schedule))
         found = Training.of(name, row, schedule, self.data)
         return replace(found, instance=self._instance(TRAININGS, found.key))
 
     def search(self, name: str) -> Search:
-        """Returns a search of the study, the instance of it that this command is about."""
+        """Returns a search of the study: the instance of it that this command is about."""
         if name not in self.study.tune:
             raise ParamsError(
                 f'params.yaml: tune has no search "{name}"; it has {", ".join(self.study.tune)}'
@@ -46,19 +46,19 @@ class Wanted:
         return search
 
     def stale(self, rows: Sequence[str]) -> list[Training]:
-        """Returns the trainings of those rows that have no result, here or on S3."""
+        """Returns the trainings of those `rows` that have no result, here or on S3."""
         return [training for name in rows if not self._has_result(training := self.training(name))]
 
     def _has_result(self, training: Training) -> bool:
         if result.is_collected(paths.run(training.name), training):
             return True
         facts = CheckpointStore.of(training, self.storage).facts()
-        # of a key that a person chose, and that nobody knows, the stage `train` says what is wrong
+        # if a person chose a key under which nothing is known, the stage `train` says so
         return facts.is_finished if facts else training.overridden
 
     def _instance(self, kind: str, key: str) -> int:
-        """Returns the last instance of a key that was begun; where the study is asked for afresh, one of
-        that request's own, begun by whoever asks first."""
+        """Returns the last instance of a key that was begun; if the study is requested afresh, that
+        request's own instance, which the first caller begins."""
         instances = Instances(self.storage, kind, key)
         if not (afresh := request()):
             return instances.current()

@@ -1,4 +1,4 @@
-"""The table of networks: a network is a row of facts, built by `pipeline.models.resnet`."""
+"""The table of networks: each network is one row, which `pipeline.models.resnet` builds."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
@@ -25,16 +25,16 @@ class Arch:
 
     @property
     def depth(self) -> int:
-        """The number of weighted layers, projection shortcuts not counted, as the paper counts."""
+        """The number of weighted layers, without projection shortcuts, as the paper counts them."""
         return (3 if self.block == "bottleneck" else 2) * sum(self.layers) + 2
 
     @property
     def name(self) -> str:
-        """The field's name of the network, such as resnet-56."""
+        """The usual name of the network, such as resnet-56."""
         return f"{'plain' if self.block == 'plain' else 'resnet'}-{self.depth}"
 
 
-# The paper's networks, with the option that the paper says (section 4.1: "in the first comparison
+# The paper's networks, with the option that the paper uses (section 4.1: "in the first comparison
 # we use option A"; bottlenecks: B; section 4.2: A).
 ARCHS = {
     # Table 1, figure 3    stem   block          layers           widths    shortcut
@@ -61,7 +61,7 @@ ARCHS = {
 
 
 def arch_of(network: CifarNetwork | ImageNetNetwork) -> Arch:
-    """Returns the arch of a row's network: one of the table, or of the CIFAR family's any 6n+2."""
+    """Returns the arch of a row's network: one from the table, or any 6n+2 of the CIFAR family."""
     match network:
         case CifarNetwork():
             n = (network.depth - 2) // 6

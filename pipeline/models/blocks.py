@@ -6,17 +6,17 @@ from torch.nn.functional import pad
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the image size (or halves it); batch norm brings the bias."""
+    """A 3x3 convolution that keeps the image size (or halves it); batch norm provides the bias."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution; batch norm brings the bias."""
+    """A 1x1 convolution; batch norm provides the bias."""
     return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
 
 class ShortcutA(nn.Module):
-    """Option A: the identity; where dimensions grow, every second pixel and zeros as channels.
+    """Option A: the identity; where dimensions grow, every second pixel, and zeros as the new channels.
 
     Shape: (N, C, H, W) -> (N, `channels_out`, ceil(H / stride), ceil(W / stride)). No parameters.
     """

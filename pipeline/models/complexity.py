@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Complexity:
-    """`multiply_adds` of one image, convolutions and fully connected layers alone, as in Table 1.
+    """`multiply_adds` for one image, in convolutions and fully connected layers only, as in Table 1.
 
-    `layers` counts the weighted layers; projection shortcuts are among them.
+    `layers` counts the weighted layers, including projection shortcuts.
     """
 
     parameters: int
@@ -21,8 +21,9 @@ class Complexity:
 def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexity:
     """Returns the complexity of any network in evaluation mode on images (channels, H, W).
 
-    A convolution costs its output's size times the weights of one filter, a fully connected layer
-    its weights. One image goes through the network, where it is; on the device `meta` nothing is computed.
+    A convolution costs its output's size times the weights of one filter, a fully connected layer its
+    weights. One image passes through the network, on the network's own device; on `meta` nothing is
+    computed.
     """
     costs: list[int] = []
 

@@ -1,7 +1,8 @@
-"""A trained network for other programs: its classifier and its backbone, as ONNX and torch.export.
+"""Exports a trained network for other programs: classifier and backbone, as ONNX and torch.export.
 
-Both take float32 images (N, C, H, W) of any number and size, less the mean; the classifier gives logits
-(N, classes), the backbone the feature maps C2 to C5 of detectors and segmenters (`ResNet.features`).
+Both take float32 images (N, C, H, W), mean subtracted, of any number and of any size within the limits
+below. The classifier returns logits (N, classes), the backbone the feature maps C2 to C5 that detectors
+and segmenters use (`ResNet.features`).
 """
 
 from pathlib import Path
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from pipeline.models.resnet import ResNet
 
 OPSET = 18
-MOST_PX = 4096  # sides that an exported network takes
-EXAMPLE_PX = 96, 128  # of the image that is traced: no side of its last feature map is 1
-# (a network with the 7x7 stem takes 33 to 4,096 pixels, with the 3x3 stem 8 to 4,096)
+MOST_PX = 4096  # the longest side that an exported network takes
+EXAMPLE_PX = 96, 128  # height and width of the traced images: no side of the last feature map is 1
+# (a network with the 7x7 stem takes sides of 33 to 4,096 pixels, one with the 3x3 stem 8 to 4,096)
 
 
 class Backbone(nn.Module):
@@ -25,7 +26,7 @@ class Backbone(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Returns them, float32."""
+        """Returns the feature maps, float32."""
         return tuple(self.model.features(images).values())
 
 

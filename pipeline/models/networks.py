@@ -1,6 +1,6 @@
-"""The families of networks: each is a file of its name in `families`.
+"""The families of networks: each is the file of that name in `families`.
 
-Torch is imported where a network is built, so that who imports this does not wait for it.
+Torch is imported only where a network is built, so that importing this module does not wait for it.
 """
 
 from typing import TYPE_CHECKING, assert_never
@@ -19,10 +19,10 @@ def build(
     *,
     recompute: bool = False,
 ) -> "nn.Module":
-    """Returns a network (N, channels, H, W) -> logits float32 (N, classes); without `seed`, of any weights.
+    """Returns a network (N, channels, H, W) -> logits float32 (N, classes).
 
-    With `recompute`, blocks of the paper's networks keep only their inputs for the backward pass. Raises
-    ParamsError where the network cannot be built.
+    Without `seed`, its weights are arbitrary. With `recompute`, blocks of the paper's networks keep only
+    their inputs for the backward pass. Raises ParamsError if the network cannot be built.
     """
     from pipeline.models.families import cifar, imagenet
 
@@ -32,7 +32,7 @@ def build(
         case ImageNetNetwork():
             return imagenet.build(network, channels, classes, seed, recompute=recompute)
         case TorchvisionNetwork():
-            from pipeline.models.families import torchvision  # a second more to import
+            from pipeline.models.families import torchvision  # takes another second to import
 
             return torchvision.build(network, channels, classes, seed, recompute=recompute)
     assert_never(network)

@@ -1,7 +1,7 @@
-"""Activation checkpointing: a block keeps its input and computes the rest again when it is needed.
+"""Activation checkpointing: a block keeps only its input and recomputes the rest when it is needed.
 
-One forward pass more buys memory: a network of 600 blocks holds 600 activations instead of thousands
-(Chen et al. 2016, arXiv 1604.06174). The bits are the same as without.
+A second forward pass saves memory: a network of 600 blocks holds 600 activations instead of thousands
+(Chen et al. 2016, arXiv 1604.06174). The resulting bits are the same as without it.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recomputed(nn.Sequential):
-    """A sequence of blocks with the same weights' names as nn.Sequential."""
+    """A sequence of checkpointed blocks, whose weights have the same names as in nn.Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns what nn.Sequential returns."""
@@ -22,7 +22,7 @@ class Recomputed(nn.Sequential):
                 block,
                 x,
                 use_reentrant=False,
-                preserve_rng_state=False,  # the networks draw nothing
+                preserve_rng_state=False,  # the networks draw no random numbers
                 context_fn=partial(_contexts, block),
             )
         return x
@@ -38,7 +38,7 @@ def _contexts(
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """Lets batch norms use a batch's statistics without counting the batch a second time.
 
-    Not by `track_running_stats`: what autograd saves must be the same as in the first pass.
+    `track_running_stats` is not used for this: autograd must save the same tensors as in the first pass.
     """
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]

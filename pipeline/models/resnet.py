@@ -1,4 +1,4 @@
-"""Builds a network of the table."""
+"""Builds a network of the table in `pipeline.models.archs`."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         self.stride = (4 if arch.stem == "7x7" else 1) * 2 ** (len(arch.layers) - 1)
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Returns what each stage gives, for detection and segmentation: C2 to C5 of Table 1.
+        """Returns the output of each stage, for detection and segmentation: C2 to C5 of Table 1.
 
         Strides are 4, 8, 16 and 32 with the 7x7 stem; 1, 2 and 4 (C2 to C4) with the 3x3 stem.
         """
@@ -72,8 +72,8 @@ class ResNet(nn.Module):
     def classified(self, pooled: Tensor) -> Tensor:
         """Returns logits float32 (N, classes) of pooled features float32 (N, width).
 
-        The classifier is in float32 whatever the precision of the convolutions: of bfloat16 logits
-        many are equal.
+        The classifier computes in float32 whatever the precision of the convolutions: many bfloat16
+        logits would be equal.
         """
         logits: Tensor
         where = pooled.device.type
@@ -86,7 +86,7 @@ class ResNet(nn.Module):
 
 
 def drawn(model: M, seed: int | None) -> M:
-    """Returns the network with weights that depend on `seed` alone; as it is, without one.
+    """Returns the network with weights that depend on `seed` alone; without one, they stay as they are.
 
     Convolutions and the classifier are drawn from N(0, 2 / fan_in), biases are zero ("PReLU"
     paper, arXiv 1502.01852, equation 10), batch norms start as the identity.

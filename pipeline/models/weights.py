@@ -1,4 +1,4 @@
-"""A trained network as two files: model.safetensors, and model.json that says how to build it."""
+"""A trained network as two files: model.safetensors, and model.json, which says how to build it."""
 
 import hashlib
 import json
@@ -28,10 +28,11 @@ MEAN = "input.mean"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What model.json says: how to build the network, what was trained to become it, and how fast.
+    """The content of model.json: how to build the network, how it was trained, and how fast.
 
     `image_size_px` is (height, width) of an input; `source` is the digest of the code that trained;
-    `train_seconds` is the time in the loop, validation included, and `wall_seconds` all, over all attempts.
+    `train_seconds` is the time in the training loop, validation included, and `wall_seconds` the whole
+    time, both over all attempts.
     """
 
     name: str
@@ -63,7 +64,7 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network in evaluation mode, its input's `mean` float32 (H, W, C), and what is known of it."""
+    """A network in evaluation mode, its input's `mean` float32 (H, W, C), and the facts about it."""
 
     model: "nn.Module"
     mean: "Tensor"
@@ -71,29 +72,29 @@ class Trained:
 
 
 def content_of(weights: Weights, mean: NDArray[np.float32]) -> bytes:
-    """Returns model.safetensors."""
-    # as they lie in memory would be wrong where channels are last
+    """Returns the bytes of model.safetensors."""
+    # C order: the memory order of channels-last weights would be wrong
     arrays = {name: np.asarray(value, order="C") for name, value in weights.items()}
     content: bytes = save_tensors({**arrays, MEAN: mean})
     return content
 
 
 def save(folder: Path, weights: Weights, mean: NDArray[np.float32], facts: ModelFacts) -> None:
-    """Writes both files; model.json last, with the sha256 of the weights. Torch is not needed."""
+    """Writes both files, model.json last, with the sha256 of the weights; does not need torch."""
     content = content_of(weights, mean)
     write(folder / WEIGHTS, content)
     write_json(folder / FACTS, asdict(replace(facts, sha256=hashlib.sha256(content).hexdigest())))
 
 
 def look(folder: Path) -> ModelFacts:
-    """Returns what `folder` says of its network; raises CheckpointError where it is damaged or missing."""
+    """Returns the facts in `folder`'s model.json; raises CheckpointError if it is damaged or missing."""
     try:
         return ModelFacts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise _missing(error, folder) from error
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{folder / FACTS}: not as this code writes it: {error}: `dvc repro train@{folder.name}` "
+            f"{folder / FACTS}: not in this code's format: {error}: `dvc repro train@{folder.name}` "
             "brings it up to date"
         ) from error
 
@@ -101,13 +102,13 @@ def look(folder: Path) -> ModelFacts:
 def _missing(error: FileNotFoundError, folder: Path) -> CheckpointError:
     return CheckpointError(
         f"{error.filename}: not found: `dvc repro train@{folder.name}` trains it and "
-        f"`dvc pull train@{folder.name}` brings it"
+        f"`dvc pull train@{folder.name}` fetches it"
     )
 
 
 def load(folder: Path) -> Trained:
-    """Returns the network in `folder`; raises CheckpointError where it is damaged or missing."""
-    import torch  # here, so that who only saves or looks need not wait for it
+    """Returns the network in `folder`; raises CheckpointError if it is damaged or missing."""
+    import torch  # here, so that saving and looking need not wait for it
     from safetensors.torch import load as load_tensors
 
     facts = look(folder)
@@ -118,7 +119,7 @@ def load(folder: Path) -> Trained:
     if (found := hashlib.sha256(content).hexdigest()) != facts.sha256:
         raise CheckpointError(
             f"{folder / WEIGHTS}: sha256 {found}, expected {facts.sha256} ({FACTS}): "
-            f"`dvc checkout train@{folder.name}` brings the right file back"
+            f"`dvc checkout train@{folder.name}` restores the right file"
         )
     network: Network = validate(Network, facts.network, str(folder / FACTS))
     model = build(network, facts.channels, len(facts.classes))

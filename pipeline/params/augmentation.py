@@ -24,10 +24,10 @@ class PadCrop(Section):
 
 
 class ScaleCrop(Section):
-    """Section 3.4: the shorter side drawn from a range, a random crop, a mirror image, colour.
+    """Section 3.4: a shorter side drawn from a range, a random crop, a random mirror, a color change.
 
-    `colour_sd` is the standard deviation of AlexNet's principal-component colour change, 0.1 in the
-    paper's recipe; 0 for none.
+    `colour_sd` is the standard deviation of AlexNet's principal-component color change, 0.1 in the
+    paper's recipe; 0 turns it off.
     """
 
     kind: Literal["scale_crop"]
@@ -58,21 +58,21 @@ class RandomResizedCrop(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not 0 < self.area_fraction.low <= self.area_fraction.high <= 1:
-            raise ValueError("area_fraction must lie above 0 and not above 1")
+            raise ValueError("area_fraction must lie above 0 and be at most 1")
         if self.aspect_ratio.low <= 0:
             raise ValueError("aspect_ratio.low must be above 0")
         return self
 
 
 class Cutout(Section):
-    """A square of each image becomes the mean, its centre anywhere (DeVries, Taylor, arXiv 1708.04552)."""
+    """A square centered anywhere in the image is set to the mean (DeVries, Taylor, arXiv 1708.04552)."""
 
     kind: Literal["cutout"]
     side_px: PositiveInt
 
 
 class Erasing(Section):
-    """By chance a box of an image becomes the mean (Zhong et al., arXiv 1708.04896)."""
+    """By chance, a random box of an image is set to the mean (Zhong et al., arXiv 1708.04896)."""
 
     kind: Literal["erasing"]
     probability: Fraction

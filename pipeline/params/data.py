@@ -6,15 +6,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.params.section import Percent, Section, Sha256
 
-# the address has an md5 alone; Keras's loader and others hold this beside it
+# the download page gives only an md5; Keras's loader and others list this sha256
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 
 class _Data(Section):
-    """What every kind of data says of itself, beside its keys.
+    """What all kinds of data have in common.
 
-    `duplicates_pct` is how many of the validation or test images, in percent, may be training images too, by
-    their content, before `prepare` stops. `TITLE` is the data's name on the page.
+    `duplicates_pct` is the largest share of validation or test images, in percent, that may have the
+    same content as training images; above it, `prepare` stops. `TITLE` is the data's name in the report.
     """
 
     TITLE: ClassVar[str]
@@ -36,8 +36,8 @@ class _Data(Section):
 class DigitsData(_Data):
     """The 1,797 handwritten digits that scikit-learn ships (UCI), 8x8, resized; no download.
 
-    The split is random over all images and so mixes writers: the nearest neighbour in raw pixels errs
-    on 0.8 % of such test images, and on 4.3 % of those of writers that are held out.
+    The split is random over all images and so mixes writers: a nearest-neighbor classifier on raw pixels
+    errs on 0.8 % of such test images, but on 4.3 % if the test images are by held-out writers.
     """
 
     TITLE = (
@@ -73,9 +73,9 @@ class Cifar10Data(_Data):
 
 
 class _Folders(Section):
-    """Images in `<split>/<class>/`: an archive with its sha256, or without one a place that ends in /.
+    """Images in `<split>/<class>/`: an archive with its sha256, or a location ending in / without one.
 
-    Such a place begins with `PLACE`, and errors call it `PLACE_NAME`.
+    Such a location begins with `PLACE`, and errors call it `PLACE_NAME`.
     """
 
     PLACE: ClassVar[str]
@@ -90,7 +90,7 @@ class _Folders(Section):
         if self.train_split == self.test_split:
             raise ValueError(
                 f"train_split and test_split are both {self.train_split}: the test images must be "
-                "others; name two folders"
+                "different ones; name two folders"
             )
         return self
 
@@ -100,7 +100,7 @@ class _Folders(Section):
         if place != (self.sha256 is None):
             raise ValueError(
                 f"archive {self.archive}: an archive needs its sha256 (`sha256sum FILE`), "
-                f"and {self.PLACE_NAME} ending in / has `sha256: null`"
+                f"and {self.PLACE_NAME} ending in / takes `sha256: null`"
             )
         return self
 
@@ -126,11 +126,11 @@ class ImageFolderData(_Data, _Folders):
 class _Sharded(_Data):
     """Photographs of any size, packed into shards on S3 and read from there while training.
 
-    `shorter_side_px` limits the shorter side (a longer one is resized and written as JPEG of
-    `jpeg_quality`); null for both keeps every file as it is. A shard holds files of about
-    `shard_mb` million bytes, counted before they are made smaller. Training
-    shuffles the shards, and then the images of `shuffle_shards` shards at a time.
-    `undecodable_images` is how many may be left out.
+    `shorter_side_px` limits the shorter side (an image above the limit is resized and written as JPEG of
+    `jpeg_quality`); null for both keeps every file as it is. A shard holds files of about `shard_mb`
+    million bytes, counted before resizing. Training shuffles the shards, and then the images of
+    `shuffle_shards` shards at a time. `undecodable_images` is how many images that do not decode may be
+    left out.
     """
 
     shorter_side_px: PositiveInt | None

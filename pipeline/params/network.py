@@ -26,31 +26,31 @@ class _Network(Section):
 
     @property
     def title(self) -> str:
-        """The field's name of the network, such as resnet-56."""
+        """The usual name of the network, such as resnet-56."""
         return f"{'plain' if self.block == 'plain' else 'resnet'}-{self.depth}"
 
     @property
     def kind(self) -> str:
-        """What claims call it."""
+        """The word for the network in claims: plain or residual."""
         return "plain" if self.block == "plain" else "residual"
 
     @model_validator(mode="after")
     def _shortcut_belongs_to_block(self) -> Self:
         if self.block == "plain" and self.shortcut != "none":
             raise ValueError(
-                f"shortcut {self.shortcut} on a plain network, which has none: take shortcut none, "
+                f"shortcut {self.shortcut} on a plain network, which has none: use shortcut none, "
                 "or block basic"
             )
         if self.block != "plain" and self.shortcut == "none":
             raise ValueError(
-                f"shortcut none with block {self.block}, which is residual: take A, B or C "
+                f"shortcut none with block {self.block}, which is residual: use A, B or C "
                 "(section 3.3), or block plain"
             )
         return self
 
 
-# `kept_per_pixel` of each family: elements that a layer keeps for its backward pass, for each pixel of the
-# input, in the mean over a network's stages; each is kept about three times (convolution, normalization,
+# `kept_per_pixel` of each family: elements that a layer keeps for its backward pass per pixel of the
+# input, averaged over a network's stages; each is kept about three times (convolution, normalization,
 # ReLU) as float32
 
 
@@ -70,7 +70,7 @@ class CifarNetwork(_Network):
     def _has_no_bottleneck(cls, block: object) -> object:
         if block == "bottleneck":
             raise ValueError(
-                "the CIFAR family has no bottleneck networks (section 4.2): take block basic, or "
+                "the CIFAR family has no bottleneck networks (section 4.2): use block basic, or "
                 "family imagenet with depth 50, 101 or 152"
             )
         return block
@@ -97,9 +97,9 @@ class ImageNetNetwork(_Network):
 
 
 class TorchvisionNetwork(Section):
-    """A classifier of torchvision by its name (`resnext50_32x4d`); `arguments` go to its builder.
+    """A torchvision classifier by its name (`resnext50_32x4d`); `arguments` go to its builder.
 
-    Its weights begin as torchvision draws them. No claim of the paper speaks of it.
+    Its weights are initialized as torchvision does. The paper makes no claims about it.
     """
 
     family: Literal["torchvision"]
@@ -108,7 +108,7 @@ class TorchvisionNetwork(Section):
 
     kept_per_pixel: ClassVar[float] = 3.8
     kind: ClassVar[str] = "other"
-    depth: ClassVar[int | None] = None  # its name alone knows
+    depth: ClassVar[int | None] = None  # only its name tells
     shortcut: ClassVar[str] = "none"
 
     @property
@@ -123,7 +123,7 @@ class TorchvisionNetwork(Section):
     ) -> dict[str, bool | int | float | str]:
         for name in ("weights", "num_classes", "progress"):
             if name in arguments:
-                raise ValueError(f"{name} is for the study to say: remove it")
+                raise ValueError(f"{name} is set by the study: remove it")
         return arguments
 
 

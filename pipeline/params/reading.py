@@ -1,4 +1,4 @@
-"""Reads and judges documents: each fault is a line with its place, what was found and what is wanted."""
+"""Reads and validates documents: each fault is a line: its place, what was found, what is wanted."""
 
 import difflib
 import hashlib
@@ -19,7 +19,7 @@ PARAMS = Path("params.yaml")
 
 
 def read_yaml(path: Path, wanted_by: str = "") -> Any:
-    """Returns the YAML 1.2 document at `path`; raises ParamsError where it is not one.
+    """Returns the YAML 1.2 document at `path`; raises ParamsError if it is missing or not YAML.
 
     `wanted_by` is the key of params.yaml that names the file.
     """
@@ -31,7 +31,7 @@ def read_yaml(path: Path, wanted_by: str = "") -> Any:
             near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.3)
             found = f"the folder has {', '.join(near or there[:8]) or 'no such file'}"
             raise ParamsError(
-                f"params.yaml: {wanted_by}: {path} does not exist; {found}: correct the name or write it"
+                f"params.yaml: {wanted_by}: {path} does not exist; {found}: correct the name or add it"
             ) from None
         raise ParamsError(f"{path}: not found: run this in the study's folder") from None
     except (YAMLError, UnicodeDecodeError) as error:
@@ -41,7 +41,7 @@ def read_yaml(path: Path, wanted_by: str = "") -> Any:
 def validate(kind: Any, document: Any, where: str) -> Any:
     """Returns `document` as `kind`; raises ParamsError with a line for each fault.
 
-    Rows that have the same fault share a line: where one YAML anchor is the cause, one is said.
+    Rows with the same fault share a line, so a fault in one YAML anchor is reported once.
     """
     try:
         return TypeAdapter(kind).validate_python(document)
@@ -63,12 +63,13 @@ def validate(kind: Any, document: Any, where: str) -> Any:
 
 
 def also_in(names: Sequence[str]) -> str:
-    """Returns what a message about the first of some rows adds where others share its fault."""
-    return f" (and in {len(names) - 1} more rows)" if len(names) > 1 else ""
+    """Returns the end of a message about the first of some rows: how many more share its fault."""
+    more = len(names) - 1
+    return f" (and in {more} more row{'s' if more > 1 else ''})" if more > 0 else ""
 
 
 def together(judged: Iterable[Callable[[], object]]) -> None:
-    """Calls each; raises ParamsError with the lines of all that raised it."""
+    """Calls each function; raises one ParamsError with the lines of all that they raised."""
     faults = []
     for judge in judged:
         try:
@@ -82,7 +83,7 @@ def together(judged: Iterable[Callable[[], object]]) -> None:
 def _fault(fault: Any, document: Any) -> tuple[list[str], str]:
     """Returns a fault's place in the document, as its keys, and what is wrong there.
 
-    What pydantic puts between them (the kind of a union that it tried) is in no document.
+    What pydantic adds to the keys (the member of a union that it tried) is left out: no document has it.
     """
     *inner, last = fault["loc"] or ("",)
     key: list[str] = []
@@ -102,7 +103,7 @@ def _fault(fault: Any, document: Any) -> tuple[list[str], str]:
         wanted = ", ".join(Study.model_fields)
         return (
             key,
-            f"empty, wanted the keys {wanted}: `make params STUDY=digits` puts a study there",
+            f"empty, wanted the keys {wanted}: `make params STUDY=digits` writes a study",
         )
     found = fault["input"]
     shown = f" (found {found!r})" if isinstance(found, str | int | float | bool) else ""
@@ -124,7 +125,7 @@ def load(path: Path = PARAMS) -> Study:
 
 
 def digest(study: Study) -> str:
-    """Returns the sha256 of a study's content, whatever its comments and order."""
+    """Returns the sha256 of a study's content, regardless of comments and order."""
     return canonical_sha256(study.model_dump(mode="json"))
 
 
@@ -135,7 +136,7 @@ def canonical_sha256(document: Any) -> str:
 
 
 def row_of(study: Study, name: str) -> Row:
-    """Returns the row `name`; raises ParamsError where models has none."""
+    """Returns the row `name`; raises ParamsError if `models` has no such row."""
     if name not in study.models:
         raise ParamsError(
             f'params.yaml: models has no row "{name}"; it has {", ".join(study.models)}'

@@ -1,4 +1,4 @@
-"""Section `models`: a row is a training."""
+"""Section `models`: each row is one training."""
 
 from typing import Annotated, Any, ClassVar, Self
 
@@ -26,14 +26,14 @@ class Optimizer(Section):
 class Row(Section):
     """One network with one seed: one training, one run key, one MLflow run.
 
-    The learning rate of an update is the schedule's, times `learning_rate_factor`. `workers` and
-    `gradient_accumulation_steps` belong to what is computed, since batch-norm statistics are taken
-    over a worker's share, in as many pieces; workers may be elastic. `threads` is how many a worker
-    computes with on a CPU, and on which the last bits of its sums depend; a machine with fewer cores
-    is slower and ends with the same bits. `extras` come after the augmentation's crop, in their order.
-    `averaged_batch_norm_batches` is how many batches the final statistics are averaged over after
-    training, as in the authors' release; 0 keeps the running ones. `activation_checkpointing` trades a
-    second forward pass for memory.
+    The learning rate of an update is the schedule's times `learning_rate_factor`. `workers` and
+    `gradient_accumulation_steps` affect the result, since batch-norm statistics are computed separately
+    for each of the pieces into which a worker's share of a batch is cut; workers may be elastic.
+    `threads` is how many threads a worker computes with on a CPU; the last bits of its sums depend on
+    this number, but a machine with fewer cores ends with the same bits, only later. `extras` are applied
+    after the augmentation's crop, in the given order. `averaged_batch_norm_batches` is how many batches
+    the final statistics are averaged over after training, as in the authors' release; 0 keeps the
+    running averages. `activation_checkpointing` saves memory at the cost of a second forward pass.
     """
 
     network: Network
@@ -53,11 +53,12 @@ class Row(Section):
     workers: PositiveInt | Elastic
     report_every_updates: PositiveInt
 
-    # options that came later, by the value at which they change nothing: a row without them has its old key
+    # options added later, with the values at which they change nothing: rows that have these keep their
+    # keys
     NEUTRAL: ClassVar[dict[str, Any]] = {"extras": []}
 
     def canonical(self, *left_out: str) -> dict[str, Any]:
-        """Returns the row as a document, without what it leaves neutral: what is trained, and hashed."""
+        """Returns the row as it is hashed: a document without `left_out` and without neutral options."""
         document = self.model_dump(mode="json", exclude=set(left_out))
         return {
             name: value
@@ -78,7 +79,7 @@ class Row(Section):
 
     @property
     def worker_bounds(self) -> tuple[int, int]:
-        """The least and the largest number of workers."""
+        """The smallest and the largest number of workers."""
         if isinstance(self.workers, Elastic):
             return self.workers.low, self.workers.high
         return self.workers, self.workers
@@ -87,8 +88,8 @@ class Row(Section):
     def _checkpoints_blocks_that_it_has(self) -> Self:
         if self.activation_checkpointing and isinstance(self.network, TorchvisionNetwork):
             raise ValueError(
-                "activation_checkpointing true with family torchvision, whose blocks are not ours: take "
-                "false, or gradient_accumulation_steps against too little memory"
+                "activation_checkpointing true with family torchvision, whose blocks are not ours: set "
+                "it to false; if memory is short, raise gradient_accumulation_steps"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""What sections are made of: closed documents, named kinds of values, intervals."""
+"""What sections are made of: closed documents, named value types, intervals."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ TUNED = "tuned"
 
 
 class Section(BaseModel):
-    """A frozen, closed part of the document; an unknown key is answered with the nearest known."""
+    """A frozen, closed part of the document; an unknown key is refused with the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -75,7 +75,7 @@ class _Interval(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}: exchange them")
+            raise ValueError(f"low {self.low} is above high {self.high}: swap them")
         return self
 
 
@@ -94,10 +94,10 @@ class Span(_Interval):
 
 
 class Elastic(Span):
-    """As many workers as there is room for, which may change during a training.
+    """As many workers as there is room for; their number may change during a training.
 
-    Batch-norm statistics are taken over a worker's share, so that such a training gives up the
-    promise of identical bits.
+    Batch-norm statistics are computed over a worker's share, so such a training gives up the guarantee
+    of identical bits.
     """
 
     elastic: Literal[True]

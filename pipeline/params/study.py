@@ -1,4 +1,4 @@
-"""The whole document, and what its sections say of each other."""
+"""The whole document, and how its sections must agree with each other."""
 
 from typing import Annotated, Self
 
@@ -15,7 +15,7 @@ from pipeline.params.tuning import Tune
 
 
 class Ensemble(Section):
-    """Rows whose softmax probabilities are averaged; a greedy choice is made on val besides."""
+    """Rows whose softmax probabilities are averaged; a second, greedy ensemble is chosen on val."""
 
     members: tuple[RowName, ...] = Field(min_length=2)
 
@@ -29,8 +29,8 @@ class Ensemble(Section):
 class Evaluation(Section):
     """How scores are computed.
 
-    `scales_px` are the shorter sides of section 3.4's fully convolutional test; photographs have
-    them, and small images, which are tested as they are, have null.
+    `scales_px` are the shorter sides of section 3.4's fully convolutional test. Photographs need them;
+    for small images, which are tested as they are, it is null.
     """
 
     scales_px: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None
@@ -40,11 +40,11 @@ class Evaluation(Section):
 
 
 class Execution(Section):
-    """Where and how wide things run; no stage depends on it, so changing it reruns nothing.
+    """Where things run and how many at once; no stage depends on it, so changing it reruns nothing.
 
-    `worker_cpus` and `worker_gpus` (a share of one, or several) are what a worker or a trial reserves
-    on a cluster; on this machine it reserves a core for each thread of its row, and `worker_gpus`
-    where there are GPUs (0: a whole one). `trials_at_once` is the most of a search.
+    `worker_cpus` and `worker_gpus` (a fraction of one, or several) are what a worker or a trial reserves
+    on a cluster; on this machine it reserves a core for each thread of its row and, if there are GPUs,
+    `worker_gpus` (0: a whole one). `trials_at_once` is how many trials of a search may run at once.
     """
 
     trials_at_once: PositiveInt
@@ -53,7 +53,7 @@ class Execution(Section):
 
     @property
     def share(self) -> dict[str, float]:
-        """What one worker takes of a cluster, by Ray's names."""
+        """What one worker reserves on a cluster, under Ray's names."""
         return {"CPU": self.worker_cpus, "GPU": self.worker_gpus}
 
 
@@ -80,7 +80,7 @@ class Study(Section):
         for name, row in self.models.items():
             if (search := row.tuned_by) is not None and search not in self.tune:
                 raise ValueError(
-                    f"models.{name}.schedule: {row.schedule} is what a search finds, and tune has no "
+                    f"models.{name}.schedule: {row.schedule} is the result of a search, but tune has no "
                     f"search {search}; it has {', '.join(self.tune)}"
                 )
         return self
@@ -101,8 +101,8 @@ class Study(Section):
 def _augmentation_fits(place: str, recipe: Augmentation, data: Data) -> None:
     if recipe.crop_px is None and data.side_px is None:
         raise ValueError(
-            f"{place}.kind {recipe.kind} with data of kind {data.kind}, whose images differ in size: take "
-            "scale_crop (section 3.4) or random_resized_crop"
+            f"{place}.kind {recipe.kind} with data of kind {data.kind}, whose images differ in size: "
+            "use scale_crop (section 3.4) or random_resized_crop"
         )
     if isinstance(recipe, PadCrop) and data.side_px and data.side_px <= 2 * recipe.pad_px:
         raise ValueError(

@@ -8,7 +8,7 @@ from pipeline.params.section import Range, RowName, Section
 
 
 class SearchSpace(Section):
-    """Learning-rate schedules; fractions are of `total_updates`, base_lr is drawn in logarithm."""
+    """Learning-rate schedules; fractions are of `total_updates`, base_lr is drawn on a log scale."""
 
     base_lr: Range
     shapes: tuple[Literal["step", "cosine"], ...] = Field(min_length=1)
@@ -19,7 +19,7 @@ class SearchSpace(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.base_lr.low <= 0:
-            raise ValueError("base_lr.low must be above 0: it is drawn in logarithm")
+            raise ValueError("base_lr.low must be above 0: base_lr is drawn on a log scale")
         if self.second_drop_fraction.high >= 1:
             raise ValueError(
                 "second_drop_fraction.high must be below 1: a drop at the last update has no effect"
@@ -32,10 +32,10 @@ class SearchSpace(Section):
 class Tune(Section):
     """A search for a schedule by successive halving, judged on val alone; it writes `tuned/<name>.yaml`.
 
-    `model` names the row whose network is searched. Of `trials` that train to `grace_updates`, one in
-    `reduction_factor` goes on to that many times the updates, and so on to `total_updates`. A search
-    that takes longer than `time_limit_s` (seconds) stops undecided and goes on the next time: neither
-    this nor the number of trials changes what a trial finds.
+    `model` names the row whose network is searched. All `trials` train to `grace_updates`; one in
+    `reduction_factor` of them goes on to that many times the updates, and so on up to `total_updates`. A
+    search that takes longer than `time_limit_s` (seconds) stops undecided and goes on the next time.
+    Neither this limit nor the number of trials changes the result of a trial.
     """
 
     model: RowName
@@ -56,7 +56,7 @@ class Tune(Section):
             )
         if self.grace_updates % self.report_every_updates:
             raise ValueError(
-                f"grace_updates {self.grace_updates} is no multiple of report_every_updates "
+                f"grace_updates {self.grace_updates} is not a multiple of report_every_updates "
                 f"{self.report_every_updates}: trials are compared at reports"
             )
         return self

@@ -1,4 +1,4 @@
-"""The report's pictures, as matplotlib figures; the same functions draw MLflow's."""
+"""The report's pictures, as matplotlib figures; the same functions draw those for MLflow."""
 
 import io
 from collections.abc import Sequence
@@ -59,9 +59,9 @@ def _colours(depths: Sequence[int]) -> dict[int, str]:
 
 
 def curves(rows: Sequence[Row], groups: Sequence[Row]) -> Figure:
-    """Figure 6 of the paper: error by update, plain left, residual right; val bold, train thin.
+    """As figure 6 of the paper: error by update, plain left, residual right; val bold, train thin.
 
-    Networks with several seeds are their mean, with a band of one standard deviation.
+    A network with several seeds is drawn as their mean, with a band of one standard deviation.
     """
     histories = {row["name"]: row["history"] for row in rows}
     kinds = [
@@ -219,7 +219,7 @@ def search(trials: Sequence[dict[str, str]]) -> Figure:
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix: true classes down, predicted across, shares of each true class."""
+    """A confusion matrix: true classes down, predicted across, colored by share of the true class."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(3.6, 0.4 * len(classes) + 1)

@@ -21,7 +21,7 @@ from pipeline.training.result import HISTORY
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
-    """Returns the study's results as JSON-like values; raises DataError where a file is missing."""
+    """Returns the study's results as JSON-like values; raises DataError if some are missing."""
     try:
         data = json.loads((root / paths.DIGEST).read_text())
         account = json.loads((root / paths.ACCOUNT).read_text())
@@ -29,10 +29,10 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         ensemble = json.loads((root / paths.ENSEMBLE / paths.METRICS).read_text())
         searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
-        raise DataError(f"{error.filename}: not found: `dvc repro` makes it") from error
+        raise DataError(f"{error.filename}: not found: `dvc repro` creates it") from error
     except KeyError as error:
         raise DataError(
-            f"the results lack {error}, as earlier code wrote them: `dvc repro`"
+            f"the results lack {error}, since earlier code wrote them: run `dvc repro`"
         ) from error
     grouped, chance = groups(rows), 100 * (1 - 1 / len(data["classes"]))
     return {
@@ -63,9 +63,9 @@ def _search(name: str, model: str, root: Path) -> dict[str, Any]:
 
 
 def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
-    """Returns what `make plan` predicted of these trainings beside what they took, if it was run.
+    """Returns what `make plan` predicted for these trainings beside what they took, if it was run.
 
-    The file is no dependency of the report: a study without a plan is as good.
+    The file is not a dependency of the report: a study needs no plan.
     """
     if not path.exists():
         return None

@@ -9,7 +9,7 @@ from pipeline.report import figures
 
 
 def render(results: dict[str, Any]) -> str:
-    """Returns report/index.html of what `pipeline.report.gathering.gather` returns."""
+    """Returns report/index.html for the results that `pipeline.report.gathering.gather` returns."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -13,11 +13,11 @@ NORMAL_95 = 1.96
 
 
 def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns the groups in the order of their first rows, named by them.
+    """Returns the groups in the order of their first rows, each named after its first row.
 
-    Rows of a group share `group` (all of a row but its seed). Each score has `mean`, `sd` over
+    Rows of a group have the same `group` (a row without its seed). Each score has `mean`, `sd` over
     seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
-    it also holds the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
+    it also includes the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
     """
     found: dict[str, list[Row]] = {}
     for row in rows:

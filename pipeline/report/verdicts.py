@@ -1,9 +1,9 @@
-"""The paper's claims on its networks, each with a verdict and its evidence.
+"""The paper's claims about its networks, each with a verdict and its evidence.
 
-A verdict looks at intervals over images and, where a network has several seeds, over seeds; with one
-seed it cannot speak of their spread, and it says so. A deep plain network that stays near chance
-failed to train: at a small budget that is not the paper's degradation, which is about networks that
-do converge (section 4.2).
+A verdict rests on intervals over images and, if a network has several seeds, over seeds; with one seed
+their spread is unknown, and the evidence says so. A deep plain network that stays near chance failed to
+train: at a small budget that is not the paper's degradation, which is about networks that do converge
+(section 4.2).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline import paper
 
-NEAR_CHANCE = 0.8  # a training error above this share of chance's is "failed to train"
+NEAR_CHANCE = 0.8  # a training error above this share of the chance error: "failed to train"
 
 PAPER_UPDATES = {"cifar": 64_000, "imagenet": 600_000}  # sections 4.2 and 3.4
 SOURCES = {
@@ -35,8 +35,8 @@ Verdict = dict[str, str]
 def verdicts(groups: Sequence[Group], chance_error_pct: float) -> list[Verdict]:
     """Returns claim, source, verdict ("agrees", "disagrees", "undecided") and evidence.
 
-    `groups` are those of `pipeline.report.seeds`; of several at a depth the first one speaks: the
-    order of params.yaml decides, not the scores. Families of networks never mix.
+    `groups` are those of `pipeline.report.seeds`; of several at the same depth the first one counts: the
+    order of params.yaml decides, not the scores. Families of networks are never mixed.
     """
     return [
         verdict
@@ -107,7 +107,7 @@ def _degradation(shallow: Group, deep: Group, chance_error_pct: float) -> Verdic
     if failed:
         evidence += (
             f"; {deep['name']} failed to train in {deep['updates']:,} updates (chance is "
-            f"{chance_error_pct:.0f} %), which is less than the claim: it is about networks that converge"
+            f"{chance_error_pct:.0f} %), which is no evidence: the claim is about networks that converge"
         )
     return _verdict(
         "A deeper plain network has a higher training error", SOURCES[deep["family"]]["degradation"],
@@ -133,7 +133,7 @@ def _residual_is_better(plain: Group, residual: Group) -> Verdict:
 
 
 def _options(groups: Sequence[Group], plain: dict[int, Group]) -> Iterator[Verdict]:
-    """Table 3's two claims on shortcut options, for each depth and recipe that has several."""
+    """Yields table 3's two claims about shortcut options for each depth and recipe that has several."""
     families: dict[tuple[int, str], list[Group]] = {}
     for group in groups:
         if group["kind"] == "residual":
@@ -153,10 +153,10 @@ def _options(groups: Sequence[Group], plain: dict[int, Group]) -> Iterator[Verdi
         spread, gain = max(means) - min(means), base["test_error_pct"]["mean"] - max(means)
         decided = all(sign < 0 for sign in signs)
         yield _verdict(
-            f"At {depth} layers the options ({names}) differ less than the least of them gains over "
+            f"At {depth} layers the options ({names}) differ less than the worst of them gains over "
             "plain: projections are not essential",
             "section 4.1, table 3", decided and spread < gain, decided and spread >= gain,
-            f"they differ by {spread:.1f} points and gain {gain:.1f}; {evidence}",
+            f"they differ by {spread:.1f} points and gain at least {gain:.1f}; {evidence}",
         )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def _deepest(residual: dict[int, Group]) -> Iterator[Verdict]:
 def _published(group: Group) -> Verdict:
     published, low = group["paper_test_error_pct"], group["test_error_pct"]["ci95"][0]
     if group["depth"] == 110 and len(group["seeds"]) > 1:
-        published, _ = paper.RESNET_110_FIVE_RUNS_PCT  # Table 6 has its best and its mean
+        published, _ = paper.RESNET_110_FIVE_RUNS_PCT  # table 6 has its best and its mean
     return _verdict(
         f"{group['name']} has the paper's test error of {published:.2f} % or less", "table 6",
         low <= published, low > published,

@@ -1,8 +1,8 @@
-"""Which S3, which bucket and with which keys: found once, then passed on explicitly.
+"""Which S3, which bucket and which keys to use: found once, then passed on explicitly.
 
-`STUDY_BUCKET` chooses another S3 than the embedded one, and AWS's own variables then say where it is
-and who asks. The embedded one is in a private file that `STUDY_S3` names: set by the process that
-started or found it, for itself and its children, so that no key stands in an environment.
+`STUDY_BUCKET` chooses an S3 other than the embedded one, and AWS's own variables then give its address
+and the keys. The embedded one is described in a private file that `STUDY_S3` names; the process that
+started or found the server sets it for itself and its children, so that no key is in their environment.
 """
 
 import json
@@ -21,7 +21,7 @@ REGIONS = ("AWS_DEFAULT_REGION", "AWS_REGION")
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket; `endpoint` None is AWS, keys None are found by boto3 where it always looks."""
+    """A bucket; `endpoint` None means AWS, keys None that boto3 looks for them in its usual places."""
 
     bucket: str
     endpoint: str | None
@@ -31,16 +31,16 @@ class Bucket:
 
     @property
     def is_embedded(self) -> bool:
-        """Tells whether this is the embedded server: everything about it is known."""
+        """Tells whether this is the embedded server, the only one whose keys are known here."""
         return self.access_key is not None
 
     @property
     def shown(self) -> str:
-        """What messages call the server."""
+        """The server's name in messages."""
         return self.endpoint or "AWS S3"
 
     def variables(self) -> dict[str, str]:
-        """Returns the environment of a process of others that is to find this place (MLflow, a node)."""
+        """Returns the environment variables by which MLflow or a node finds this bucket."""
         found = {BUCKET: self.bucket, "AWS_DEFAULT_REGION": self.region}
         if self.endpoint:
             found |= {"AWS_ENDPOINT_URL": self.endpoint, "MLFLOW_S3_ENDPOINT_URL": self.endpoint}
@@ -49,7 +49,7 @@ class Bucket:
         return found
 
     def save(self, path: Path) -> None:
-        """Writes a private file (mode 600), and lets this process and its children find it."""
+        """Writes the bucket to a private file (mode 600) that this process and its children then use."""
         part = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(asdict(self), file)
@@ -65,7 +65,7 @@ def external() -> Bucket | None:
 
 
 def found() -> Bucket:
-    """Returns the place that this process was told of; raises StorageError where there is none."""
+    """Returns the bucket that this process is to use; raises StorageError if there is none."""
     if (place := external()) is not None:
         return place
     file = os.environ.get(EMBEDDED)
@@ -73,8 +73,8 @@ def found() -> Bucket:
         return Bucket(**json.loads(Path(file or "").read_text()))
     except (OSError, ValueError, TypeError):
         raise StorageError(
-            f"no S3 is known to this process: {BUCKET} chooses one, and `make up` starts the embedded "
-            "one"
+            f"this process knows of no S3: set {BUCKET} to choose one, or start the embedded one with "
+            "`make up`"
         ) from None
 
 

@@ -1,8 +1,8 @@
-"""Checkpoints of trainings on S3: one manifest each, of which the last two are kept.
+"""Checkpoints of trainings on S3, each with a manifest; the last two are kept.
 
-Every process that trains makes an attempt of its own, numbered when it first commits. Only the last
-attempt may commit, and of two manifests that of the later attempt counts: a worker that was cut off and
-still lives cannot mix its files with its successor's.
+Every training process makes an attempt of its own, numbered at its first commit. Only the last attempt
+may commit, and of two manifests the one of the later attempt counts: a worker that was cut off but is
+still running cannot mix its files with its successor's.
 """
 
 import json
@@ -25,7 +25,7 @@ TENSORS = "tensors"
 
 
 class Training(Protocol):
-    """What has checkpoints: `pipeline.training.training.Training`."""
+    """Something that has checkpoints: a `pipeline.training.training.Training`."""
 
     @property
     def key(self) -> str:
@@ -33,17 +33,17 @@ class Training(Protocol):
 
     @property
     def instance(self) -> int:
-        """Which instance of it."""
+        """The number of the key's instance."""
 
     @property
     def kind(self) -> str:
-        """A kind of `pipeline.storage.layout`."""
+        """A kind from `pipeline.storage.layout`."""
 
 
 class CheckpointStore:
-    """The checkpoints of one instance of a training, the current one if nothing is said.
+    """The checkpoints of one instance of a training, by default the current one.
 
-    Each that is saved says the `commit` that is given here.
+    Each saved checkpoint records `commit`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CheckpointStore:
     ) -> None:
         self._storage, self._key, self._kind = storage, key, kind
         self._commit, self._number, self._attempt = commit, instance, 0
-        self._named: dict[str, str | None] = {}  # what is there, once an attempt is this process's
+        self._named: dict[str, str | None] = {}  # objects by manifest, once an attempt is claimed
         who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._who = json.dumps(who).encode()
 
@@ -75,7 +75,7 @@ class CheckpointStore:
         return Instance(self._storage, self._kind, self._key, number)
 
     def facts(self) -> CheckpointFacts | None:
-        """Returns the facts of the last committed checkpoint (its history among them), or None."""
+        """Returns the facts of the last committed checkpoint (including its history), or None."""
         for name in reversed(self.instance.names()):
             with suppress(StorageError):
                 if (found := self.instance.manifest(name)) is not None:
@@ -83,34 +83,34 @@ class CheckpointStore:
         return self._before.facts() if self._before else None
 
     def latest(self) -> Checkpoint | None:
-        """Returns the last committed checkpoint that is whole, or None.
+        """Returns the last committed checkpoint that is intact, or None if there are none.
 
-        A damaged one is passed over with a warning. Raises StorageError where all are damaged.
+        A damaged one is skipped with a warning. Raises StorageError if all are damaged.
         """
         damaged = None
         for name in reversed(self.instance.names()):
             try:
                 if (found := self.instance.manifest(name)) is None:
-                    continue  # deleted since: a later one is there
+                    continue  # deleted in the meantime: there is a later one
                 facts, objects = found
                 return Checkpoint(
                     self.instance.object(objects[TENSORS]), CheckpointFacts.parse(facts)
                 )
             except (StorageError, KeyError) as error:
                 damaged = damaged or error
-                print(f"warning: {error}: going on from the checkpoint before", file=sys.stderr,
+                print(f"warning: {error}: going on from the previous checkpoint", file=sys.stderr,
                       flush=True)  # fmt: skip
         if damaged is not None:
             raise StorageError(
-                f"{damaged}: no earlier checkpoint is whole: `make again RUN=<row>` trains afresh"
+                f"{damaged}: no earlier checkpoint is intact: `make again RUN=<row>` trains afresh"
             )
         return self._before.latest() if self._before else None
 
     def finished(self) -> Checkpoint | None:
-        """Returns the checkpoint of the last update where it is committed and whole, or None.
+        """Returns the checkpoint of the last update if it is committed and intact, or None.
 
-        What this returns is what was judged: where the last checkpoint is damaged the training is not
-        finished, whatever its manifest says.
+        The decision is about the checkpoint that is returned: if the last one is damaged, the training
+        is not finished, whatever its manifest says.
         """
         facts = self.facts()
         if facts is None or not facts.is_finished:
@@ -119,9 +119,9 @@ class CheckpointStore:
         return found if found is not None and found.facts.is_finished else None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Commits a checkpoint and drops those before the last two.
+        """Commits a checkpoint and deletes those before the last two.
 
-        Raises BusyError where a later attempt has begun: this process is no longer the one that trains.
+        Raises BusyError if a later attempt has begun: that one trains now, and no longer this process.
         """
         self._attempt = self._attempt or self._claim()
         digest = self.instance.put_object(checkpoint.tensors)
@@ -133,7 +133,7 @@ class CheckpointStore:
         self._drop_all_but_the_last()
 
     def clear(self) -> None:
-        """Forgets the training, all of its instances."""
+        """Deletes all instances of the training."""
         Instances(self._storage, self._kind, self._key).forget()
         if self._before:
             self._before.clear()
@@ -148,7 +148,7 @@ class CheckpointStore:
         return max((int(name) for name in names), default=0)
 
     def _claim(self) -> int:
-        """Takes the next attempt's number, and deletes what a killed one has left without a manifest."""
+        """Claims the next attempt's number, and deletes what killed attempts left without a manifest."""
         while True:
             number = self._attempts() + 1
             if self._storage.put_new(self._attempt_key(number), self._who):
@@ -165,15 +165,15 @@ class CheckpointStore:
 
     def _require_last(self) -> None:
         last = self._attempts()
-        # a store without conditional puts lets two claim one number at the same moment: the later has it
+        # without conditional puts, two may claim one number at the same moment: the later one wins
         if last > self._attempt or self._storage.get(self._attempt_key(last)) != self._who:
             raise BusyError(
                 f"{self._key}: attempt {last} at this training has begun elsewhere, and this process "
-                f"makes attempt {self._attempt}: it stops, and stores nothing more"
+                f"is attempt {self._attempt}: it stops, and stores nothing more"
             )
 
     def _drop_all_but_the_last(self) -> None:
-        """Deletes checkpoints: the objects first, so that none is left that nothing names."""
+        """Deletes old checkpoints; objects first, so that none is left without a manifest."""
         for name in sorted(self._named)[:-KEPT]:
             digest = self._named.pop(name)
             if digest and digest not in self._named.values():
@@ -181,7 +181,7 @@ class CheckpointStore:
             self._storage.delete(self.instance.manifest_key(name))
 
     def _object_of(self, name: str) -> str | None:
-        """Returns the object that a manifest names; None for one that is damaged or gone."""
+        """Returns the object that a manifest names; None if the manifest is damaged or gone."""
         with suppress(StorageError):
             if (manifest := self.instance.manifest(name)) is not None:
                 return manifest[1].get(TENSORS)
@@ -189,13 +189,13 @@ class CheckpointStore:
 
     @cached_property
     def _before(self) -> "Before | None":
-        """The checkpoints as they lay before there were instances; the first instance goes on from them."""
+        """The checkpoints from before there were instances; the first instance continues from them."""
         first = self._kind == TRAININGS and self.instance.number == 1
         return Before(self._storage, self._key) if first else None
 
 
 class Before:
-    """What was committed before 2026-11-25: `trainings/<key>/<update>.json` beside `.safetensors`."""
+    """Checkpoints committed before 2026-11-25: `trainings/<key>/<update>.json` beside `.safetensors`."""
 
     def __init__(self, storage: Storage, key: str) -> None:
         self._storage, self._prefix = storage, f"trainings/{key}/"
@@ -215,7 +215,7 @@ class Before:
         return next((CheckpointFacts.parse(said) for said in found if said is not None), None)
 
     def latest(self) -> Checkpoint | None:
-        """Returns the last one that is whole, or None."""
+        """Returns the last one that is intact, or None."""
         for key in reversed(self._committed()):
             if (said := self._document(key)) is not None:
                 tensors = self._storage.get(key.removesuffix(".json") + ".safetensors")
@@ -224,6 +224,6 @@ class Before:
         return None
 
     def clear(self) -> None:
-        """Forgets them."""
+        """Deletes them."""
         names = self._storage.keys(self._prefix)
         self._storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))

@@ -1,4 +1,4 @@
-"""Prepared data sets on S3, under their digest, and a cache of them on each node of a cluster."""
+"""Prepared data sets on S3, stored by their digest, and a cache of them on each node of a cluster."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ PREPARED = "prepared"
 
 
 def cache_dir() -> Path:
-    """Returns this node's cache: `STUDY_CACHE_DIR`, else a folder of the user's among temporary ones."""
+    """Returns this node's cache: `STUDY_CACHE_DIR`, or else a private temporary folder of the user."""
     if not (chosen := os.environ.get(CACHE)):
         return private_folder()
     path = Path(chosen)
@@ -34,7 +34,7 @@ class DataSets:
         self._storage = storage
 
     def upload(self, digest: str, path: Path) -> None:
-        """Stores a data set that is not there yet."""
+        """Stores a data set unless it is already there."""
         there = Instance(self._storage, DATA_SETS, digest)
         if there.manifest(PREPARED) is None:
             with path.open("rb") as file:
@@ -45,8 +45,8 @@ class DataSets:
     def cached(self, digest: str) -> Path:
         """Returns the data set's file on this node, fetched and checked if it is not there yet.
 
-        Raises StorageError where S3 has none, or where its bytes are not those of the digest;
-        ResourceError where the node's disk does not take them.
+        Raises StorageError if S3 does not have it or its bytes do not match the digest, and
+        ResourceError if they cannot be written to the node's disk.
         """
         path = cache_dir() / f"{digest}.safetensors"
         with FileLock(path.with_suffix(".lock")):
@@ -58,9 +58,9 @@ class DataSets:
         there = Instance(self._storage, DATA_SETS, digest)
         if (manifest := there.manifest(PREPARED)) is None:
             raise StorageError(
-                f"{there.address(PREPARED)}: not there, as this node sees S3 at "
+                f"{there.address(PREPARED)}: not found by this node in S3 at "
                 f"{self._storage.place.shown}: the nodes and the machine that runs "
-                "`dvc repro` must have the same STUDY_BUCKET and S3"
+                "`dvc repro` must use the same STUDY_BUCKET and S3"
             )
         part = path.with_suffix(".part")
         try:

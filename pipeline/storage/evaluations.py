@@ -1,4 +1,4 @@
-"""Evaluations that a cluster computed, and the network that its nodes need for it, by their key."""
+"""Evaluations that a cluster computed, and the network that its nodes need for each, by key."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,14 +23,14 @@ class EvaluationStore:
         self._there = Instance(storage, EVALUATIONS, key)
 
     def put_network(self, folder: Path) -> None:
-        """Stores a network where the nodes find it."""
+        """Stores a network where the nodes can find it."""
         files = {name: (folder / name).read_bytes() for name in (WEIGHTS, FACTS)}
         self._there.put(NETWORK, {}, files)
 
     def fetch_network(self, folder: Path) -> None:
-        """Writes the network to a folder; raises StorageError where it is damaged or missing."""
+        """Writes the network to a folder; raises StorageError if it is damaged or missing."""
         if (found := self._there.manifest(NETWORK)) is None:
-            raise StorageError(f"{self._there.address(NETWORK)}: nobody has stored the network")
+            raise StorageError(f"{self._there.address(NETWORK)}: the network has not been stored")
         for name, digest in found[1].items():
             (folder / name).write_bytes(self._there.object(digest))
 
@@ -40,7 +40,7 @@ class EvaluationStore:
         self._there.put(TABLES, {}, contents)
 
     def tables(self) -> dict[tuple[str, str], Table] | None:
-        """Returns what `save` stored, or None; raises StorageError where it is damaged."""
+        """Returns what `save` stored, or None; raises StorageError if it is damaged."""
         if (manifest := self._there.manifest(TABLES)) is None:
             return None
         found = {}

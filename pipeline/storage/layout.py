@@ -1,13 +1,13 @@
-"""Where everything lies on S3: `<project>/<kind>/<key>/<instance>/…`, the same for every kind.
+"""How everything is stored on S3: `<project>/<kind>/<key>/<instance>/…`, the same for every kind.
 
-    <instance>/begun.json            who asked for this instance; the first one needs none
+    <instance>/begun.json            the request for this instance; the first one needs none
     <instance>/manifests/<name>.json what is there: facts, and objects by their sha256; written last
     <instance>/objects/<sha256>      the bytes
-    <instance>/attempts/<n>.json     who writes (checkpoints: only the last attempt may)
+    <instance>/attempts/<n>.json     the writing process (checkpoints: only the last attempt may write)
 
-What has no manifest never happened. A listing of manifests reads no object (some stores hash all bytes
-that they list). The project's id is a file of the repository, so that two studies on one bucket meet
-nowhere; to begin again makes the next instance and deletes nothing.
+What has no manifest does not count as stored. Listing the manifests reads no object (some stores hash
+all bytes that they list). The project's id is in a file of the repository, so that two studies in one
+bucket never touch each other's objects; beginning again makes the next instance and deletes nothing.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ PROJECT = Path(pipeline.__file__).with_name("project")
 
 @cache
 def project() -> str:
-    """Returns the project's id; raises ParamsError where its file is missing or holds something else."""
+    """Returns the project's id; raises ParamsError if its file is missing or malformed."""
     found = PROJECT.read_text().strip() if PROJECT.exists() else ""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{2,62}", found):
         raise ParamsError(
@@ -53,16 +53,16 @@ class Instances:
         self._storage, self.prefix = storage, f"{project()}/{kind}/{key}/"
 
     def numbers(self) -> list[int]:
-        """Returns the instances that there are."""
+        """Returns the numbers of the existing instances, sorted."""
         found = self._storage.folders(self.prefix)
         return sorted(int(name) for name in found if name.isdecimal())
 
     def current(self) -> int:
-        """Returns the last instance; the first where none has begun."""
+        """Returns the number of the last instance; 1 if none has begun."""
         return max(self.numbers(), default=1)
 
     def begin(self, request: str) -> int:
-        """Begins the next instance; the same request, made again, finds the one that it began."""
+        """Begins the next instance; the same request, if repeated, gets the one that it began."""
         while True:
             last = max(self.numbers(), default=0)
             if last and self._request_of(last) == request:
@@ -82,21 +82,21 @@ class Instances:
             return None
 
     def forget(self) -> int:
-        """Deletes all instances, what says that something is there first; returns how many objects."""
+        """Deletes all instances, manifests (all JSON) first; returns the number of objects deleted."""
         names = self._storage.keys(self.prefix)
         self._storage.delete(*sorted(names, key=lambda name: not name.endswith(".json")))
         return len(names)
 
 
 class Instance:
-    """What one instance has: manifests by their names, and the objects that they name."""
+    """What one instance holds: manifests by name, and the objects that they refer to."""
 
     def __init__(self, storage: Storage, kind: str, key: str, number: int = 1) -> None:
         self.storage, self.number = storage, number
         self.prefix = f"{project()}/{kind}/{key}/{number}/"
 
     def address(self, name: str) -> str:
-        """Returns what messages call an object below this instance."""
+        """Returns the address, for messages, of an object of this instance."""
         return f"s3://{self.storage.bucket}/{self.prefix}{name}"
 
     def names(self) -> list[str]:
@@ -112,7 +112,7 @@ class Instance:
         return digest
 
     def put_manifest(self, name: str, facts: Mapping[str, Any], objects: Mapping[str, str]) -> None:
-        """Says that something is there: facts, and the sha256 of each object by its name in it."""
+        """Records that something is stored: its facts, and the sha256 of each of its objects by name."""
         said = {"facts": facts, "objects": objects}
         content = json.dumps({"manifest": said, "sha256": _sum_of(said)})
         self.storage.put(self.manifest_key(name), content.encode())
@@ -126,7 +126,7 @@ class Instance:
     def manifest(self, name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
         """Returns (facts, objects); None where there is none.
 
-        Raises StorageError where it is damaged.
+        Raises StorageError if it is damaged.
         """
         content = self.storage.get(self.manifest_key(name))
         if content is None:
@@ -142,7 +142,7 @@ class Instance:
         raise StorageError(f"{where}: damaged: it is not what was written")
 
     def object(self, digest: str) -> bytes:
-        """Returns an object's bytes; raises StorageError where they are not those of its name."""
+        """Returns an object's bytes; raises StorageError if they do not match its digest."""
         content = self.storage.get(self.object_key(digest))
         found = "nothing" if content is None else f"sha256 {sha256(content)}"
         if content is None or sha256(content) != digest:

@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 REFUSED = {"403", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "Forbidden"}
 ABSENT = {"404", "NoSuchKey", "NotFound"}
-MADE_BY_ANOTHER = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}  # since one looked for it
-# boto3 looks neither at profiles nor at files where everything is known
+MADE_BY_ANOTHER = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}  # since we looked for it
+# keeps boto3 from reading profiles and files when everything is known
 ISOLATED = {
     "profile": (None, None, None, None),
     "config_file": (None, None, os.devnull, None),
     "credentials_file": (None, None, os.devnull, None),
 }
-# of a conditional put: another was first; the store knows no such thing
+# answers to a conditional put: another was first; the store does not support it
 THERE_ALREADY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 UNCONDITIONAL = {"501", "NotImplemented"}
 RETRY_EVERY_S = 3.0
-# the longest that a request may take, its retries included; one of a whole file, which may be large
+# the longest that a request may take, retries included; and one for a whole, perhaps large, file
 LONGEST_S, LONGEST_FILE_S = 1800.0, 6 * 3600.0
 OF_FILES = {"upload", "download"}
 P = ParamSpec("P")
@@ -52,13 +52,13 @@ T = TypeVar("T")
 
 
 class UnreachableError(StorageError):
-    """S3 does not answer; it may do so later."""
+    """S3 does not answer; it may answer later."""
 
 
 def _patient(
     request: Callable[Concatenate["Storage", P], T],
 ) -> Callable[Concatenate["Storage", P], T]:
-    """Repeats a storage's request while S3 does not answer, as long as its patience lasts."""
+    """Repeats a request while S3 does not answer, until the storage's `patience_s` have passed."""
 
     @wraps(request)
     def repeated(storage: "Storage", /, *arguments: P.args, **options: P.kwargs) -> T:
@@ -76,7 +76,7 @@ def _patient(
                     raise
                 if not told:
                     told = True
-                    print(f"warning: {error}; trying for {storage.patience_s:.0f} s",
+                    print(f"warning: {error}; retrying for {storage.patience_s:.0f} s",
                           file=sys.stderr, flush=True)  # fmt: skip
                 time.sleep(RETRY_EVERY_S)
 
@@ -84,10 +84,10 @@ def _patient(
 
 
 def _bounded(request: Callable[[], T], name: str, where: str) -> T:
-    """Returns what a request returns, or raises UnreachableError where it takes longer than any should.
+    """Returns what a request returns; raises UnreachableError if it takes longer than any should.
 
-    A server that sends a byte now and then keeps each read of the client within its time, and the whole
-    for ever; the thread that still waits for it ends with the process.
+    A server that sends a byte now and then keeps each of the client's reads within its timeout, and the
+    request as a whole going forever. The thread that still waits for it ends with the process.
     """
     answer: Future[T] = Future()
 
@@ -101,16 +101,16 @@ def _bounded(request: Callable[[], T], name: str, where: str) -> T:
     longest_s = LONGEST_FILE_S if name in OF_FILES else LONGEST_S
     if not wait([answer], longest_s).done:
         raise UnreachableError(
-            f"{where}: no end of a {name} within {longest_s:.0f} s, though bytes come: look at the server "
-            "and the network"
+            f"{where}: {name} did not finish within {longest_s:.0f} s, though bytes arrive: "
+            "check the server and the network"
         )
     return answer.result()
 
 
 class Storage:
-    """A bucket; every method raises StorageError, which names the address and the key.
+    """A bucket; every method may raise StorageError, which names the address and the key.
 
-    Where S3 does not answer, a request is repeated for `patience_s` before it fails.
+    If S3 does not answer, a request is repeated for `patience_s` seconds before it fails.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class Storage:
         self.bucket = bucket or self.place.bucket
         self.patience_s = patience_s
         with self._named():
-            # one client for all where the place says everything; other keys may change meanwhile
+            # one client for all if the place holds the keys; other keys may change meanwhile
             make = _client if self.place.is_embedded else _client.__wrapped__
             self._client = make(self.place)
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
-        # another process makes its own client, and finds the keys where it was told of them
+        # another process makes its own client, and finds the keys through its own environment
         return Storage, (self.bucket, self.patience_s)
 
     @contextmanager
@@ -176,7 +176,7 @@ class Storage:
         region = self.place.region
         elsewhere = self.place.endpoint is None and region != DEFAULT_REGION
         try:
-            if elsewhere:  # AWS wants its name there, and refuses the default's
+            if elsewhere:  # AWS requires the region here, but refuses the default one
                 constraint: Any = {"LocationConstraint": region}
                 self._client.create_bucket(Bucket=self.bucket, CreateBucketConfiguration=constraint)
             else:
@@ -184,7 +184,7 @@ class Storage:
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:
                 raise
-            self._client.head_bucket(Bucket=self.bucket)  # refused where it is a stranger's
+            self._client.head_bucket(Bucket=self.bucket)  # refused if it is someone else's
 
     @_patient
     def put(self, key: str, content: bytes) -> None:
@@ -193,10 +193,10 @@ class Storage:
             self._client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
     def put_new(self, key: str, content: bytes) -> bool:
-        """Stores an object where there is none; tells whether the one that is there is this one.
+        """Stores an object if there is none; tells whether the stored one is then this one.
 
-        `content` must be unlike anybody else's. A store with conditional puts has one winner; of one
-        without, the last of several at the same moment wins, and the others see it.
+        `content` must differ from every other writer's. In a store with conditional puts one writer
+        wins; in one without, the last of several at the same moment wins, and the others see that.
         """
         self._put_if_none(key, content)
         return self.get(key) == content
@@ -215,7 +215,7 @@ class Storage:
 
     @_patient
     def get(self, key: str) -> bytes | None:
-        """Returns an object's bytes, or None where there is none."""
+        """Returns an object's bytes, or None if there is none."""
         with self._named(key):
             try:
                 return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
@@ -226,7 +226,7 @@ class Storage:
 
     @_patient
     def folders(self, prefix: str) -> list[str]:
-        """Returns the names of the folders right below a prefix; nothing in them is listed."""
+        """Returns the names of the folders directly below a prefix, without listing what is in them."""
         with self._named(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix, Delimiter="/"
@@ -253,7 +253,7 @@ class Storage:
 
     @_patient
     def delete(self, *keys: str) -> None:
-        """Deletes objects; those that are not there count as deleted."""
+        """Deletes objects; those that do not exist count as deleted."""
         for key in keys:
             with self._named(key):
                 self._client.delete_object(Bucket=self.bucket, Key=key)
@@ -273,12 +273,12 @@ class Storage:
 
 @cache
 def _client(at: Bucket) -> "S3Client":
-    """Returns a client to which everything is passed that an environment could say otherwise."""
+    """Returns a client to which every setting that the environment could change is passed explicitly."""
     shared: Any = {
         "connect_timeout": 5,
         "read_timeout": 60,
         "retries": {"mode": "standard", "max_attempts": 4},
-        # other stores than AWS's do not know its newer checksums
+        # stores other than AWS's do not support its newer checksums
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
     }
@@ -305,7 +305,7 @@ def _client(at: Bucket) -> "S3Client":
 def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str, tuple[int, str]]]:
     """Returns bucket, prefix, and size and ETag of each object under an s3:// prefix by its name there.
 
-    Raises StorageError where there is none.
+    Raises StorageError if there is none.
     """
     bucket, _, prefix = address.removeprefix("s3://").partition("/")
     found = Storage(bucket, patience_s=patience_s).listing(prefix)
@@ -315,9 +315,9 @@ def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str
 
 
 def fetch_address(address: str, path: Path) -> None:
-    """Writes the object at s3://bucket/key to `path`; a prefix, ending in /, as a tar of it.
+    """Writes the object at s3://bucket/key to `path`; a prefix, which ends in /, as a tar.
 
-    The tar is sorted and has no times, so the same objects give the same bytes.
+    The tar is sorted and has no timestamps, so the same objects give the same bytes.
     """
     bucket, _, key = address.removeprefix("s3://").partition("/")
     storage = Storage(bucket)

@@ -1,7 +1,7 @@
 """Shards of photographs on S3, and a bounded cache of them on each node.
 
-A shard is there when its manifest is. Its name is its sha256, on S3 and on a node, so that every study and
-every process of a user shares what the node has.
+A shard counts as stored once its manifest is. Its name is its sha256, on S3 and on a node, so that all
+studies and processes of a user share the node's copies.
 """
 
 import os
@@ -24,14 +24,14 @@ SHARD, FACTS = "shard", "facts"
 
 
 class ShardStore:
-    """The shards of one instance of a packing, by the packing's key: the current one."""
+    """The shards of the current instance of a packing, by the packing's key."""
 
     def __init__(self, storage: Storage, key: str) -> None:
         number = Instances(storage, SHARDS, key).current()
         self._there = Instance(storage, SHARDS, key, number)
 
     def done(self) -> set[str]:
-        """Returns the names `<split>-<number>` of the shards that are there."""
+        """Returns the names `<split>-<number>` of the shards that are stored."""
         return set(self._there.names())
 
     def put(self, name: str, content: bytes, packed: Packed) -> None:
@@ -39,14 +39,14 @@ class ShardStore:
         self._there.put(name, {}, {SHARD: content, FACTS: packed.tensors()})
 
     def get(self, name: str) -> Packed:
-        """Returns the facts of a shard that is there; raises StorageError where they are damaged."""
+        """Returns the facts of a stored shard; raises StorageError if they are damaged or deleted."""
         if (found := self._there.manifest(name)) is None:
             raise StorageError(f"{self._there.address(name)}: it was deleted")
         return Packed.parse(self._there.object(found[1][FACTS]))
 
 
 class ShardCache:
-    """This node's shards; the longest unused go when there are more than `STUDY_CACHE_GB`."""
+    """This node's shards; beyond `STUDY_CACHE_GB`, the least recently used are deleted."""
 
     def __init__(self, storage: Storage, decoders: int = 1) -> None:
         self._storage, self._process, self.decoders = storage, os.getpid(), decoders
@@ -57,8 +57,8 @@ class ShardCache:
     def path(self, shard: Shard) -> Path:
         """Returns the shard's file here, fetched and checked if it is not there yet.
 
-        Raises StorageError where its bytes are not those of the index, ResourceError where the disk
-        does not take them.
+        Raises StorageError if S3 does not have the bytes that the index asks for, and ResourceError if
+        they cannot be written to the disk.
         """
         path = self._folder / f"{shard.sha256}.arrow"
         with suppress(FileNotFoundError):
@@ -91,7 +91,7 @@ class ShardCache:
             part.unlink(missing_ok=True)
 
     def _content(self, shard: Shard) -> bytes:
-        """Returns a shard's bytes from the last instance of its packing that has them whole."""
+        """Returns a shard's bytes from the last instance of its packing that has them intact."""
         failure = None
         for number in reversed(Instances(self._storage, SHARDS, shard.key).numbers() or [1]):
             try:
@@ -106,7 +106,7 @@ class ShardCache:
         )
 
     def _make_room(self, needed: int) -> None:
-        """Deletes the shards that were not used for longest; processes with an open file go on reading it."""
+        """Deletes the least recently used shards; processes with an open file can go on reading it."""
         with FileLock(self._folder / "room.lock"):
             kept = []
             for path in self._folder.glob("*.arrow"):

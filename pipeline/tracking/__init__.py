@@ -1,8 +1,8 @@
-"""MLflow: the only importer of it. Its settings are read when it is used, so they are made here."""
+"""MLflow, imported only here and by `infra.local.ui`; its settings must be made before it is used."""
 
 import os
 
-for _name, _value in {  # a dead server must not hold anyone up for minutes
+for _name, _value in {  # a dead server must not delay anything for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",

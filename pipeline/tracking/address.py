@@ -7,7 +7,7 @@ from pipeline.environment import MLFLOW
 from pipeline.errors import TrackingError
 
 EXPERIMENT = "resnet-study"
-COLUMNS = (  # that a person wants to see of a study's rows
+COLUMNS = (  # what MLflow's page shows of a study's rows
     *(f"metrics.`final_{name}`" for name in ("test_error_pct", "val_error_pct", "train_error_pct")),
     *(
         f"params.`{name}`"
@@ -15,16 +15,16 @@ COLUMNS = (  # that a person wants to see of a study's rows
     ),
     "metrics.`final_train_seconds`",
 )
-HERE = "sqlite:///mlflow.db"  # a path of its own could hold characters that an address cannot
+HERE = "sqlite:///mlflow.db"  # an absolute path could have characters that a URI cannot
 
 
 def tracking_uri() -> str:
-    """Returns `MLFLOW_TRACKING_URI`, or SQLite beside the study, in which this process runs."""
+    """Returns `MLFLOW_TRACKING_URI`, or else SQLite in the study's folder, where this process runs."""
     return os.environ.get(MLFLOW) or HERE
 
 
 def page(experiment_id: str) -> str:
-    """Returns the part of the UI's address that shows a study's rows, by their test errors.
+    """Returns the part of the UI's address that shows a study's rows, sorted by test error.
 
     Without `workflowType` MLflow opens an overview for language models.
     """
@@ -36,7 +36,7 @@ def page(experiment_id: str) -> str:
 
 
 def experiment_id(uri: str) -> str:
-    """Returns the id of the studies' experiment; raises TrackingError where MLflow does not answer."""
+    """Returns the id of the studies' experiment; raises TrackingError if MLflow does not answer."""
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -1,7 +1,7 @@
-"""Follows a training by its history on S3: progress for the person, curves for MLflow, live.
+"""Follows a training live, by its history on S3: progress for the user, curves for MLflow.
 
 The history is cumulative, so a poll that fails or comes late loses nothing, and neither S3 nor
-MLflow can slow the training down or stop it; nor does who shows progress wait for MLflow.
+MLflow can slow the training down or stop it; nor does the progress display wait for MLflow.
 """
 
 import sys
@@ -23,9 +23,9 @@ Publish = Callable[[History], None]
 
 
 class Publisher:
-    """While the context lasts, publishes the last history that it was offered of each training.
+    """While the context lasts, publishes the last history that it was offered for each training.
 
-    A thread of its own does it, so that who offers waits for nothing.
+    It does so in a thread of its own, so that offering a history never blocks.
     """
 
     def __init__(self, publish: Callable[[str, History], None]) -> None:
@@ -34,7 +34,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def offer(self, name: str, history: History) -> None:
-        """Lets a training's history be published when its turn comes."""
+        """Queues a training's history for publication, instead of one that still waits."""
         with self._changed:
             self._offered[name] = history
             self._changed.notify()
@@ -115,5 +115,5 @@ class Follower:
         try:
             return self._facts()
         except StudyError as error:
-            print(f"{self._label}: cannot look: {error}", file=sys.stderr, flush=True)
+            print(f"{self._label}: cannot read its progress: {error}", file=sys.stderr, flush=True)
             return None

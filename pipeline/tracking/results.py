@@ -1,4 +1,4 @@
-"""What a study sends to MLflow: a row, the search, the ensemble, each as often as one likes."""
+"""What a study sends to MLflow: rows, searches, the ensemble, each any number of times."""
 
 import csv
 import json
@@ -24,21 +24,21 @@ from pipeline.training.training import Training
 
 
 def tracker_of(study: Study, storage: Storage) -> Tracker:
-    """Returns the tracker of a study, as it was when it was loaded."""
+    """Returns the tracker of a study, as the study was when it was loaded."""
     digest = params.digest(study)
     return Tracker(study.study, digest, data_digest(), storage.bucket, storage.upload)
 
 
 @contextmanager
 def followed(study: Study, storage: Storage) -> Iterator[Callable[[Training], Follower]]:
-    """While the context lasts, what follows a training shows its progress and publishes its curve.
+    """Yields a function whose followers, while the context lasts, show progress and publish curves.
 
-    MLflow may come up later; nobody waits for it.
+    MLflow may come up later; nothing waits for it.
     """
 
     known: dict[str, Training] = {}
 
-    @cache  # until it succeeds once
+    @cache  # a failure is not cached: it is tried until it succeeds once
     def tracker() -> Tracker:
         return tracker_of(study, storage)
 
@@ -68,7 +68,7 @@ def data_digest() -> str:
 
 
 def row_run(tracker: Tracker, training: Training) -> Child:
-    """Returns the run of a row with its parameters."""
+    """Returns the MLflow run of a row, with its parameters logged."""
     overridden = {"run_key_overridden": str(training.overridden)}
     child = tracker.child("training", training.name, training.key, overridden)
     content = {"file": training.row.schedule, **training.schedule.model_dump(mode="json")}
@@ -80,18 +80,18 @@ def row_result(
     tracker: Tracker, name: str, row: Row, scores: dict[str, Any] | None = None,
     pictures: Sequence[Path] = (),
 ) -> None:  # fmt: skip
-    """Publishes a finished row: history, weights, and once it was evaluated scores and pictures."""
+    """Publishes a finished row: history, weights, and once it is evaluated also scores and pictures."""
     folder = paths.run(name)
     facts = weights.look(folder)
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     if training.key != facts.run_key:
-        print(f"{name}: {folder} is of other parameters or code: `dvc repro` first; not sent")
+        print(f"{name}: {folder} is of other parameters or code: not sent; run `dvc repro` first")
         return
     child = row_run(tracker, replace(training, overridden=facts.run_key_overridden))
     child.tags({"commit": facts.commit, "hardware": facts.hardware})
     history = parse_history_csv((folder / "history.csv").read_text())
     child.history(history)
-    # a name of their own: the curves have theirs
+    # prefixed, since the curves have the plain names
     child.metrics({f"final_{name}": value for name, value in numbers(scores or {}).items()})
     files = [folder / "model.safetensors", folder / "model.json", folder / "history.csv", *pictures]
     child.artifacts([file for file in files if file.exists()])
@@ -99,7 +99,7 @@ def row_result(
 
 
 def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
-    """Publishes a search and its trials; their histories are on S3."""
+    """Publishes a search and its trials, whose histories are on S3."""
     schedule, found = paths.chosen(name), paths.trials(name)
     with found.open() as file:
         table = list(csv.DictReader(file))

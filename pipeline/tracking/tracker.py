@@ -1,8 +1,8 @@
 """Publishes a study to MLflow: a copy that can be deleted and made again from the files.
 
-Everything is idempotent: a run is found again by its key, a line of a history is sent only if its
-update is not there, with a timestamp of its own that no second attempt changes. So it does not
-matter how often, by whom, or after what failure a history is published: each line stands there once.
+Everything is idempotent: a run is found again by its key, and a line of a history is sent only if its
+update is not there yet, with a timestamp that is the same in every attempt. So it does not matter how
+often, by which process or after what failure a history is published: each line is there once.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 
 @contextmanager
 def tolerant() -> Iterator[None]:
-    """Turns any failure to publish into a warning: what was missed is published later."""
+    """Turns any failure to publish into a warning: what is missing can be published later."""
     try:
         yield
     except StudyError as error:
-        print(f"warning: {error}; `make publish` sends later what is missing now", file=sys.stderr)
+        print(f"warning: {error}; `make publish` later sends what is missing", file=sys.stderr)
 
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """Turns whatever MLflow and what is under it raise into TrackingError."""
+    """Turns whatever MLflow and the libraries beneath it raise into TrackingError."""
     try:
         yield
     except Exception as error:
-        # MLflow lets through what SQLAlchemy, boto3 and requests raise; none may hurt a training
+        # MLflow passes on what SQLAlchemy, boto3 and requests raise; none of it may harm a training
         first = next(iter(str(error).strip().splitlines()), "")
         raise TrackingError(f"MLflow at {uri}: {type(error).__name__}: {first}") from error
 
 
 class Tracker:
-    """One study's parent run and its children; every method raises TrackingError."""
+    """One study's parent run and its children; every method may raise TrackingError."""
 
     def __init__(
         self, study: str, params_digest: str, data_digest: str, bucket: str, upload: Upload
@@ -56,7 +56,7 @@ class Tracker:
         with _named(self._uri):
             from mlflow import MlflowClient
 
-            for name in ("mlflow", "alembic", "urllib3"):  # migrations, and each retry
+            for name in ("mlflow", "alembic", "urllib3"):  # they log migrations and each retry
                 logging.getLogger(name).setLevel(logging.ERROR)
             self._client = MlflowClient(self._uri)
             found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -74,9 +74,9 @@ class Tracker:
     def child(
         self, kind: str, name: str, key: str, tags: Mapping[str, str] | None = None
     ) -> "Child":
-        """Returns the child run of `kind` with this key, made if it is not there.
+        """Returns the child run of `kind` with this key, created if it does not exist.
 
-        A row of two studies (its key is the same) belongs to the last one that published it.
+        A row that two studies share (its key is the same) belongs to the last one that published it.
         """
         with _named(self._uri):
             more = {"mlflow.parentRunId": self.parent, **self._tags, **(tags or {})}
@@ -107,7 +107,7 @@ class Tracker:
 
 
 class Child:
-    """A run that is published to, as often as one likes."""
+    """A run to which the same things can be published any number of times."""
 
     def __init__(self, client: Any, uri: str, run_id: str, bucket: str, upload: Upload) -> None:
         self._client, self._uri, self.run_id = client, uri, run_id
@@ -122,7 +122,7 @@ class Child:
                     self._client.set_tag(self.run_id, tag, value)
 
     def params(self, params: Mapping[str, Any]) -> None:
-        """Logs parameters; nested ones by dotted names."""
+        """Logs parameters that are not there yet; nested ones with dotted names."""
         from mlflow.entities import Param
 
         with _named(self._uri):
@@ -148,12 +148,12 @@ class Child:
                         Metric(name, float(line[name]), time_ms, line["update"]) for name in names
                     ]
             width = max(len(names), 1)
-            size = BATCH // width * width  # a line is in one request, and so whole or not there
+            size = BATCH // width * width  # a line is in one request: there whole or not at all
             for first in range(0, len(new), size):
                 self._client.log_batch(self.run_id, metrics=new[first : first + size])
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
-        """Logs single values; one that is there already is not logged again, a new one counts."""
+        """Logs single values; an unchanged one is not logged again, a changed one replaces the old."""
         from mlflow.entities import Metric
 
         with _named(self._uri):
@@ -168,7 +168,7 @@ class Child:
                 self._client.log_batch(self.run_id, metrics=new)
 
     def artifacts(self, files: Sequence[Path]) -> None:
-        """Uploads files that are not there yet with this content."""
+        """Uploads the files whose present content is not there yet."""
         with _named(self._uri):
             run = self._client.get_run(self.run_id)
             tags, place = run.data.tags, run.info.artifact_uri

@@ -1,8 +1,8 @@
-"""Batch-norm statistics averaged after training, as the authors' released networks have them.
+"""Batch-norm statistics averaged after training, as in the authors' released networks.
 
 "We compute the BN statistics (means and variances) on the training images after the training
-procedure" (README of deep-residual-networks): means over many batches of the final weights, instead
-of moving averages along the way.
+procedure" (README of deep-residual-networks): means over many batches with the final weights, instead
+of moving averages during training.
 """
 
 import torch
@@ -27,7 +27,7 @@ def average_statistics(
 ) -> None:
     """Sets every batch norm's mean and variance to their means over `count` batches from `first`.
 
-    Each batch passes in `pieces`, as in training; the shares of several workers count alike.
+    Each batch passes through the network in `pieces`, as in training; all workers' shares count equally.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

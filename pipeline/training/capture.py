@@ -1,7 +1,7 @@
 """A training step as a CUDA graph: one launch instead of thousands for a small network.
 
-Unverified: no GPU was at hand when this was written (benchmarks/RESULTS.md says what was measured).
-So a training does not trust it: its first captured updates are compared with eager ones.
+Unverified: no GPU was available when this was written (benchmarks/RESULTS.md says what was measured).
+So no training relies on it untested: its first captured updates are compared with eager ones.
 """
 
 import sys
@@ -13,18 +13,18 @@ from torch import Tensor
 from pipeline.training.loop import Step, Update
 
 COMPARED_UPDATES = 2
-# of an update's length: sums on a GPU differ in their last bits from run to run; a wrong rate, batch or
-# weight differs by its whole
+# relative to an update's norm: sums on a GPU differ in their last bits from run to run, whereas a wrong
+# rate, batch or weight makes a difference as large as the update
 MOST_DIFFERENCE = 0.02
-ROUNDING = 1e-5  # of a tensor that an update hardly moves
+ROUNDING = 1e-5  # relative to a tensor's norm, for those that an update hardly changes
 EAGER_UPDATES = 3  # the optimizer's buffers and cuDNN's choices are made before the capture
 
 
 class CapturedStep:
-    """Does what `step` does; its first updates run as they are, the others from a graph.
+    """Does what `step` does; the first updates run eagerly, the others from a graph.
 
-    Inputs are copied to fixed places, so that batches may lie anywhere. The results are valid until
-    the next update.
+    Inputs are copied to fixed buffers, so batches may lie anywhere in memory. The results are valid
+    until the next update.
     """
 
     def __init__(self, step: Step) -> None:
@@ -34,7 +34,7 @@ class CapturedStep:
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss and how many were wrong, as `Step`."""
+        """Returns the mean loss and how many predictions were wrong, as `Step` does."""
         if self._eager_left:
             self._eager_left -= 1
             self._stream.wait_stream(torch.cuda.current_stream())
@@ -58,10 +58,10 @@ class CapturedStep:
 
 
 class ComparedStep:
-    """Does what `fast` does once some of its updates were found to be those of `slow`; else `slow`.
+    """Runs `fast` once some of its updates were found to agree with those of `slow`; else `slow`.
 
-    The first `trusted` updates are not compared, and those that are leave the state as `slow` left it.
-    `state` returns the tensors that an update changes.
+    The first `trusted` updates run `fast` without comparison; a compared update leaves the state as
+    `slow` leaves it. `state` returns the tensors that an update changes.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ComparedStep:
         self._chosen = fast
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss and how many were wrong, as `Step`."""
+        """Returns the mean loss and how many predictions were wrong, as `Step` does."""
         if self._trusted:
             self._trusted -= 1
             return self._fast(images, labels)
@@ -98,7 +98,7 @@ class ComparedStep:
         return result
 
     def _try(self, images: Tensor, labels: Tensor) -> str:
-        """Keeps what the fast step does; returns why it cannot be had, or nothing."""
+        """Runs the fast step and keeps its outcome; returns why it failed, or ''."""
         try:
             loss, wrong = (value.clone() for value in self._fast(images, labels))
         except RuntimeError as error:
@@ -107,7 +107,7 @@ class ComparedStep:
         return ""
 
     def _differs(self, before: Sequence[Tensor], loss: Tensor) -> str:
-        """Returns how far the fast step's update lies from the slow one's, where it is too far."""
+        """Returns how far the fast step's update is from the slow one's if it is too far, else ''."""
         after, fast_loss, _ = self._found
         worst = abs(float(fast_loss - loss)) / max(abs(float(loss)), 1e-12)
         for old, fast, slow in zip(before, after, self._state(), strict=True):

@@ -1,13 +1,14 @@
-"""The frozen entry of `make attest`: a recipe as a document in, digests of what its training ends with out.
+"""The entry point of `make attest`, whose format is frozen: recipes in, digests of trained results out.
 
-What comes in and goes out on standard input and output stays as it is for good, since older commits are
-asked by newer ones; what lies between is of its own commit.
+The format of standard input and output never changes, since newer commits ask older ones; the code in
+between belongs to its own commit.
 
     in   {"recipes": {name: {row, schedule, data: {images, classes, size_px, sharded}, workers, stops}},
           "sources": [{row, schedule}]}
-    out  {"device", "hardware", "torch": of this machine, "results": {name: {weights, history} or {error}}, "sources": [digest or null]}
+    out  {"device", "hardware", "torch": of this machine,
+          "results": {name: {weights, history} or {error}}, "sources": [digest or null]}
 
-`stops` are the updates (of reports) at which the training ends and is taken up again from its checkpoint.
+`stops` are the updates (at reports) at which the training ends and is resumed from its checkpoint.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ from pipeline.training.run import run
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
 
-COUNTS = {"train": 1.0, "val": 0.25, "test": 0.25}  # of a recipe's images
+COUNTS = {"train": 1.0, "val": 0.25, "test": 0.25}  # split sizes, relative to a recipe's `images`
 
 
 class Folder:
@@ -61,7 +62,7 @@ class Folder:
         return Checkpoint(found[-1].with_suffix(".bin").read_bytes(), facts)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Keeps a checkpoint."""
+        """Stores a checkpoint."""
         path = self.folder / f"{checkpoint.facts.update:08d}.json"
         path.with_suffix(".bin").write_bytes(checkpoint.tensors)
         path.write_text(json.dumps(checkpoint.facts.document()))
@@ -72,7 +73,7 @@ class Folder:
 
 
 def made(data: dict[str, Any], folder: Path) -> Path:
-    """Writes a made-up data set, each class a pattern in noise, and returns its file."""
+    """Writes a synthetic data set, each class a pattern in noise, and returns its file."""
     generator, side, classes = np.random.default_rng(7), data["size_px"], data["classes"]
     patterns = generator.integers(0, 256, (classes, side, side, 3))
     found: dict[str, NDArray[Any]] = {}
@@ -115,7 +116,7 @@ def _sharded(
 
 
 def trained(recipe: dict[str, Any]) -> dict[str, str]:
-    """Returns the digests of a recipe's weights (and momentum) and of its history."""
+    """Trains a recipe; returns the digests of its weights (with momentum) and of its history."""
     with tempfile.TemporaryDirectory(prefix="study-golden-") as name:
         folder = Path(name)
         (folder / "checkpoints").mkdir()
@@ -162,7 +163,7 @@ def _parsed(recipe: dict[str, Any]) -> tuple[Row, Schedule]:
 
 
 def answered(question: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a question's recipes end with, and the digest of the source of each of its rows."""
+    """Returns the results of a question's recipes, and the digest of the source of each of its rows."""
     results: dict[str, dict[str, str]] = {}
     for number, (name, recipe) in enumerate(question["recipes"].items(), 1):
         print(f"{number}/{len(question['recipes'])} {name}", file=sys.stderr, flush=True)
@@ -183,7 +184,7 @@ def answered(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers one question; whatever else is printed, by workers too, goes to standard error."""
+    """Answers one question; everything else that is printed, also by workers, goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     with answers:

@@ -12,7 +12,7 @@ from pipeline.params import Precision
 def hardware() -> str:
     """Returns the accelerator's name, or the processor's with its instruction set.
 
-    Processors of one name may differ in their instructions, and so in the last bits of their sums.
+    Processors with the same name may differ in their instruction sets, and so in the last bits of sums.
     """
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
@@ -24,7 +24,7 @@ def hardware() -> str:
 
 
 def require(precision: Precision, key: str) -> None:
-    """Raises ResourceError where the device lacks the precision that `key` of params.yaml names."""
+    """Raises ResourceError if the device lacks the precision that `key` of params.yaml asks for."""
     if precision == "float32":
         return
     if precision == "tf32":
@@ -32,7 +32,7 @@ def require(precision: Precision, key: str) -> None:
     elif torch.cuda.is_available():
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # convolutions, not only tensors
+        able = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # for convolutions, not just tensors
     if not able:
         raise ResourceError(
             f"params.yaml: {key} is {precision}, but {hardware()} has no {precision} arithmetic: set "

@@ -1,4 +1,4 @@
-"""The history of a training: a line for each report, as CSV and by its digest."""
+"""The history of a training, one line for each report: as CSV, and its digest."""
 
 import csv
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.checkpoint import Record
 
 TIMINGS = ("seconds", "train_images_per_s")
-PARSERS: dict[str, Callable[[str], Any]] = {  # all else is float
+PARSERS: dict[str, Callable[[str], Any]] = {  # all others are floats
     "update": int, "precision": str, "threads": int,
 }  # fmt: skip
 

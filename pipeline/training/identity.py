@@ -1,4 +1,4 @@
-"""The identity of a training: the same key resumes or collects, another starts afresh."""
+"""The identity of a training: the same key resumes or collects it, another starts afresh."""
 
 import os
 from functools import cache
@@ -12,8 +12,8 @@ from pipeline.training.schedule import Schedule
 CONTINUE = "STUDY_CONTINUE"
 KEY_LENGTH = 24
 TRAINING = "pipeline.training.run"
-# what stands in a key itself (the row, the data's digest), what a person reads, who asks for a key, and
-# the lists of kinds
+# modules that do not count: what is in the key itself (the row, the data's digest), what only people
+# read, what asks for keys, and the lists of kinds
 NOT_COMPUTING = {
     "pipeline.attested",
     "pipeline.errors",
@@ -30,9 +30,10 @@ NOT_COMPUTING = {
 
 
 def source_of(row: Row, schedule: Schedule) -> str:
-    """Returns the sha256 of the source that computes a training of a row, as it is.
+    """Returns the sha256 of the present source that computes a training of a row.
 
-    It is of what every training runs, and of the kinds that this one uses; a kind's file has its name.
+    It covers what every training runs and the kinds that this one uses; a kind's file has the kind's
+    name.
     """
     return computing(
         TRAINING,
@@ -45,15 +46,15 @@ def source_of(row: Row, schedule: Schedule) -> str:
 
 @cache
 def computing(*modules: str) -> str:
-    """Returns the sha256 of the source of some modules and of all of ours that they compute with."""
+    """Returns the sha256 of the source of some modules and of all our modules that they compute with."""
     needed = source.needed(*modules, leave=NOT_COMPUTING)
     if missing := [module for module in modules if module not in needed]:
-        raise ParamsError(f"{missing[0]}: a kind has a file of its name, and there is none")
+        raise ParamsError(f"{missing[0]}: no such module: each kind needs a file of its name")
     return source.digest(needed)
 
 
 def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str, Any]:
-    """Returns all that determines a training but the source: row, schedule's content, data."""
+    """Returns all that determines a training except the source: row, schedule's content, data."""
     return {
         "row": row.canonical("schedule"),
         "schedule": schedule.model_dump(mode="json"),
@@ -64,10 +65,11 @@ def what_is_trained(row: Row, schedule: Schedule, data_digest: str) -> dict[str,
 def run_key(name: str, row: Row, schedule: Schedule, data_digest: str) -> tuple[str, bool]:
     """Returns the key of a row's training and whether the user overrode it.
 
-    The key is the sha256 over the row (its schedule by content), the data digest and the source that
-    computes; of source that `make attest` found equal to older one, over the oldest. The environment may
-    say `STUDY_CONTINUE=<row>=<key>`, so that a training goes on over a change that is no equivalence;
-    model.json and MLflow record it, and a checkpoint of another row, schedule or data set is refused.
+    The key is computed from the sha256 over the row (with its schedule's content), the data digest and
+    the source that trains; if `make attest` found this source equal to older source, the oldest counts.
+    `STUDY_CONTINUE=<row>=<key>` in the environment overrides the key, so that a training can go on after
+    a change that is not an equivalence; model.json and MLflow record this, and a checkpoint of another
+    row, schedule or data set is refused.
     """
     if override := dict(_overrides()).get(name):
         return override, True

@@ -1,7 +1,7 @@
 """The training loop, section 3.4 of the paper: SGD with momentum on augmented mini-batches.
 
-It knows nothing of Ray, MLflow, S3 or rank: data parallelism is applied to the model before it, and
-`report` stores what it is given.
+It knows nothing of Ray, MLflow, S3 or ranks: the model is wrapped for data parallelism beforehand, and
+`report` stores the states that it is given.
 """
 
 import math
@@ -23,15 +23,15 @@ from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
 
 Update = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Changes the weights by a batch, as `Step` does; a GPU may replay it from a graph."""
+"""Updates the weights on one batch, as `Step` does; a GPU may replay it from a graph."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One update on a batch: forward, backward, SGD, at the rate that the optimizer has.
+    """One update on a batch: forward, backward, SGD at the optimizer's learning rate.
 
-    The batch passes in `pieces` whose gradients add up (gradient accumulation). Nothing waits for
-    the device.
+    The batch passes through the model in `pieces` whose gradients are summed (gradient accumulation).
+    Nothing waits for the device.
     """
 
     model: torch.nn.Module
@@ -41,7 +41,7 @@ class Step:
     pieces: int
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the mean loss, float32 (), and how many were wrong, int64 ().
+        """Returns the mean loss, float32 (), and how many predictions were wrong, int64 ().
 
         `images` float32 (N, C, H, W), `labels` int64 (N,); N is a multiple of `pieces`.
         """
@@ -72,12 +72,12 @@ def train(
     validate: Callable[[], tuple[float, float]],
     report: Callable[[TrainingState], None],
 ) -> None:
-    """Brings `state` to the schedule's last update, or a trial's last for now, reporting now and then.
+    """Trains `state` to the schedule's last update, or to a trial's last for now, with regular reports.
 
-    `step` changes the state's weights. `finish` runs after the schedule's last update, before it is reported;
-    `validate` returns (loss, error in percent) on the validation images, the same on every worker. Raises
-    DivergedError at the first report after a loss that is not finite, ReplicasError where workers no
-    longer hold the same; nothing of that interval is stored.
+    `step` updates the state's weights. `finish` runs after the schedule's last update, before it is
+    reported; `validate` returns (loss, error in percent) on the validation images, the same on every
+    worker. Raises DivergedError at the first report after a loss that is not finite, and ReplicasError
+    if the workers no longer hold the same state; nothing of that interval is stored.
     """
     row, schedule = training.row, training.schedule
     meter = Meter(row.report_every_updates, next(state.model.parameters()).device)
@@ -123,7 +123,7 @@ def train(
 
 
 class Meter:
-    """Sums losses and errors on the device, read only at reports: a step waits for nothing."""
+    """Collects losses and errors on the device and reads them only at reports, so that no step waits."""
 
     def __init__(self, capacity: int, device: torch.device) -> None:
         self._losses = torch.zeros(capacity, device=device)
@@ -131,7 +131,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Starts an interval."""
+        """Starts a new interval."""
         self._wrong.zero_()
         self._rates: list[float] = []
         self._images = 0
@@ -145,7 +145,7 @@ class Meter:
         self._rates.append(lr)
 
     def read(self, state: TrainingState, replicas: Replicas) -> tuple[float, float, float]:
-        """Returns images a second, mean loss and error in percent, over all workers."""
+        """Returns images per second, mean loss and error in percent, over all workers."""
         updates = len(self._rates)
         wrong, images, losses = (
             replicas.sum(value.double()).cpu()
@@ -167,7 +167,7 @@ class Meter:
         return rate, float(losses.mean()), float(100 * wrong / images)
 
     def seconds(self) -> float:
-        """Returns how long the interval is."""
+        """Returns how many seconds the interval has lasted."""
         return time.perf_counter() - self._started
 
 
@@ -182,7 +182,7 @@ def _last_good(state: TrainingState) -> str:
 def loss_and_wrong(
     model: torch.nn.Module, inputs: Iterable[Tensor], labels: Tensor, precision: Precision
 ) -> Tensor:
-    """Returns the sum of the cross-entropy and how many are wrong, float64 (2,), over batches of images.
+    """Returns the summed cross-entropy and how many images are wrong, float64 (2,), over all batches.
 
     `labels` int64 (N,) are those of all batches, in order.
     """

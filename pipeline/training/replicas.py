@@ -1,7 +1,7 @@
-"""The workers of one training: replicas that have the same weights and history, or go no further.
+"""The workers of one training: replicas with the same weights and history; if these differ, all stop.
 
-Each sees its own share of a batch, so its batch-norm statistics are its own; those of the first are
-the training's, and every other has them before anything is judged.
+Each worker sees its own share of a batch and so has its own batch-norm statistics. The first worker's
+are the training's; all others receive them before each validation.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from pipeline.errors import ReplicasError
 from pipeline.training.history import history_digest
 from pipeline.training.state import TrainingState
 
-MULTIPLIERS = 65_521  # of an element by its place: a swap of two elements changes the sum
+MULTIPLIERS = 65_521  # an element's multiplier depends on its place: a swap changes the sum
 
 
 @dataclass(frozen=True)
 class Replicas:
-    """This worker among all of a training; torch.distributed has been set up where there are several."""
+    """This worker among all of a training; if there are several, torch.distributed is set up already."""
 
     rank: int = 0
     workers: int = 1
@@ -41,17 +41,17 @@ class Replicas:
         return [float(value) for value in shared]
 
     def share_statistics(self, model: nn.Module) -> None:
-        """Gives every worker the first one's batch-norm statistics.
+        """Gives every worker the first worker's batch-norm statistics, which are those that are stored.
 
-        They are those that it stores: DistributedDataParallel gives them to all at each forward pass in
-        training, and so it changes no weight.
+        This changes no weight: DistributedDataParallel gives them to all workers at each forward pass in
+        training anyway.
         """
         if self.workers > 1:
             for statistic in model.buffers():
                 distributed.broadcast(statistic, src=0)
 
     def require_equal(self, state: TrainingState) -> None:
-        """Raises ReplicasError on every worker where weights, momentum or history differ on any."""
+        """Raises ReplicasError on every worker if weights, momentum or history differ on any of them."""
         if self.workers == 1:
             return
         mine = torch.tensor(list(digest_of(state)), dtype=torch.int64, device=_device())
@@ -72,7 +72,8 @@ class Replicas:
 def digest_of(state: TrainingState) -> bytes:
     """Returns a digest of weights, statistics, momentum and history (without its timings).
 
-    It is taken where the tensors are: two sums over each one's bits, of which one weighs places.
+    It is computed on the tensors' device: two sums over each tensor's bits, one of them weighted by
+    place.
     """
     sums = []
     for tensor in state.changed_by_updates():
@@ -87,5 +88,5 @@ def digest_of(state: TrainingState) -> bytes:
 
 
 def _device() -> torch.device:
-    """Returns where the workers' messages lie: on the GPU for NCCL, which knows no other."""
+    """Returns the device of the workers' messages: the GPU for NCCL, which supports no other."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

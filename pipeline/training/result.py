@@ -28,7 +28,7 @@ def is_collected(folder: Path, training: Training) -> bool:
 
 
 def weights_in(tensors: bytes) -> weights.Weights:
-    """Returns the network's part of a checkpoint."""
+    """Returns the network's part of a checkpoint's tensors."""
     return {
         name.removeprefix("model."): value
         for name, value in load_tensors(tensors).items()
@@ -44,7 +44,7 @@ def write_result(
     *,
     wall_seconds: float,
 ) -> Sequence[Record]:
-    """Writes model.safetensors, model.json and history.csv of the last checkpoint; returns history.
+    """Writes model.safetensors, model.json and history.csv of the last checkpoint; returns its history.
 
     `train_seconds` is the time in the training loop, validation included, over all its attempts.
     """
@@ -88,7 +88,7 @@ def write_result(
 
 
 def _update_seconds(history: Sequence[Record], training: Training) -> float:
-    """Returns the seconds spent in updates alone, from each interval's images a second."""
+    """Returns the seconds spent in updates alone, computed from each interval's images per second."""
     total, before = 0.0, 0
     for record in history:
         total += (

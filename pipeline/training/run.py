@@ -44,9 +44,9 @@ def run(
     """Returns the finished state; resumes from the last checkpoint and commits one at each report.
 
     `arrays_path` is the prepared data set's file; `started` is when this attempt began, in seconds since
-    1970. Every worker reads the same checkpoint and rank 0 writes. `files` brings the shards of
-    photographs. Raises DataError for another data set than the training's, CheckpointError for a
-    checkpoint of another training, DivergedError, ReplicasError, and what a commit raises.
+    1970. Every worker reads the same checkpoint; only rank 0 writes. `files` provides the shards of
+    photographs. Raises DataError if the data set is not the training's, CheckpointError if the
+    checkpoint is of another training, DivergedError, ReplicasError, and whatever a commit raises.
     """
     keep_freed_memory()
     row, replicas = training.row, Replicas(rank, workers)
@@ -59,7 +59,7 @@ def run(
         training.check(found.facts)
         _resume(state, training, found, workers)
         wall_before = found.facts.wall_seconds
-    replicas.require_equal(state)  # and nobody overwrites a checkpoint that another still reads
+    replicas.require_equal(state)  # and waits: a worker may still read what will be overwritten
     batches = _batches(row, arrays, device, rank, workers)
     val = arrays.val.share(rank, workers).to(device)
 
@@ -113,7 +113,7 @@ def _initial_state(training: Training, arrays: Dataset, device: torch.device) ->
 
 
 def _step(row: Row, state: TrainingState, device: torch.device, workers: int) -> Update:
-    """Returns one update of the state's weights; on a GPU of its own, from a graph."""
+    """Returns what updates the state's weights; for a single worker on a GPU, from a graph."""
     step = Step(
         DistributedDataParallel(state.model) if workers > 1 else state.model,
         state.optimizer,
@@ -127,7 +127,7 @@ def _step(row: Row, state: TrainingState, device: torch.device, workers: int) ->
 
 
 def _finish(row: Row, state: TrainingState, batches: Batches, replicas: Replicas) -> None:
-    """Averages batch-norm statistics over the batches after the last, where the row asks for it."""
+    """Averages batch-norm statistics over the batches after the last update, if the row asks for it."""
     if row.averaged_batch_norm_batches:
         average_statistics(
             state.model,
@@ -198,7 +198,7 @@ def _resume(state: TrainingState, training: Training, checkpoint: Checkpoint, wo
         if then != now:
             print(
                 f"{training.name}: warning: {what} was {then} and is now {now}: the result may "
-                "differ in its last bits from an undisturbed training",
+                "differ in its last bits from an uninterrupted training",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,4 +1,4 @@
-"""Checkpoints are committed while the training goes on: one at a time, and the last before it ends."""
+"""Commits checkpoints while the training goes on: one at a time, and the last before it ends."""
 
 import threading
 from contextlib import suppress
@@ -20,10 +20,11 @@ class Checkpoints(Protocol):
 
 
 class Saving:
-    """While the context lasts, commits the checkpoints that it is given, each by a thread of its own.
+    """While the context lasts, commits the checkpoints that it is given, each in a thread of its own.
 
-    A commit that failed raises at the next checkpoint, or at the end: no training goes further than one
-    interval beyond what is stored. At the end of the context every checkpoint is committed.
+    The error of a failed commit is raised at the next checkpoint or at the end, so no training gets more
+    than one interval ahead of what is stored. If the context ends without an error, every checkpoint is
+    committed.
     """
 
     def __init__(self, checkpoints: Checkpoints) -> None:
@@ -32,7 +33,7 @@ class Saving:
         self._failure: BaseException | None = None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Begins to commit a checkpoint once the one before is committed."""
+        """Starts to commit a checkpoint once the previous one is committed."""
         self.wait()
 
         def commit() -> None:
@@ -41,7 +42,7 @@ class Saving:
             except BaseException as failure:  # noqa: BLE001 - raised where the training is
                 self._failure = failure
 
-        # a daemon: whoever interrupts a training does not wait for S3
+        # a daemon, so that an interrupted training does not wait for S3
         self._thread = threading.Thread(target=commit, name="checkpoint", daemon=True)
         self._thread.start()
 
@@ -65,6 +66,6 @@ class Saving:
     ) -> None:
         if kind is None:
             self.wait()
-        elif issubclass(kind, Exception):  # what it says of the last checkpoint shall be true
+        elif issubclass(kind, Exception):  # what it says of the last checkpoint must be true
             with suppress(StudyError):
                 self.wait()

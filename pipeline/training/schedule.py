@@ -1,10 +1,12 @@
 """Learning-rate schedules: small YAML documents; positions are optimizer updates, counted from 0.
 
 The paper's (sections 3.4 and 4.2): 0.1, divided by ten at 32k and 48k updates, stopped at 64k; for 110
-layers 0.01 until the training error is below 80 %; on ImageNet divided by ten at plateaus. What
-depends on errors is read off the history, which is part of every checkpoint: a schedule has no state.
+layers, 0.01 until the training error is below 80 %; on ImageNet, divided by ten at plateaus. Schedules
+that depend on errors read them from the history, which is part of every checkpoint: a schedule has no
+state.
 
-The kinds, each in the file of its name in schedules/: a run's key depends on the one that it uses.
+Each kind is the file of its name in schedules/; of these, a run key depends on the one that its row
+uses.
 """
 
 from pathlib import Path
@@ -21,7 +23,7 @@ Schedule = Annotated[StepSchedule | CosineSchedule | PlateauSchedule, Field(disc
 
 
 def load_schedule(path: Path, wanted_by: str = "") -> Schedule:
-    """Returns the schedule in a YAML file; raises ParamsError where it is not one.
+    """Returns the schedule in a YAML file; raises ParamsError if it is not one.
 
     `wanted_by` is the key of params.yaml that names it.
     """

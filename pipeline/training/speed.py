@@ -1,4 +1,4 @@
-"""How fast this machine trains a row: a short training by the real loop, thrown away afterwards."""
+"""How fast this machine trains a row: a short training with the real loop, discarded afterwards."""
 
 import time
 from dataclasses import dataclass
@@ -30,22 +30,22 @@ class Speed:
 
 
 def what_costs(row: Row) -> str:
-    """Returns all of a row that its speed depends on, as text."""
+    """Returns everything in a row that its speed depends on, as text."""
     left_out = {"seed", "schedule", "learning_rate_factor", "report_every_updates", "optimizer"}
     return row.model_dump_json(exclude=left_out)
 
 
 def worker_batch(row: Row) -> int:
-    """Returns how many images of a batch one worker takes, where there are as many as may be."""
+    """Returns how many images of a batch one worker takes at the largest allowed number of workers."""
     return row.global_batch_size // row.worker_bounds[1]
 
 
 def measure(
     row: Row, arrays: Path, files: ShardFiles, store: Checkpoints, device: torch.device
 ) -> Speed:
-    """Returns the speed of one worker's share of a row, in some seconds of training.
+    """Returns the speed of one worker's share of a row, measured in a few seconds of training.
 
-    The first updates choose how many are measured; several workers' exchange is not in it.
+    Two first updates decide how many to measure; communication between workers is not included.
     """
     share = row.model_copy(  # a worker's
         update={
@@ -67,7 +67,7 @@ def _train(
     store: Checkpoints,
     device: torch.device,
 ) -> Speed:
-    """Trains in some intervals; what is measured is the median of all but the first."""
+    """Trains for several intervals; returns the medians over all but the first."""
     document: dict[str, Any] = {
         "shape": "cosine", "base_lr": 1e-3, "total_updates": updates, "warmup": None,
     }  # fmt: skip

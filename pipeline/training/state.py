@@ -18,7 +18,7 @@ from pipeline.errors import CheckpointError
 
 @dataclass
 class TrainingState:
-    """A training between two updates; `update` counts those done."""
+    """A training between two updates; `update` is how many are done."""
 
     model: nn.Module
     optimizer: torch.optim.SGD
@@ -53,7 +53,7 @@ class TrainingState:
         return content
 
     def restore(self, tensors: bytes, update: int, history: list[Record]) -> None:
-        """Goes back to a saved state; raises CheckpointError where it is another network's."""
+        """Restores a saved state; raises CheckpointError if it is another network's."""
         try:
             loaded = load_tensors(tensors)
             weights = _strip(loaded, "model.")

@@ -1,4 +1,4 @@
-"""What a training is, resolved once: row, schedule and data, and the key and instance of that."""
+"""What a training is, resolved once: row, schedule and data, and their key and instance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,16 +24,17 @@ def _differences(found: Any, wanted: Any, place: str) -> Iterator[str]:
 
 
 def _trained(facts: CheckpointFacts) -> dict[str, Any]:
-    """Returns what a checkpoint is of; before rows named their threads, those of the machine counted."""
+    """Returns what a checkpoint was trained from; if its row names no threads, those it used count."""
     return {**facts.trained, "row": {"threads": facts.threads, **facts.trained["row"]}}
 
 
 @dataclass(frozen=True)
 class Training:
-    """All that determines a training, `data` by its digest; where and when it is done is not in it.
+    """All that determines a training, `data` by its digest, but not where and when it runs.
 
-    To train the same key afresh is another `instance` of it; `overridden` says that a person chose the
-    key. `kind` says where it is kept; a trial of a search trains only `until` an update, and further later.
+    Training the same key afresh makes another `instance` of it; `overridden` says that the user chose
+    the key. `kind` says where it is stored; a trial of a search trains only `until` an update, and may
+    go on later.
     """
 
     name: str
@@ -48,12 +49,12 @@ class Training:
 
     @classmethod
     def of(cls, name: str, row: Row, schedule: Schedule, data: str) -> Self:
-        """Returns the training of a row on the data of a digest, under its key."""
+        """Returns the training of a row on the data with a digest, under its key."""
         return cls(name, row, schedule, data, *run_key(name, row, schedule, data))
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Row, schedule and data as a document: what a checkpoint says that it is of."""
+        """Row, schedule and data as a document, as its checkpoints record it."""
         return what_is_trained(self.row, self.schedule, self.data)
 
     @property
@@ -67,7 +68,7 @@ class Training:
         return {**found, "row": {**found["row"], **same}} == self.recipe
 
     def check(self, facts: CheckpointFacts) -> None:
-        """Raises CheckpointError where a checkpoint is of another training, or by code of unknown effect."""
+        """Raises CheckpointError for a checkpoint of another training, or by source not shown equal."""
         if facts.key != self.key or _trained(facts) != self.recipe:
             differ = "; ".join(_differences(_trained(facts), self.recipe, f"models.{self.name}"))
             raise CheckpointError(
@@ -78,17 +79,18 @@ class Training:
         if not self.overridden and (why := self.unlike(facts)):
             raise CheckpointError(
                 f"{self.name}: the checkpoint under {self.key} was computed {why}: `make attest` on such a "
-                f"machine may show it, {CONTINUE}={self.name}={self.key} takes it unseen, and `make again "
-                f"RUN={self.name}` trains afresh"
+                f"machine may show it, {CONTINUE}={self.name}={self.key} accepts it unproven, "
+                f"and `make again RUN={self.name}` trains afresh"
             )
 
     def unlike(self, facts: CheckpointFacts) -> str:
-        """Returns by what source a checkpoint was computed that was not shown to equal the present one.
+        """Returns which source computed a checkpoint if it was not shown to equal the present one.
 
-        That is shown on one kind of device at a time (docs/adr/0016); '' where it was shown on this one's.
+        This is shown for one kind of device at a time (docs/adr/0016); '' if it was shown for the
+        checkpoint's.
         """
         present = source_of(self.row, self.schedule)
-        then = facts.source or present  # it says so since 2026-11-25
+        then = facts.source or present  # recorded since 2026-11-25
         if attested.oldest(then, facts.device) == attested.oldest(present, facts.device):
             return ""
         return (
@@ -97,9 +99,9 @@ class Training:
         )
 
     def require_data(self, digest: str) -> None:
-        """Raises DataError where a data set is not this training's."""
+        """Raises DataError if a data set is not this training's."""
         if digest != self.data:
             raise DataError(
-                f"{self.name}: the data set is {digest[:12]}, and the training is of {self.data[:12]}: "
+                f"{self.name}: the data set is {digest[:12]}, but the training is for {self.data[:12]}: "
                 "`dvc repro` prepares it and trains on it"
             )

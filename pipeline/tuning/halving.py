@@ -1,10 +1,10 @@
 """A search for a learning-rate schedule by successive halving (Jamieson and Talwalkar, arXiv 1502.07943).
 
 All trials train to the first rung, the best of them to the next, and so on to the last update. A rung is
-judged when all of its trials have reached it, by their validation error there and nothing else; what is
-tried is a Sobol sequence. So the result is a function of space, seed, data and row, bit for bit: neither
-how many train at once matters, nor interruptions, nor the machine's speed, and more trials add to what was
-trained before.
+judged once all of its trials have reached it, by their validation results there alone; the points tried
+form a Sobol sequence. So the result is a function of space, seed, data and row, bit for bit: the number
+of trials that train at once, interruptions and the machine's speed do not matter, and a search with more
+trials builds on those trained before.
 """
 
 import math
@@ -37,11 +37,11 @@ class Trial:
         return self.history[-1].update if self.history else 0
 
     def at(self, update: int) -> Record | None:
-        """Returns the history's line of an update, or None where it was not reached."""
+        """Returns the history's line of an update, or None if it was not reached."""
         return next((record for record in self.history if record.update == update), None)
 
     def rank(self, update: int) -> tuple[float, float, int]:
-        """Sorts the best at an update first: validation error, then its loss, then the number."""
+        """Returns a sort key, the best at an update first: validation error, its loss, the number."""
         if (record := self.at(update)) is None:
             return math.inf, math.inf, self.number
         return record.val_error_pct, record.val_loss, self.number
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where a trial ended: at which rung, and how it stood there."""
+    """Where a trial ended: at which rung, and with what result."""
 
     trial: Trial
     updates: int
@@ -58,7 +58,7 @@ class Placed:
 
 
 def rungs(tune: Tune) -> list[int]:
-    """Returns after how many updates trials are compared: multiples of the reports', and the last."""
+    """Returns the updates at which trials are compared: multiples of the report interval, the last."""
     found, updates = [], tune.grace_updates
     while updates < tune.total_updates:
         found.append(updates)
@@ -67,14 +67,14 @@ def rungs(tune: Tune) -> list[int]:
 
 
 def promoted(trials: Sequence[Trial], rung: int, tune: Tune) -> list[Trial]:
-    """Returns the trials that go on from a rung, best first: one of every `reduction_factor`."""
+    """Returns the trials that go on from a rung, best first: one in every `reduction_factor`."""
     best = sorted(trials, key=lambda trial: trial.rank(rung))
     count = max(1, len(trials) // tune.reduction_factor)
     return [trial for trial in best[:count] if trial.at(rung)]
 
 
 def behind(trials: Sequence[Trial], tune: Tune) -> tuple[int, list[Trial]] | None:
-    """Returns the first rung that not all of its trials have reached, and those; None at the end."""
+    """Returns the first rung that some of its trials have yet to reach, and those; None at the end."""
     alive = list(trials)
     for rung in rungs(tune):
         late = [trial for trial in alive if not trial.diverged and trial.at(rung) is None]
@@ -87,7 +87,7 @@ def behind(trials: Sequence[Trial], tune: Tune) -> tuple[int, list[Trial]] | Non
 def placed(trials: Sequence[Trial], tune: Tune) -> list[Placed]:
     """Returns all trials of a search that has ended, best first.
 
-    Raises TrainingError where all have diverged.
+    Raises TrainingError if all have diverged.
     """
     found: list[Placed] = []
     alive = list(trials)
@@ -116,7 +116,7 @@ def _status(record: Record | None, *, last: bool) -> Status:
 
 
 def planned_updates(tune: Tune) -> int:
-    """Returns how many updates a search trains, where no trial diverges."""
+    """Returns how many updates a search trains if no trial diverges."""
     total, before, count = 0, 0, tune.trials
     for rung in rungs(tune):
         total += count * (rung - before)
@@ -125,16 +125,16 @@ def planned_updates(tune: Tune) -> int:
 
 
 def points(space: SearchSpace, seed: int, count: int) -> list[dict[str, Any]]:
-    """Returns the first points of a search: those of a scrambled Sobol sequence of five dimensions.
+    """Returns the first `count` points of a search, from a scrambled Sobol sequence of five dimensions.
 
-    A point depends on the seed and its place in the sequence alone.
+    A point depends only on the space, the seed and its place in the sequence.
     """
-    from scipy.stats import qmc  # half a second, which who only looks need not wait
+    from scipy.stats import qmc  # takes half a second, so it is imported only here
 
     sequence = qmc.Sobol(d=5, scramble=True, rng=seed)
     filled = sequence.random_base2(
         max(0, math.ceil(math.log2(count)))
-    )  # a power of two, as it wants
+    )  # a power of two, as Sobol sequences need
     return [_point(space, [float(value) for value in unit]) for unit in filled[:count]]
 
 

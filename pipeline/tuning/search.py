@@ -1,7 +1,7 @@
-"""A search by its key on S3: what is searched, how far its trials are, where they ended.
+"""A search under its key on S3: what is searched, how far its trials have come, where they ended.
 
-Its trials are trainings with keys of their own; their histories are all that it knows. Ray is not needed to
-look at one (`pipeline.cluster.tuner` brings it to its end).
+Its trials are trainings with keys of their own; their histories are all that it knows. Looking at a
+search does not need Ray (`pipeline.cluster.tuner` runs it until it is finished).
 """
 
 import threading
@@ -28,9 +28,9 @@ DIVERGED = "diverged-"
 
 
 class Search:
-    """A search; more trials are the same search: its key does not have their number.
+    """A search; with more trials it is the same search, since its key does not contain their number.
 
-    `data` is the digest of the prepared set. `trained` is the row as the trials train it.
+    `data` is the digest of the prepared data set. `trained` is the row as the trials train it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Search:
         trials = [self._trial(number, point) for number, point in enumerate(points)]
         first = trials[0].key
         self.key = canonical_sha256({"tune": recipe, "first": first})[:KEY_LENGTH]
-        # as if none had begun; of equal schedules the first alone
+        # as if none had begun; of trials with equal schedules, only the first
         self.proposed = list({trial.key: trial for trial in reversed(trials)}.values())[::-1]
         self.instance = instance or Instances(storage, SEARCHES, self.key).current()
 
@@ -77,7 +77,7 @@ class Search:
         return CheckpointStore(self.storage, trial.key, instance=self.instance, kind=TRIALS)
 
     def trials(self) -> list[Trial]:
-        """Returns the trials and what is known of them."""
+        """Returns the trials with their histories, and whether they diverged."""
         diverged = {name for name in self._there.names() if name.startswith(DIVERGED)}
         found = []
         for trial in self.proposed:
@@ -88,7 +88,7 @@ class Search:
         return found
 
     def check(self, name: str) -> None:
-        """Raises CheckpointError where a trial was trained by code of unknown effect."""
+        """Raises CheckpointError if a trial was trained by code not shown to be equal."""
         for trial in self.proposed:
             facts = self.checkpoints(trial).facts()
             why = self.training(trial.number, 0).unlike(facts) if facts else ""
@@ -99,7 +99,7 @@ class Search:
                 )
 
     def document(self) -> dict[str, Any]:
-        """Returns what is searched, but for its schedules: row and data."""
+        """Returns what is searched, except its schedules: row and data."""
         row = self.trained.canonical("schedule")
         return {"row": row, "data": self.data}
 
@@ -121,7 +121,7 @@ class Search:
         return self.has_begun and halving.behind(self.trials(), self.tune) is None
 
     def placed(self) -> list[Placed]:
-        """Returns the trials of a search that is done, best first; raises TrainingError for none."""
+        """Returns the trials of a finished search, best first; raises TrainingError if all diverged."""
         return halving.placed(self.trials(), self.tune)
 
     def line(self, place: Placed) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Search:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """While the context lasts, shows how many of the search's updates are trained."""
+        """While the context lasts, shows how many of the search's updates have been trained."""
         done = threading.Event()
         total = halving.planned_updates(self.tune)
 

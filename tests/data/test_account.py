@@ -139,7 +139,7 @@ def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path, read: Reader, name:
     found, _ = read(tar(tmp_path / "a.tar", [*items, (name, zipped(items[:4]))]))
     assert found["images"] == {"train": 34, "val": 6, "test": 16}
     assert found["left"][NO_IMAGE] == {"files": 1, "example": name}
-    assert f"left: 1 {NO_IMAGE}, such as {name}" in account.said(found)
+    assert f"left out: 1 {NO_IMAGE}, such as {name}" in account.said(found)
 
 
 @both
@@ -251,7 +251,7 @@ def test_images_of_nothing_but_equal_pixels_are_counted(tmp_path: Path, read: Re
     items = [(name, out.getvalue() if "dog/00" in name else content) for name, content in base()]
     found, _ = read(tar(tmp_path / "a.tar", items))
     assert found["all_pixels_equal"] == 18
-    assert "18 images have nothing but equal pixels" in account.said(found)
+    assert "18 images whose pixels are all equal" in account.said(found)
 
 
 @both

@@ -191,7 +191,7 @@ def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, st
         again = ("python", "-m", "pipeline.commands.again", "three")
         refused = run_in(study, *again, RAY_ADDRESS=address)
         assert refused.returncode == 2, refused.stdout
-        assert re.search(r"the job \S+ is at it: `make stop RUN=", refused.stderr)
+        assert re.search(r"the job \S+ is at work on it: `make stop RUN=", refused.stderr)
         listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address)
         assert "three" in listed.stdout
         stop = ("python", "-m", "pipeline.commands.jobs", "stop", "three")
@@ -349,7 +349,7 @@ def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: 
         output = said_by(process)
     assert process.returncode == 2, output
     assert len(known) == 4
-    assert "four: failed 4 times at 0 without anything done between" in output
+    assert "four: failed 4 times at 0 without progress between" in output
     assert "127.0.0.1" in output[output.index("failed 4 times") :], output
 
 

@@ -148,7 +148,7 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
     try:
         refused = run_in(study, "python", "-m", train, "again")
         assert refused.returncode == 2, refused.stdout
-        assert f"STUDY_CONTINUE=again={key} dvc repro goes on" in refused.stderr
+        assert f"`STUDY_CONTINUE=again={key} dvc repro` goes on" in refused.stderr
         assert f"make forget RUN={key}" in refused.stderr
         goes_on = run_in(study, "python", "-m", train, "again", STUDY_CONTINUE=f"again={key}")
         assert "resumed at update" in goes_on.stdout, goes_on.stderr

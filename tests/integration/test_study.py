@@ -274,7 +274,7 @@ def test_after_an_attested_change_everything_is_collected(study: Path):
     )
     try:
         shown = run_in(study, "python", "-c", code)
-        assert "1 recipes end with the bits of" in shown.stdout, shown.stderr
+        assert "1 recipes end with the same bits as" in shown.stdout, shown.stderr
         done = run_in(study, "dvc", "repro", *(f"train@{name}" for name in ROWS))
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stdout.count("already trained") == len(ROWS)

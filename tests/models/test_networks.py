@@ -80,13 +80,13 @@ def test_what_torchvision_has_not_is_told(name: str, arguments: dict, said: str)
 
 def test_grey_images_are_refused():
     network = TorchvisionNetwork(family="torchvision", name="resnet18", arguments={})
-    with pytest.raises(ParamsError, match="three channels, and the data have 1"):
+    with pytest.raises(ParamsError, match="three channels, but the data have 1"):
         networks.build(network, 1, 5)
 
 
 def test_the_weights_are_the_studys_to_choose():
     document = {"family": "torchvision", "name": "resnet18", "arguments": {"weights": "DEFAULT"}}
-    with pytest.raises(ParamsError, match="weights is for the study to say"):
+    with pytest.raises(ParamsError, match="weights is set by the study"):
         validate(Network, document, "test")
 
 

@@ -116,11 +116,11 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda d: d["tune"].update({"../x": d["tune"]["resnet-20"]}), r"tune\.\.\./x.*lower-case",
     ),
     "rungs between reports": (
-        lambda d: d["tune"]["resnet-20"].update(grace_updates=99), r"grace_updates 99 is no multiple",
+        lambda d: d["tune"]["resnet-20"].update(grace_updates=99), r"grace_updates 99 is not a multiple",
     ),
     "a range the wrong way round": (
         lambda d: d["tune"]["resnet-20"]["space"].update(base_lr={"low": 1, "high": 0.1}),
-        r"tune\.resnet-20\.space\.base_lr: low 1\.0 is above high 0\.1: exchange",
+        r"tune\.resnet-20\.space\.base_lr: low 1\.0 is above high 0\.1: swap",
     ),
     "a member that is no row": (
         lambda d: d["ensemble"].update(members=["plain-20", "x"]), r'ensemble\.members: "x" is not a row',
@@ -203,7 +203,7 @@ def test_a_batch_larger_than_the_training_set_is_called_that(folder: Path):
         check.main()
     assert str(caught.value) == (
         "params.yaml: models.plain-20.global_batch_size: 64 is larger than the training set of 50 images, "
-        "and a batch would have an image twice: lower it to 50 at the most (and in 18 more rows)"
+        "so a batch would contain an image twice: lower it to 50 or less (and in 18 more rows)"
     )
     (folder / "data/digest.json").write_text(json.dumps({**summary, "recipe": "another"}))
     check.main()  # `prepare` makes the data anew, and judges then

@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(
     assert found is not None
     assert found.tensors == b"good"
     if not (what == "manifest" and damage is None):  # without its manifest it never happened
-        assert "going on from the checkpoint before" in capfd.readouterr().err
+        assert "going on from the previous checkpoint" in capfd.readouterr().err
 
 
 def test_what_is_collected_is_what_was_judged_finished(
@@ -294,7 +294,7 @@ def test_a_server_whose_bytes_trickle_is_given_up(
     try:
         elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(objects, "LONGEST_S", 0.5)
-        with pytest.raises(StorageError, match="no end of a get within"):
+        with pytest.raises(StorageError, match="get did not finish within"):
             Storage().get("some/key")
     finally:
         done.set()

@@ -335,7 +335,7 @@ def test_another_number_of_threads_is_warned_of(
 def test_another_data_set_than_the_trainings_is_refused(digits_path: Path, row: Callable[..., Row]):
     wanted = job(digits_path, row())
     stranger = wanted._replace(training=replace(wanted.training, data="f" * 64))
-    with pytest.raises(DataError, match=r"the data set is .*, and the training is of ffffffffffff"):
+    with pytest.raises(DataError, match=r"data set is .*, but the training is for ffffffffffff"):
         finish(stranger, Memory())
 
 

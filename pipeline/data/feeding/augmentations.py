@@ -1,4 +1,4 @@
-"""The kinds of augmentation: no key of a run depends on this list, but on the file of the kind that it uses."""
+"""The kinds of augmentation. A run's key depends on the file of the kind it uses, not on this list."""
 
 from typing import assert_never
 
@@ -13,7 +13,7 @@ from pipeline.params import Augmentation, PadCrop, RandomResizedCrop, ScaleCrop
 
 
 def augmenter_of(recipe: Augmentation, data: Dataset, device: torch.device) -> Augmenter:
-    """Returns the augmenter of a recipe, with the data set's mean and colours, on `device`."""
+    """Returns the augmenter of a recipe, with the data set's mean and colors, on `device`."""
     mean = data.mean.to(device)
     match recipe:
         case PadCrop():

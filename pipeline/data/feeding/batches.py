@@ -1,10 +1,11 @@
 """Which images a training update sees: a function of (seed, update) and nothing else.
 
-The images are shuffled anew for every pass over them, and the passes are laid end to end; update u
-takes the u-th piece of `global_batch_size` images. So no image is dropped, every batch is full, a
-resumed training needs no replay, and any number of workers sees the same global batches.
+The images are reshuffled for every pass over them, and the passes are concatenated; update u takes the
+u-th block of `global_batch_size` images. So no image is dropped, every batch is full, a resumed training
+needs no replay, and the global batches are the same for any number of workers.
 
-Photographs are shuffled shard by shard first, and then among as many shards as fit a node's cache.
+For photographs, the shards are shuffled first, and then the images of as many shards at a time as fit
+into a node's cache.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,14 +21,14 @@ from pipeline.data.feeding.boxes import BoxCropper
 from pipeline.data.feeding.loader import Request, answers, photos_of
 from pipeline.data.feeding.shards import Photos
 
-REMEMBERED = 3  # shuffled windows
+REMEMBERED = 3  # passes, and shuffled windows, kept in memory
 
 
 class Order:
-    """The order of a split's images over all passes: of `counts` images in each shard.
+    """The order of a split's images over all passes; `counts` is the number of images in each shard.
 
-    A window is `together` shards that are shuffled as one; a set in memory is one shard. Windows are
-    counted through all passes.
+    A window is a group of `together` shards whose images are shuffled together; a data set in memory is
+    one shard. Windows are numbered consecutively through all passes.
     """
 
     def __init__(self, counts: Sequence[int], together: int, size: int, seed: int) -> None:
@@ -40,11 +41,11 @@ class Order:
         self._shuffled: dict[int, Tensor] = {}
 
     def epoch_at(self, updates: int) -> float:
-        """Returns how many passes over the images `updates` updates are."""
+        """Returns how many passes over the images `updates` updates make."""
         return updates * self._size / self._total
 
     def indices(self, update: int) -> Tensor:
-        """Returns the places in the split of the global batch of `update`, int64 (batch,)."""
+        """Returns the indices in the split of the images of update `update`, int64 (global batch,)."""
         first, last = update * self._size, (update + 1) * self._size
         pieces = []
         while first < last:
@@ -56,7 +57,7 @@ class Order:
         return torch.cat(pieces)
 
     def window_of(self, update: int) -> int:
-        """Returns the window of the last image of an update's batch."""
+        """Returns the window that contains the last image of an update's batch."""
         return self._window_at((update + 1) * self._size - 1)[0]
 
     def shards_in(self, window: int) -> list[int]:
@@ -66,7 +67,7 @@ class Order:
         return [shard for shard in shards if shard >= 0]
 
     def _window_at(self, position: int) -> tuple[int, int]:
-        """Returns the window that has a position of all passes, and the place in it."""
+        """Returns the window of a position, counted through all passes, and the offset in the window."""
         epoch, rest = divmod(position, self._total)
         ends = self._pass(epoch)[1]
         number = int(torch.searchsorted(ends, rest, right=True))
@@ -74,7 +75,7 @@ class Order:
         return epoch * self._in_a_pass + number, rest - before
 
     def _pass(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Returns the shards of a pass's windows (windows, together), -1 for none, and their ends."""
+        """Returns the shards of a pass's windows (windows, together), padded with -1, and their ends."""
         if epoch not in self._passes:
             _forget(self._passes)
             generator = torch.Generator().manual_seed(mix(self._seed, 2, epoch))
@@ -86,7 +87,7 @@ class Order:
         return self._passes[epoch]
 
     def _places(self, window: int) -> Tensor:
-        """Returns the places in the split of a window's images, shuffled."""
+        """Returns the indices in the split of a window's images, shuffled."""
         if window not in self._shuffled:
             _forget(self._shuffled)
             epoch, number = divmod(window, self._in_a_pass)
@@ -107,15 +108,15 @@ def _forget(remembered: dict[int, Any]) -> None:
 
 
 class Batches(Protocol):
-    """A worker's share of every global batch, augmented, on the device that trains."""
+    """A worker's share of every global batch, augmented, on the training device."""
 
     def epoch_at(self, updates: int) -> float:
-        """Returns how many passes over the images `updates` updates are."""
+        """Returns how many passes over the images `updates` updates make."""
 
     def between(self, first: int, end: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
         """Yields (update, (images float32 (N, C, H, W), labels int64 (N,))) from `first` to `end`.
 
-        A batch's images are valid until the next one: their memory is used again.
+        A batch's images are valid only until the next batch, which reuses their memory.
         """
 
 
@@ -130,17 +131,17 @@ def batches_of(
     workers: int = 1,
 ) -> Batches:
     """Returns the batches of a split, in memory or in shards."""
-    assert global_batch_size % workers == 0  # pipeline.params refuses it
+    assert global_batch_size % workers == 0  # ensured by pipeline.params
     count, split = global_batch_size // workers, split.to(device)
     share = slice(rank * count, (rank + 1) * count)
     if isinstance(split.images, Photos):
-        assert isinstance(augmenter, BoxCropper)  # pipeline.params refuses another
+        assert isinstance(augmenter, BoxCropper)  # ensured by pipeline.params
         return StreamedBatches(split, augmenter, global_batch_size, seed, share)
     return MemoryBatches(split, augmenter, global_batch_size, seed, share)
 
 
 class MemoryBatches:
-    """The batches of a set in memory: chosen and augmented on the device that has it."""
+    """The batches of a data set in memory, selected and augmented on the device that holds it."""
 
     def __init__(
         self, split: Split, augmenter: Augmenter, size: int, seed: int, share: slice
@@ -165,7 +166,7 @@ class MemoryBatches:
 
 
 class StreamedBatches:
-    """The batches of photographs in shards: boxes of them are decoded by other processes."""
+    """The batches of photographs in shards, whose boxes other processes decode."""
 
     def __init__(
         self, split: Split, augmenter: BoxCropper, size: int, seed: int, share: slice
@@ -194,17 +195,17 @@ class StreamedBatches:
 
 
 def drawn_at(augmenter: Augmenter, sizes: Tensor, seed: int, update: int) -> Tensor:
-    """Returns what happens to the images of an update's whole batch.
+    """Returns what is drawn for the images of an update's global batch.
 
-    The whole batch is drawn and then shared, so that the number of workers changes nothing.
+    It is drawn for the whole batch and then split, so that the number of workers changes nothing.
     """
     return augmenter.draw(sizes, torch.Generator().manual_seed(mix(seed, 1, update)))
 
 
 def mix(*numbers: int) -> int:
-    """Returns 63 well-mixed bits; neighbouring seeds and updates give unrelated streams.
+    """Returns 63 well-mixed bits; neighboring seeds and updates give unrelated streams.
 
-    Zeros at the end count for nothing, so that uses have a second number each: 0 the order, 1 what an
-    augmentation draws, 2 the order of shards, 3 what an extra draws.
+    Trailing zeros have no effect, so each use has its own second number: 0 for the order of images, 1
+    for what an augmentation draws, 2 for the order of shards, 3 for what an extra draws.
     """
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,4 +1,4 @@
-"""A random box of each image, resized to the crop: what section 3.4's scales and Inception's boxes share."""
+"""A random box of each image, resized to the crop: the base of section 3.4's and Inception's crops."""
 
 import numpy as np
 import torch
@@ -8,10 +8,10 @@ from pipeline.data.feeding.resample import resample
 
 
 class BoxCropper:
-    """Boxes that a subclass draws, mirrored and moved in colour.
+    """Crops boxes that a subclass draws, mirrors them and shifts their colors.
 
-    The mean image is resized to the crop and subtracted after it, as the authors' release does with
-    its mean of 224x224 pixels. `colour_sd` is the standard deviation of the colour's change.
+    The mean image is resized to the crop and subtracted after cropping, as the authors' release does
+    with its mean of 224x224 pixels. `colour_sd` is the standard deviation of the color shift.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class BoxCropper:
         )
 
     def boxes(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns height and width (pixels) of a box of each image of `sizes`, float64 (N, 2)."""
+        """Returns height and width (pixels) of a box for each image of `sizes`, float64 (N, 2)."""
         raise NotImplementedError
 
     def draw(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns top, left, height, width (pixels), mirror, and colour, float64 (N, 5 + C)."""
+        """Returns top, left, height, width (pixels), mirror and color change, float64 (N, 5 + C)."""
         count, sizes = len(sizes), sizes.double()
         boxes = self.boxes(sizes, generator)
         corners = (sizes - boxes) * torch.rand((count, 2), generator=generator, dtype=torch.float64)
@@ -50,17 +50,17 @@ class BoxCropper:
         return self.colour(crops, self.shift(drawn).to(images.device))
 
     def shift(self, drawn: Tensor) -> Tensor:
-        """Returns how far colours move along the principal components, float32 (N, C), not on a GPU.
+        """Returns each image's color shift along the principal components, float32 (N, C), on the CPU.
 
-        Loader processes call it, which cannot use their parent's GPU.
+        Loader processes call this, and they cannot use their parent's GPU.
         """
         return drawn[:, 5:].float() @ self._colour.T
 
     def colour(self, crops: Tensor, shift: Tensor) -> Tensor:
-        """Returns crops (N, H', W', C) of any type as `apply` returns them.
+        """Returns crops (N, H', W', C) of any type in the form that `apply` returns.
 
-        They are less the mean, and moved by `shift` float32 (N, C). On a processor one thread does
-        it: torch's other threads would wait for their next work by spinning, beside the decoders.
+        The mean is subtracted, and `shift`, float32 (N, C), is added. On a CPU a single thread does it:
+        torch's other threads would spin while they wait for work, and take time from the decoders.
         """
         if crops.device.type != "cpu":
             return torch.sub(crops, self._mean).add_(shift[:, None, None]).permute(0, 3, 1, 2)

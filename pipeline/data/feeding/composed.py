@@ -1,4 +1,4 @@
-"""Batches whose images go through more than one augmentation: a crop, and then extras in the row's order."""
+"""Batches whose images are augmented more than once: by a crop, then by extras in the row's order."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -10,20 +10,20 @@ from pipeline.data.feeding.batches import Batches, mix
 
 
 class Extra(Protocol):
-    """What happens to an image after its crop."""
+    """An augmentation that is applied after the crop."""
 
     def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Returns what happens to each of `count` images of a shape (C, H, W): (count, ...)."""
+        """Returns what is drawn for each of `count` images of shape (C, H, W): (count, ...)."""
 
     def apply(self, images: Tensor, drawn: Tensor) -> None:
-        """Changes float32 images (N, C, H, W), less the mean, where they are."""
+        """Changes float32 images (N, C, H, W), from which the mean is subtracted already, in place."""
 
 
 class Composed:
-    """The batches of others, with extras.
+    """The batches of another `Batches`, with extras applied.
 
-    What happens is a function of the seed, the update and the extra's place in the row, drawn for the
-    whole batch and then shared: neither interruptions nor the number of workers change it.
+    What is drawn is a function of the seed, the update and the extra's position in the row. It is drawn
+    for the whole batch and then split: neither interruptions nor the number of workers change it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Composed:
 
 
 def erase(images: Tensor, boxes: Tensor) -> None:
-    """Sets a box of each image to the mean, which is zero: top, left, bottom, right, int64 (N, 4)."""
+    """Sets a box (top, left, bottom, right; int64 (N, 4)) of each image to zero, which is the mean."""
     height, width = images.shape[2:]
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)

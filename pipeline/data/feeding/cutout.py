@@ -10,7 +10,7 @@ from pipeline.params import Cutout
 
 
 class SquareEraser:
-    """Squares whose centres lie anywhere in the image, so that a part of one may lie outside."""
+    """Erases squares centered anywhere in the image; a square may extend beyond its edges."""
 
     def __init__(self, recipe: Cutout) -> None:
         self._side_px = recipe.side_px
@@ -24,5 +24,5 @@ class SquareEraser:
         return torch.cat([corner, corner + self._side_px], dim=1)
 
     def apply(self, images: Tensor, drawn: Tensor) -> None:
-        """Erases them."""
+        """Erases the squares."""
         erase(images, drawn)

@@ -1,7 +1,7 @@
 """Decodes a photograph, and resizes a box of it.
 
-What the content is decides, not the file's name (one of ImageNet's JPEGs is a PNG); EXIF rotations are not
-applied.
+The content determines the format, not the file's name (one of ImageNet's JPEGs is a PNG); EXIF rotations
+are not applied.
 """
 
 import io
@@ -18,12 +18,12 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def opened(content: bytes) -> Image.Image:
-    """Returns the image, not decoded yet; Pillow's errors pass."""
+    """Returns the image, not decoded yet; Pillow's errors propagate."""
     return Image.open(io.BytesIO(content))
 
 
 def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:
-    """Returns (width, height) of an image whose shorter side is made so long, as torchvision does."""
+    """Returns (width, height) of an image resized to a shorter side, rounded as torchvision does."""
     width, height = size
     if width <= height:
         return shorter_side_px, shorter_side_px * height // width
@@ -35,7 +35,7 @@ def cut(
 ) -> NDArray[np.uint8]:
     """Returns the box (top, left, height, width; pixels) resized to `size`, uint8 (height, width, 3).
 
-    Pillow's antialiased bilinear filter: the same as a crop of the whole image, resized.
+    Pillow's antialiased bilinear filter gives the same as resizing the whole image and then cropping it.
     """
     top, left, height, width = box
     with opened(content) as image:

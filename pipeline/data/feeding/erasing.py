@@ -1,4 +1,4 @@
-"""Random erasing: by chance a box of an image becomes the mean (Zhong et al., arXiv 1708.04896)."""
+"""Random erasing: a random box of some images becomes the mean (Zhong et al., arXiv 1708.04896)."""
 
 import math
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from pipeline.params import Erasing
 
 
 class BoxEraser:
-    """Boxes of a drawn share of the image's area and a drawn aspect ratio, wholly inside."""
+    """Erases boxes of random area and aspect ratio that lie entirely within the image."""
 
     def __init__(self, recipe: Erasing) -> None:
         self._recipe = recipe
 
     def draw(self, count: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-        """Returns top, left, bottom and right of each image's box, int64 (count, 4); empty by chance."""
+        """Returns top, left, bottom and right of each image's box, int64 (count, 4), or an empty box."""
         recipe, (_, height, width) = self._recipe, shape
         chance, share, ratio, row, column = torch.rand(
             (5, count), generator=generator, dtype=torch.float64
@@ -35,5 +35,5 @@ class BoxEraser:
         return boxes.long()
 
     def apply(self, images: Tensor, drawn: Tensor) -> None:
-        """Erases them."""
+        """Erases the boxes."""
         erase(images, drawn)

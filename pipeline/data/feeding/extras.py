@@ -1,4 +1,4 @@
-"""The kinds of extras: no key of a run depends on this list, but on the files of the kinds that it uses."""
+"""The kinds of extras. A run's key depends on the files of the kinds it uses, not on this list."""
 
 from collections.abc import Sequence
 from typing import assert_never
@@ -15,7 +15,7 @@ def with_extras(
     batches: Batches, extras: Sequence[Extra], *, seed: int, global_batch_size: int, rank: int,
     workers: int,
 ) -> Batches:  # fmt: skip
-    """Returns batches whose images go through a row's extras; the same batches where it has none."""
+    """Returns batches with a row's extras applied; the batches themselves if it has none."""
     if not extras:
         return batches
     return Composed(

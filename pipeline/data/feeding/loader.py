@@ -1,7 +1,7 @@
-"""What a network is shown of photographs: boxes of them, decoded by processes of their own.
+"""What a network sees of photographs: boxes of them, decoded by separate processes.
 
 A request says which boxes of which images make one tensor; requests are answered in order, a few ahead
-of who asks.
+of the consumer.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from pipeline.data.feeding.shards import Photos, ShardFiles
 from pipeline.errors import StudyError
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
-AHEAD = 3  # answers that each process has ready
+AHEAD = 3  # answers that each process prepares in advance
 FETCHES_AT_ONCE = 4
 
 
@@ -32,7 +32,7 @@ class Request:
     """Boxes of images, to be resized to one size (height, width).
 
     `places` int64 (n,) in the split; `boxes` float64 (n, 4): top, left, height, width in pixels;
-    `mirror` bool (n,); `shift` float32 (n, 3): how far each one's colours are to be moved.
+    `mirror` bool (n,); `shift` float32 (n, 3): each one's color shift.
     """
 
     places: Tensor
@@ -43,7 +43,7 @@ class Request:
 
     @staticmethod
     def plain(places: Tensor, boxes: Tensor, size: tuple[int, int]) -> "Request":
-        """Returns a request for boxes as they are."""
+        """Returns a request for boxes that are neither mirrored nor shifted in color."""
         count = len(places)
         straight = torch.zeros(count, dtype=torch.bool)
         return Request(places, boxes, straight, torch.zeros(count, 3), size)
@@ -52,12 +52,12 @@ class Request:
 Answer = tuple[Tensor, Tensor, Tensor]
 """Images uint8 (n, height, width, 3), and their request's places and shift.
 
-What the decoding processes know already, the one that trains does not compute again.
+The decoding processes return the latter two so that the training process need not compute them again.
 """
 
 
 class _Answers(Dataset[Answer | StudyError]):
-    """The answer to each request, made in a loader's process; or what is wrong, by its own text."""
+    """The answer to each request, computed in a loader process, or the error that prevented it."""
 
     def __init__(self, photos: Photos, request: Callable[[int], Request]) -> None:
         self._photos, self._request = photos, request
@@ -66,7 +66,7 @@ class _Answers(Dataset[Answer | StudyError]):
         """Returns an answer."""
         try:
             return self._made(number)
-        except StudyError as error:  # raised here, it would come with this process's traceback
+        except StudyError as error:  # if raised here, it would carry this process's traceback
             return error
 
     def _made(self, number: int) -> Answer:
@@ -85,13 +85,13 @@ class _Answers(Dataset[Answer | StudyError]):
 
 
 class Windows(Protocol):
-    """Shards that are used at the same time: windows, counted through all that is asked for."""
+    """Windows: groups of shards that are used at the same time, numbered through all requests."""
 
     def window_of(self, number: int) -> int:
-        """Returns the window of the last image of a request."""
+        """Returns the window that contains the last image of a request."""
 
     def shards_in(self, window: int) -> Sequence[int]:
-        """Returns the shards of a window; none after the last."""
+        """Returns the shards of a window; none beyond the last window."""
 
 
 def answers(
@@ -103,8 +103,8 @@ def answers(
 ) -> Iterator[Answer]:
     """Yields the answer for each number, in order, its images and shift on `device`.
 
-    As many processes decode as `files` says; the next window's shards are fetched while
-    this one's are used.
+    `photos.files` says how many processes decode; the next window's shards are fetched while the current
+    ones are in use.
     """
     if not numbers:
         return
@@ -124,7 +124,7 @@ def answers(
             for window in range(windows.window_of(number), windows.window_of(number) + 2):
                 if window > fetched:
                     fetched = window
-                    for shard in windows.shards_in(window):  # what goes wrong shows when it is read
+                    for shard in windows.shards_in(window):  # a failure shows when it is read
                         pool.submit(_files(photos).path, photos.shards[shard])
             if isinstance(answer, StudyError):
                 raise answer
@@ -135,13 +135,13 @@ def answers(
 
 
 def _die_with_parent(_: int) -> None:
-    """Leaves no loader behind a killed training: it would hold what the training had locked."""
+    """Makes a loader die with a killed training; otherwise it would keep the training's locks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _files(photos: Photos) -> ShardFiles:
-    assert photos.files is not None  # stages and workers say where shards come from
+    assert photos.files is not None  # set by stages and workers
     return photos.files
 
 

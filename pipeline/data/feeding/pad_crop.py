@@ -1,4 +1,4 @@
-"""Section 4.2's augmentation: zeros on each side, a random crop of the original size, a mirror image."""
+"""Section 4.2's augmentation: zero padding, a random crop of the original size, random mirroring."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from pipeline.params import PadCrop
 
 
 class PadCropper:
-    """Section 4.2: the mean is subtracted first, so that the padding is zero in network's units."""
+    """Section 4.2: the mean is subtracted first, so that the padding is zero as the network sees it."""
 
     def __init__(self, recipe: PadCrop, mean: Tensor) -> None:
         self._recipe = recipe
@@ -16,7 +16,7 @@ class PadCropper:
         self._count = -1
 
     def draw(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns row, column and mirror of each image, int64 (N, 3)."""
+        """Returns row and column of the crop, and mirror (0 or 1), for each image, int64 (N, 3)."""
         count = len(sizes)
         offsets = 2 * self._recipe.pad_px + 1
         places = torch.randint(offsets, (count, 2), generator=generator)
@@ -24,7 +24,7 @@ class PadCropper:
         return torch.cat([places, mirrors], dim=1)
 
     def _reserve(self, count: int) -> None:
-        """Makes the buffers of a batch, once."""
+        """Allocates the buffers for batches of `count` images."""
         height, width, device = self._height, self._width, self._mean.device
         self._count = count
         self._pixels = torch.zeros((count * height * width + 1, self._channels), device=device)
@@ -33,13 +33,13 @@ class PadCropper:
         self._rows, self._columns = (torch.arange(n, device=device) for n in (height, width))
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Returns the crops at the images' own size."""
+        """Returns the crops, as large as the images."""
         height, width, pad = self._height, self._width, self._recipe.pad_px
         count = len(images)
         if count != self._count:
             self._reserve(count)
         body = self._pixels[:-1].view(count, height, width, self._channels)
-        torch.sub(images, self._mean, out=body)  # the last row stays zero: all places outside
+        torch.sub(images, self._mean, out=body)  # the last row stays zero: every pixel outside
         drawn = drawn.to(images.device)
         rows = self._rows + drawn[:, :1] - pad
         columns = self._columns.expand(count, width)

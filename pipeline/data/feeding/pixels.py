@@ -1,4 +1,4 @@
-"""An image file's pixels as 8-bit RGB, whatever its mode; what has no agreed range is refused."""
+"""An image file's pixels as 8-bit RGB, whatever its mode; modes without a defined range are refused."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,10 @@ RANGELESS = {"I": "32-bit integers", "F": "floating-point numbers"}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns the image in RGB; 16 bits of grey are scaled to 8, transparency is dropped.
+    """Returns the image in RGB; 16-bit gray is scaled to 8 bits, transparency is dropped.
 
-    Pillow's own conversion cuts 16 bits off at 255: a picture of nothing but white. Raises ValueError
-    for pixels without an agreed range.
+    Pillow's own conversion clips 16-bit values at 255, which leaves an all-white picture. Raises
+    ValueError if the pixels have no defined range.
     """
     if image.mode == "RGB":
         return image
@@ -20,8 +20,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(((deep.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)).convert("RGB")  # fmt: skip
     if what := RANGELESS.get(image.mode):
         raise ValueError(
-            f"its pixels are {what} (mode {image.mode}), of which nobody says what is black and what "
-            "is white: convert it to 8 or 16 bits"
+            f"its pixels are {what} (mode {image.mode}), for which no values are agreed as black and "
+            "white: convert it to 8 or 16 bits"
         )
     return image.convert("RGB")
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from pipeline.data.feeding.boxes import BoxCropper
 from pipeline.params import RandomResizedCrop
 
-ATTEMPTS = 10  # to draw a box that fits, as the Inception paper's implementations have it
+ATTEMPTS = 10  # to draw a box that fits, as in implementations of the Inception paper
 
 
 class AreaCropper(BoxCropper):
-    """Crops of a drawn share of an image's area."""
+    """Crops a random fraction of an image's area."""
 
     def __init__(self, recipe: RandomResizedCrop, mean: Tensor, colour: Tensor) -> None:
         super().__init__(
@@ -21,7 +21,7 @@ class AreaCropper(BoxCropper):
         self._recipe = recipe
 
     def boxes(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns height and width of the first of ten boxes that fits, or of the whole image."""
+        """Returns height and width of the first of ten boxes that fits, else of the whole image."""
         recipe, shape = self._recipe, (len(sizes), ATTEMPTS)
         low, high = recipe.area_fraction.low, recipe.area_fraction.high
         share = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)

@@ -1,8 +1,8 @@
-"""Crops of any place and size, resized, for a whole batch at once and on any device.
+"""Resizes crops of any position and size, for a whole batch at once and on any device.
 
-Each image's crop is a pair of small matrices, so that a batch is two batched matrix products. The
-weights are Pillow's antialiased bilinear ones: a triangle as wide as the reduction, cut off at the
-image's edge, so that a crop is what one would cut out of the whole image, resized.
+Each image's crop is a pair of small matrices, so that a batch takes two batched matrix products. The
+weights are those of Pillow's antialiased bilinear filter: a triangle as wide as the reduction, cut off
+at the image's edge, so that the result is the same as resizing the whole image and then cropping it.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def resample(images: Tensor, boxes: Tensor, mirror: Tensor, size_px: int) -> Tensor:
-    """Returns float32 (N, size, size, C): the box of each image, resized and perhaps mirrored.
+    """Returns float32 (N, size, size, C): the box of each image, resized, and mirrored if asked for.
 
     `images` (N, H, W, C) of any type; `boxes` float64 (N, 4): top, left, height, width in pixels,
     within the image; `mirror` bool (N,).
@@ -25,7 +25,7 @@ def resample(images: Tensor, boxes: Tensor, mirror: Tensor, size_px: int) -> Ten
 
 
 def _weights(start: Tensor, length: Tensor, pixels: int, size_px: int) -> Tensor:
-    """Returns float32 (N, size, pixels): how much of each pixel each resized pixel takes."""
+    """Returns float32 (N, size, pixels): the weight of each pixel in each resized pixel."""
     step = (length / size_px)[:, None, None]
     radius = step.clamp_min(1.0)  # an enlarged image is interpolated, a reduced one averaged
     places = torch.arange(size_px, device=start.device, dtype=torch.float64)[None, :, None]

@@ -1,4 +1,4 @@
-"""Section 3.4's augmentation: the shorter side is drawn, then a crop, a mirror image and a colour."""
+"""Section 3.4's augmentation: random shorter side, random crop, random mirroring, random color shift."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from pipeline.params import ScaleCrop
 
 
 class ScaleCropper(BoxCropper):
-    """Crops of an image whose shorter side is drawn."""
+    """Crops an image whose shorter side is drawn at random."""
 
     def __init__(self, recipe: ScaleCrop, mean: Tensor, colour: Tensor) -> None:
         super().__init__(
@@ -18,7 +18,7 @@ class ScaleCropper(BoxCropper):
         self._span = recipe.shorter_side_px
 
     def boxes(self, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns the crop's size in pixels of images of the size that they have."""
+        """Returns height and width of each crop, in pixels of the image at its original size."""
         low, high = self._span.low, self._span.high
         sides = torch.randint(low, high + 1, (len(sizes), 1), generator=generator)
         side = self._crop_px * sizes.min(dim=1, keepdim=True).values / sides.double()

@@ -1,7 +1,7 @@
-"""Shards of photographs: Arrow files, read in the middle without reading the rest (docs/adr/0010).
+"""Shards of photographs: Arrow files, of which any image is read without the rest (docs/adr/0010).
 
-A shard is a table of `image` (the file's bytes), `label`, `id` and `name`, uncompressed, so that
-pyarrow, pandas or polars read it too. Which bytes it must have stands in the data set's index.
+A shard is an uncompressed table of `image` (the file's bytes), `label`, `id` and `name`, which pyarrow,
+pandas or polars can read too. The data set's index holds the sha256 that its bytes must have.
 """
 
 import json
@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-OPEN_SHARDS = 64  # of a process at once
+OPEN_SHARDS = 64  # that a process keeps open at once
 ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The key of the packing that it is of, and its sha256, size and number of images."""
+    """A shard: the key of its packing, its sha256, its size in bytes and its number of images."""
 
     key: str
     sha256: str
@@ -32,26 +32,26 @@ class Shard:
 
 
 class ShardFiles(Protocol):
-    """Brings shards to this node: `pipeline.storage.shard_store`.
+    """Fetches shards to this node; implemented by `pipeline.storage.shard_store`.
 
-    `decoders` is how many processes decode what is in them; no bit depends on it.
+    `decoders` is the number of processes that decode their images; no bit of the result depends on it.
     """
 
     decoders: int
 
     def path(self, shard: Shard) -> Path:
-        """Returns the shard's file here, fetched and checked if need be."""
+        """Returns the shard's file on this node, fetched and checked if necessary."""
 
     def __hash__(self) -> int:
-        """By identity: what one has opened is opened once."""
+        """Hashes by identity, so that one object's shards are opened only once."""
 
 
 @dataclass(frozen=True)
 class Photos:
     """The photographs of a split, in the order of their shards; `files` must be set to read them.
 
-    `sizes` int64 (N, 2): height and width in pixels. `together` is how many shards are shuffled as
-    one.
+    `sizes` int64 (N, 2): height and width in pixels. `together` is how many shards are shuffled
+    together.
     """
 
     sizes: Tensor
@@ -60,12 +60,12 @@ class Photos:
     files: ShardFiles | None = None
 
     def windows(self) -> list[range]:
-        """Returns the shards in order, as many together as are used at the same time."""
+        """Returns the shards' numbers in order, in groups that are used at the same time."""
         count = len(self.shards)
         return [range(n, min(n + self.together, count)) for n in range(0, count, self.together)]
 
     def places_in(self, shards: range) -> Tensor:
-        """Returns the places of the images of neighbouring shards, int64 (n,)."""
+        """Returns the indices in the split of the images of consecutive shards, int64 (n,)."""
         if not shards:
             return torch.arange(0)
         first = int(self._ends[shards[0]]) - self.shards[shards[0]].images
@@ -76,11 +76,11 @@ class Photos:
         return np.cumsum([shard.images for shard in self.shards])
 
     def shard_of(self, place: int) -> int:
-        """Returns which shard has the image at a place of the split."""
+        """Returns the number of the shard that holds the image at an index of the split."""
         return int(np.searchsorted(self._ends, place, side="right"))
 
     def content(self, place: int) -> bytes:
-        """Returns the file of the image at a place of the split."""
+        """Returns the bytes of the file of the image at an index of the split."""
         assert self.files is not None
         number = self.shard_of(place)
         shard = self.shards[number]
@@ -89,9 +89,9 @@ class Photos:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A shard's file, and where in it the images are: `ends` int64 (images + 1,) from `start`.
+    """An open shard, and where its images are: `ends` int64 (images + 1,), offsets from `start`.
 
-    Images are read and not mapped: what was read does not stay in this process's memory.
+    Images are read, not memory-mapped, so that they do not stay in this process's memory.
     """
 
     file: BinaryIO
@@ -105,11 +105,11 @@ class _Opened:
 
 @lru_cache(OPEN_SHARDS)
 def _opened(files: ShardFiles, shard: Shard) -> _Opened:
-    """Opens a shard once: it can be read on, whatever becomes of the file's name."""
+    """Opens a shard once; it stays readable even if its file is deleted."""
     for attempt in range(ATTEMPTS):
         try:
             return _read(files.path(shard))
-        except FileNotFoundError:  # another process needed its room just now
+        except FileNotFoundError:  # another process has just deleted it to make room
             if attempt == ATTEMPTS - 1:
                 raise
     raise AssertionError
@@ -126,5 +126,5 @@ def _read(path: Path) -> _Opened:
 
 
 def shards_of(table: Tensor, key: str) -> tuple[Shard, ...]:
-    """Returns the shards that `table_of` wrote, of the packing of a key; earlier tables have it themselves."""
+    """Returns the shards that `table_of` wrote, of packing `key` unless an older table names its own."""
     return tuple(Shard(**{"key": key, **entry}) for entry in json.loads(table.numpy().tobytes()))

@@ -13,18 +13,18 @@ from pipeline.data.feeding.loader import Request, answers, photos_of
 from pipeline.data.feeding.shards import Photos
 
 RESIZED = 256 / 224  # section 3.4: crops of 224 from images whose shorter side is 256
-BATCH_PIXELS = 64 * 224 * 224  # of a batch of whole images
+BATCH_PIXELS = 64 * 224 * 224  # in a batch of whole images
 CROPS_BATCH = 100
 IN_MEMORY_BATCH = 500
 
 
 def resized_px(crop_px: int) -> int:
-    """Returns the shorter side from which crops are taken: 256 for 224."""
+    """Returns the shorter side of the images from which crops are taken: 256 for crops of 224."""
     return round(crop_px * RESIZED)
 
 
 def single(split: Split, crop_px: int, device: torch.device) -> Iterator[Tensor]:
-    """Yields the middle crops of a split's images in order, uint8 (n, crop, crop, 3)."""
+    """Yields the center crops of a split's images in order, uint8 (n, crop, crop, 3)."""
     photos = photos_of(split)
     side = photos.sizes.min(dim=1).values.double()[:, None] * crop_px / resized_px(crop_px)
     boxes = torch.cat([(photos.sizes - side) / 2, side.expand(-1, 2)], dim=1)
@@ -40,9 +40,9 @@ def single(split: Split, crop_px: int, device: torch.device) -> Iterator[Tensor]
 def whole(
     split: Split, shorter_side_px: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (places int64 (n,), whole images uint8 (n, H, W, 3)) of a split, of one size each.
+    """Yields (indices int64 (n,), whole images uint8 (n, H, W, 3)) of a split, in batches of one size.
 
-    The shorter side is `shorter_side_px`; images that become equally large come together.
+    The shorter side is `shorter_side_px`; images that have the same size after resizing are batched.
     """
     photos = photos_of(split)
     pieces = []
@@ -63,7 +63,7 @@ def whole(
 
 @dataclass(frozen=True)
 class _Piece:
-    """Images that are resized to one size together."""
+    """Images that are resized to the same size, in one batch."""
 
     window: int
     size: tuple[int, int]
@@ -100,15 +100,15 @@ def inputs(
 ) -> Iterator[Tensor]:
     """Yields what a network sees in the single view, float32 (n, C, H, W), in the split's order.
 
-    An image in memory is used as it is (section 4.2: the single view of the original 32x32 image),
-    a photograph's middle crop of `crop_px` stands for it.
+    An image in memory is used as it is (section 4.2: the single view of the original 32x32 image), of a
+    photograph the center crop of `crop_px` pixels.
     """
     if isinstance(split.images, Photos):
-        assert crop_px is not None  # pipeline.params refuses it
+        assert crop_px is not None  # ensured by pipeline.params
         for crops in single(split, crop_px, device):
             yield less_mean(crops, mean)
         return
-    if not len(split):  # a worker's share of very few
+    if not len(split):  # a worker's share of very few images
         return
     mean = mean.to(device)
     for images in torch.split(split.images.to(device), IN_MEMORY_BATCH):
@@ -116,9 +116,9 @@ def inputs(
 
 
 def ten_crops(images: Tensor, crop_px: int) -> list[Tensor]:
-    """Returns the four corners and the middle of whole images, and their mirror images.
+    """Returns the four corner crops and the center crop of whole images, and their mirror images.
 
-    `images` (n, H, W, C); each (n, crop, crop, C) (Krizhevsky et al. 2012, section 4.1).
+    `images` (n, H, W, C); each crop (n, crop, crop, C) (Krizhevsky et al. 2012, section 4.1).
     """
     down, right = images.shape[1] - crop_px, images.shape[2] - crop_px
     places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
@@ -127,7 +127,7 @@ def ten_crops(images: Tensor, crop_px: int) -> list[Tensor]:
 
 
 def less_mean(images: Tensor, mean: Tensor) -> Tensor:
-    """Returns float32 (n, C, H, W) of uint8 (n, H, W, C): the mean image, made as large, subtracted."""
+    """Returns images uint8 (n, H, W, C) less the mean, resized to theirs, as float32 (n, C, H, W)."""
     resized = interpolate(
         mean.permute(2, 0, 1)[None], images.shape[1:3], mode="bilinear", antialias=True
     )

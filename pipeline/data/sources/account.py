@@ -1,7 +1,7 @@
-"""An account of a prepared set: what was taken by split and class, what was left and why, what is odd.
+"""An account of a prepared set: images by split and class, files left out and why, and oddities.
 
-Printed by `prepare`, kept in Git as `data/account.json` and shown on the page. What makes a study wrong
-stops it; the rest is said.
+`prepare` prints it; it is kept in Git as `data/account.json` and shown on the page. Whatever would make
+a study's results wrong stops the study; the rest is only reported.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pipeline.data.sources.choosing import Left
 from pipeline.errors import DataError
 
-FEW = 5  # training images of a class that is nearly empty
-MOST_CLASSES = 100  # whose counts are told
+FEW = 5  # a class with fewer training images is reported
+MOST_CLASSES = 100  # whose counts are listed
 SHOWN = 5
 
 
@@ -28,7 +28,7 @@ def of(
     modes: Mapping[str, int],
     flat: int,
 ) -> dict[str, Any]:
-    """Returns the account; `contents` is a digest of each image's content (N,) by split."""
+    """Returns the account; `contents` has, by split, a digest of each image's content (N,)."""
     counts = {
         split: np.bincount(some, minlength=len(classes)).tolist() for split, some in labels.items()
     }
@@ -36,7 +36,7 @@ def of(
     few = [name for name, count in zip(classes, counts["train"], strict=True) if count < FEW]
     return {
         "images": {split: len(some) for split, some in labels.items()},
-        "by_class": [  # a list: `dvc metrics` and `dvc exp show` have no column for each
+        "by_class": [  # a list, so that `dvc metrics` and `dvc exp show` have no column for each
             {"class": name, **{split: counts[split][number] for split in counts}}
             for number, name in enumerate(classes[:MOST_CLASSES])
         ],
@@ -57,9 +57,9 @@ def of(
 
 
 def said(account: Mapping[str, Any]) -> list[str]:
-    """Returns the lines that a person should read; none where nothing is odd."""
+    """Returns the lines that a person should read; none if nothing is odd."""
     lines = [
-        f"left: {some['files']:,} {why}, such as {some['example']}"
+        f"left out: {some['files']:,} {why}, such as {some['example']}"
         for why, some in account["left"].items()
     ]
     modes = {mode: count for mode, count in account["modes"].items() if mode != "RGB"}
@@ -67,10 +67,10 @@ def said(account: Mapping[str, Any]) -> list[str]:
         shown = ", ".join(f"{count:,} {mode}" for mode, count in sorted(modes.items()))
         lines.append(f"pixel modes other than RGB: {shown}")
     if account["all_pixels_equal"]:
-        lines.append(f"{account['all_pixels_equal']:,} images have nothing but equal pixels")
+        lines.append(f"{account['all_pixels_equal']:,} images whose pixels are all equal")
     names = {
-        "within_train": "training images have the content of another training image",
-        "within_test": "test images have the content of another test image",
+        "within_train": "training images are copies of another training image",
+        "within_test": "test images are copies of another test image",
         "val_in_train": "validation images are training images too",
         "test_in_train": "test images are training images too",
         "test_in_val": "test images are validation images too",
@@ -87,15 +87,15 @@ def said(account: Mapping[str, Any]) -> list[str]:
 
 
 def require_sound(account: Mapping[str, Any], accepted_pct: float) -> None:
-    """Raises DataError where more of a split's images are training images than params.yaml accepts."""
+    """Raises DataError if more of a split's images are training images than params.yaml accepts."""
     for split in ("val", "test"):
         count, both = account["images"][split], account["duplicates"][f"{split}_in_train"]
         if both > accepted_pct / 100 * count:
             raise DataError(
                 f"data: {both:,} of {count:,} {split} images are training images too, by their content: "
-                f"{100 * both / count:.1f} %, and data.duplicates_pct of params.yaml accepts "
-                f"{accepted_pct:g}: errors on {split} would say little; remove them from the source, or "
-                "accept them there if you know what they do"
+                f"{100 * both / count:.1f} %, but data.duplicates_pct in params.yaml accepts only "
+                f"{accepted_pct:g} %: errors on {split} would mean little; remove them from the source, "
+                "or raise data.duplicates_pct if you know what they do to the results"
             )
 
 
@@ -105,5 +105,5 @@ def contents_of(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def content_of(content: bytes) -> int:
-    """Returns 64 bits of the sha256 of bytes."""
+    """Returns the first 64 bits of the sha256 of bytes."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")

@@ -1,7 +1,7 @@
 """Reads archives member by member without unpacking them to disk.
 
-Nothing is ever written under a name that an archive chose; members that could only be meant to
-escape (absolute names, "..", links out, devices) are refused all the same.
+Nothing is ever written under a name taken from an archive; even so, members that could only be meant to
+escape from it (absolute names, "..", links, devices) are refused.
 """
 
 import tarfile
@@ -15,7 +15,7 @@ from pipeline.data.sources.choosing import require_utf8
 from pipeline.errors import DataError
 
 ZIP_UTF8 = 0x800  # the flag of a member whose name is UTF-8
-MAX_MEMBER_BYTES = 512 << 20  # CIFAR-10's largest member has 31 MB; a photograph far less
+MAX_MEMBER_BYTES = 512 << 20  # CIFAR-10's largest member is 31 MB; a photograph is far smaller
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -24,7 +24,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises DataError for a truncated or unknown archive and for a member with an unsafe name.
     """
     try:
-        with path.open("rb") as file:  # by its first bytes: a tar may end with a zip
+        with path.open("rb") as file:  # judged by the first bytes: a tar may end with a zip
             is_zip = file.read(4) in (b"PK\3\4", b"PK\5\6")
         if is_zip:
             yield from _zip_members(path)
@@ -67,7 +67,7 @@ def _zip_members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _zip_name(path: Path, member: zipfile.ZipInfo, place: int) -> str:
-    """Returns a member's name; some programs write UTF-8 without saying so."""
+    """Returns a member's name; some programs write UTF-8 without setting the flag."""
     if member.flag_bits & ZIP_UTF8 or member.filename.isascii():
         return member.filename
     try:
@@ -80,7 +80,7 @@ def _zip_name(path: Path, member: zipfile.ZipInfo, place: int) -> str:
 
 
 def refuse_unsafe(path: Path, name: str) -> None:
-    """Raises DataError for a member that could only be meant to escape."""
+    """Raises DataError for a member whose name points outside the archive."""
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or "\0" in name:
         raise DataError(
@@ -101,6 +101,6 @@ def refuse_link(path: Path, member: tarfile.TarInfo) -> None:
 def _refuse_huge(path: Path, name: str, size: int) -> None:
     if size > MAX_MEMBER_BYTES:
         raise DataError(
-            f"{path}: member {name!r} has {size:,} bytes, at most {MAX_MEMBER_BYTES:,} are read: "
+            f"{path}: member {name!r} has {size:,} bytes, but at most {MAX_MEMBER_BYTES:,} are read: "
             "do not use this archive"
         )

@@ -1,6 +1,7 @@
 """Which files of a source are images of which class: `<split>/<class>/<image>`, below one root.
 
-The same for sets in memory and in shards. What is not taken is counted, with the reason and an example.
+The rules are the same for data sets in memory and in shards. Files that are left out are counted, with
+the reason and an example.
 """
 
 import unicodedata
@@ -14,7 +15,7 @@ EXTENSIONS = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif",
 }  # fmt: skip
-# how files of those formats begin
+# the first bytes of files in these formats
 BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P1", b"P2", b"P3", b"P4",
     b"P5", b"P6", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
@@ -22,14 +23,14 @@ BEGINNINGS = (
 HEAD_BYTES = 16
 
 HIDDEN = "hidden files and folders"
-ELSEWHERE = "images elsewhere than <split>/<class>/"
-NO_IMAGE = "files that are no images"
-REPLACED = "members that a later one of the same name replaces"
+ELSEWHERE = "images outside <split>/<class>/"
+NO_IMAGE = "files that are not images"
+REPLACED = "members replaced by a later one of the same name"
 
 
 @dataclass
 class Left:
-    """Files that were not taken for one reason."""
+    """Files that were left out for the same reason."""
 
     files: int = 0
     example: str = ""
@@ -37,7 +38,7 @@ class Left:
 
 @dataclass
 class Choice:
-    """What is taken of a source, file by file; `where` is what messages call the source."""
+    """Chooses what is taken from a source, file by file; `where` is the source's name in messages."""
 
     where: str
     splits: tuple[str, str]
@@ -48,8 +49,8 @@ class Choice:
     def take(self, name: str, head: Callable[[], bytes]) -> tuple[str, str, str] | None:
         """Returns (split, class, file name) of a file that is taken, or None.
 
-        `head` returns its first bytes, asked for where its suffix is none of an image's. Raises
-        DataError for a name that a report could not print.
+        `head` returns its first bytes; it is called only if the suffix is not an image's. Raises
+        DataError for a class name that a report could not print.
         """
         pure = PurePosixPath(name)
         if any(part.startswith(".") or part == "__MACOSX" for part in pure.parts):
@@ -80,26 +81,26 @@ class Choice:
         left.example = left.example or name
 
     def require_one_root(self) -> None:
-        """Raises DataError where the set lies twice in its source, under different folders."""
+        """Raises DataError if the source holds the data set more than once, under different folders."""
         if len(self.roots) > 1:
             shown = "; ".join(f"{root or '(the top)'}/ (such as {name})" for root, name in
                               sorted(self.roots.items())[:4])  # fmt: skip
             raise DataError(
                 f"{self.where}: {self.splits[0]}/ and {self.splits[1]}/ lie below {len(self.roots)} "
-                f"folders: {shown}; wanted one, or images would count twice and those of validation lie "
-                "among those of training: pack it again with one of them"
+                f"folders: {shown}; wanted one, since images would count twice and validation images "
+                "could be training images too: pack it again with only one of them"
             )
 
 
 def looks_like_an_image(head: bytes) -> bool:
-    """Tells whether a file's first bytes are those of an image's format."""
+    """Tells whether a file's first bytes are those of an image format."""
     if head.startswith(BEGINNINGS):
         return True
     return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:12] == b"ftypavif"
 
 
 def require_utf8(where: str, name: str, place: int) -> str:
-    """Returns a member's name; raises DataError where its bytes are not UTF-8."""
+    """Returns a member's name; raises DataError if its bytes are not UTF-8."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:

@@ -31,7 +31,7 @@ for _package in ("numpy.core", "numpy._core"):
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, texts and numpy arrays, and nothing else."""
+    """Builds dictionaries, lists, numbers, strings and numpy arrays, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns an admitted constructor; raises DataError for any other."""
@@ -44,7 +44,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def read(path: Path) -> Images:
-    """Returns the images of a cifar-10-batches-py archive; raises DataError where it is not one."""
+    """Returns the images of a cifar-10-batches-py archive; raises DataError if it is not one."""
     wanted = {*TRAIN_BATCHES, TEST_BATCH, META}
     found: dict[str, dict[str, Any]] = {}
     for name, content in members(path):

@@ -1,4 +1,4 @@
-"""Reads the handwritten digits that scikit-learn ships (UCI, 1,797 of 8x8 pixels, 17 greys)."""
+"""Reads the handwritten digits that scikit-learn ships (UCI: 1,797 of 8x8 pixels, 17 gray levels)."""
 
 import gzip
 from pathlib import Path
@@ -14,7 +14,7 @@ BRIGHTEST = 16
 
 
 def read(path: Path, image_size_px: int) -> Images:
-    """Returns the digits as grey images of the wanted size, bilinearly enlarged; no test part."""
+    """Returns the digits as gray images, resized bilinearly; the source has no test part."""
     try:
         with gzip.open(path, "rt", encoding="ascii") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Brings the archive of a data set: mirrors first, then its official address, checksum last.
+"""Fetches the archive of a data set from a mirror, or else its official address, and verifies it.
 
-A download that breaks off is resumed from its `.part` file; nothing is opened before its sha256
-(and the official md5, where one was published) is right.
+An interrupted download is resumed from its `.part` file; no archive is used before its known checksums
+(the study's sha256, the publisher's md5) are verified.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa2
 CIFAR10_NAME = "cifar-10-python.tar.gz"
 CIFAR10_ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the address
-# published to those who may download them; torchvision has them too
+# published to those who may download the archives; torchvision has them too
 IMAGENET_MD5 = {
     "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
     "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
@@ -51,16 +51,16 @@ BROKEN_OFF = (
     requests.exceptions.ChunkedEncodingError,
 )
 S3Fetch = Callable[[str, Path], None]
-"""Writes the object (or, packed as a tar, the prefix) at an s3:// address to a path."""
+"""Writes the object at an s3:// address, or the prefix, packed as a tar, to a path."""
 
 
 PrefixDigest = Callable[[str], str]
-"""Returns what identifies the objects under an s3:// prefix."""
+"""Returns a digest that identifies the objects under an s3:// prefix."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An archive by name, with where else it may be and what its bytes must be."""
+    """An archive by name, with an address where it may be found too, and the checksums it must have."""
 
     name: str
     address: str | None
@@ -69,7 +69,7 @@ class Wanted:
 
 
 def shipped_digits() -> Path:
-    """Returns the digits' file in scikit-learn, which is not imported for it: that takes a second."""
+    """Returns the digits' file in scikit-learn without importing it, which would take a second."""
     found = find_spec("sklearn")
     assert found is not None and found.origin is not None  # it is in requirements.lock
     return Path(found.origin).parent / "datasets/data/digits.csv.gz"
@@ -83,10 +83,10 @@ def fetch(
     s3: S3Fetch,
     prefix: PrefixDigest,
 ) -> None:
-    """Leaves the archive of `data` at `target`, checked; of a large set, what its bytes are.
+    """Puts the verified archive of `data` at `target`; for a large set, a JSON file that identifies it.
 
-    `partial` is a folder that outlives the call, for downloads, whole or broken off. Raises DataError
-    where no place has the archive and ChecksumError where the only ones found are different.
+    `partial` is a folder that outlives the call, for complete and interrupted downloads. Raises
+    DataError if no place has the archive, ChecksumError if only ones with other checksums were found.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     match data:
@@ -121,12 +121,12 @@ def archives_of(data: Sharded) -> list[Wanted]:
 
 
 def folder_of(data: Sharded) -> str | None:
-    """Returns the folder or s3:// prefix of a large set that is in no archive."""
+    """Returns the folder or s3:// prefix of a large set, or None if it is in archives."""
     return data.archive if isinstance(data, PhotosData) and data.sha256 is None else None
 
 
 def _digest_of(folder: str, mirrors: Sequence[str], prefix: PrefixDigest) -> str:
-    """Returns what identifies the content of a folder, read whole, or of a prefix."""
+    """Returns a digest of the content of a folder, which is read in full, or of an s3:// prefix."""
     if folder.startswith("s3://"):
         return prefix(folder)
     root, sha = folder_in(mirrors, folder), hashlib.sha256()
@@ -143,7 +143,7 @@ def _digest_of(folder: str, mirrors: Sequence[str], prefix: PrefixDigest) -> str
 
 
 def folder_in(mirrors: Sequence[str], name: str) -> Path:
-    """Returns the folder of this name in the first mirror that has it; raises DataError."""
+    """Returns the folder of this name in the first mirror that has it; raises DataError if none has."""
     if (folder := folder_at(mirrors, name)) is not None:
         return folder
     raise DataError(
@@ -153,12 +153,12 @@ def folder_in(mirrors: Sequence[str], name: str) -> Path:
 
 
 def kept(wanted: Wanted, partial: Path) -> Path:
-    """Returns where an archive is kept between the stages: downloaded, or a link to it."""
+    """Returns the path at which an archive is kept between stages: a download, or a link to it."""
     return partial / f"{(wanted.sha256 or wanted.md5 or '')[:16]}-{wanted.name}"
 
 
 def keep(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> Path:
-    """Sees to it that an archive is kept, and returns where: one in a folder of the user's stays there."""
+    """Makes sure that an archive is kept, and returns its path; one in a user's folder is linked."""
     place = kept(wanted, partial)
     found = find(wanted, mirrors, partial, s3)
     if found != place:
@@ -174,7 +174,7 @@ def _wanted(archive: str, sha256: str) -> Wanted:
 
 
 def find(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> Path:
-    """Returns a file with the wanted bytes: where a mirror has it, or downloaded to `partial`."""
+    """Returns a file with the wanted checksums: a mirror's own, or one downloaded to `partial`."""
     target = kept(wanted, partial)
     places = [str(target)] if target.is_file() else []
     places += [f"{mirror.rstrip('/')}/{wanted.name}" for mirror in mirrors]
@@ -187,7 +187,7 @@ def find(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> 
         try:
             if place.startswith(("http://", "https://")):
                 if part.exists() and not _resumed(place, part, wanted):
-                    part.unlink()  # it was the beginning of other bytes
+                    part.unlink()  # it was the beginning of another file
                 if not part.exists():
                     _download(place, part, wanted.name)
             elif place.startswith("s3://"):
@@ -217,7 +217,7 @@ def find(wanted: Wanted, mirrors: Sequence[str], partial: Path, s3: S3Fetch) -> 
 
 
 def _resumed(address: str, part: Path, wanted: Wanted) -> bool:
-    """Tells whether going on with `part` gave the wanted bytes."""
+    """Resumes the download of `part`; tells whether it then has the wanted checksums."""
     _download(address, part, wanted.name)
     try:
         _check(part, wanted, address)
@@ -227,15 +227,15 @@ def _resumed(address: str, part: Path, wanted: Wanted) -> bool:
 
 
 def _download(address: str, part: Path, name: str) -> None:
-    """Downloads to `part`, going on where it ends; bounded in attempts and silent time."""
+    """Downloads to `part`, continuing where it ends; attempts and time without data are bounded."""
     for attempt in range(ATTEMPTS_A_PLACE):
         have = part.stat().st_size if part.exists() else 0
-        headers = {"Accept-Encoding": "identity"}  # the archive's bytes, not unpacked on the way
+        headers = {"Accept-Encoding": "identity"}  # the archive's bytes, not decoded in transit
         if have:
             headers["Range"] = f"bytes={have}-"
         try:
             with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
-                if answer.status_code == 416:  # nothing is left: the checksum decides
+                if answer.status_code == 416:  # nothing is left to download: the checksum decides
                     return
                 answer.raise_for_status()
                 if answer.status_code != 206:
@@ -266,7 +266,7 @@ def _check(path: Path, wanted: Wanted, place: str) -> None:
         if found != expected:
             raise ChecksumError(
                 f"{place}: {kind} {found}, expected {expected} ({path.stat().st_size:,} bytes): "
-                "the file is damaged or another one"
+                "the file is damaged or a different one"
             )
 
 

@@ -24,14 +24,14 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def read(path: Path, data: ImageFolderData) -> Images:
-    """Returns the images, each resized by its shorter side and cropped in the middle.
+    """Returns the images, each resized by its shorter side and center-cropped.
 
-    The order is by split, class and file name, whatever the archive's. Raises DataError for an
+    They are sorted by split, class and file name, whatever the archive's order. Raises DataError for an
     image that does not decode, fewer than two classes, or a class that one split lacks.
     """
     choice = Choice(str(path), (data.train_split, data.test_split))
     modes: Counter[str] = Counter()
-    found = dict(_images(path, choice, modes, data.image_size_px))  # of one name the last counts
+    found = dict(_images(path, choice, modes, data.image_size_px))  # the last of each name counts
     choice.require_one_root()
     named = sorted(found.values(), key=lambda entry: entry[:3])
     classes = tuple(sorted({label for _, label, _, _ in named}))
@@ -61,7 +61,7 @@ def read(path: Path, data: ImageFolderData) -> Images:
 def _images(
     path: Path, choice: Choice, modes: Counter[str], size_px: int
 ) -> Iterable[tuple[str, tuple[str, str, str, NDArray[np.uint8]]]]:
-    """Yields member and (split, class, name, pixels); two threads decode, since Pillow leaves the lock."""
+    """Yields member and (split, class, name, pixels); two threads decode: Pillow releases the GIL."""
 
     def wanted() -> Iterable[tuple[str, str, str, str, bytes]]:
         for name, content in members(path):
@@ -86,7 +86,7 @@ def _head(content: bytes) -> bytes:
 
 
 def decode(content: bytes, size_px: int, name: str) -> tuple[str, NDArray[np.uint8]]:
-    """Returns the file's pixel mode and uint8 RGB (size, size, 3), upright by its EXIF rotation."""
+    """Returns the file's pixel mode and uint8 RGB (size, size, 3), with its EXIF rotation applied."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode = image.mode

@@ -1,4 +1,4 @@
-"""Labelled images as arrays, as the readers of all kinds of data sets return them."""
+"""Labeled images as arrays, as the readers of all kinds of data sets return them."""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +18,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set before its split: `test` is None where the source holds no test part.
+    """A data set before it is split; `test` is None if the source has no test part.
 
-    `left` is what was not taken of the source, `modes` how many files had which pixel mode.
+    `left` is what was left out of the source, `modes` the number of files of each pixel mode.
     """
 
     classes: tuple[str, ...]

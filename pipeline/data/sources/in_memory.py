@@ -1,4 +1,4 @@
-"""A small set, in memory whole: read, split, described, as uint8 arrays."""
+"""Prepares a small data set entirely in memory: reads, splits and describes it, as uint8 arrays."""
 
 import json
 from collections.abc import Sequence
@@ -19,8 +19,9 @@ from pipeline.params import Cifar10Data, DigitsData, ImageFolderData, Small
 def prepare(data: Small, archive: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Returns the arrays of a small set's `archive`, split as `data` says, and their account.
 
-    The arrays are `<split>_<what>` and `mean`. The split depends on the seed alone; CIFAR-10's is the
-    paper's 45k/5k when 5,000 are asked for. Raises DataError where a class has no training image left.
+    The arrays are `<split>_<what>`, `mean`, `colour` and `classes`. The split depends on the seed alone;
+    with 5,000 validation images CIFAR-10's is the paper's 45k/5k. Raises DataError if no images are left
+    for training, or none of a class.
     """
     images = _read(data, archive)
     order = np.random.default_rng(data.split_seed).permutation(len(images.train.labels))
@@ -58,12 +59,12 @@ def prepare(data: Small, archive: Path) -> tuple[dict[str, NDArray[Any]], dict[s
 
 
 def require_every_class(classes: Sequence[str], train_labels: NDArray[np.int64]) -> None:
-    """Raises DataError where a class has no training image after val was cut."""
+    """Raises DataError if a class has no training image left after the validation images are taken."""
     there = set(train_labels.tolist())
     if lost := [name for number, name in enumerate(classes) if number not in there]:
         raise DataError(
-            f"no training image of {', '.join(lost[:5])} is left after val was cut: lower "
-            "data.val_images of params.yaml, take another data.split_seed, or add images"
+            f"no training image of {', '.join(lost[:5])} is left after the validation images are taken: "
+            "lower data.val_images in params.yaml, choose another data.split_seed, or add images"
         )
 
 
@@ -80,11 +81,11 @@ def _colours(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def principal_colours(
     total: NDArray[np.int64], products: NDArray[np.int64], count: int
 ) -> NDArray[np.float32]:
-    """Returns the principal components of the pixels' colours times their standard deviations.
+    """Returns the principal components of the pixels' colors times their standard deviations.
 
     `total` (C,) and `products` (C, C) are sums over `count` pixels of their values and of their
-    outer products. Krizhevsky et al. 2012, section 4.1, write eigenvalues where public
-    implementations take their roots: on pixels of 0 to 255 only the roots are colours
+    outer products. Krizhevsky et al. 2012, section 4.1, write eigenvalues where public implementations
+    use their square roots: for pixels from 0 to 255 only the roots are in units of color
     (docs/adr/0006).
     """
     covariance = products / count - np.outer(total / count, total / count)

@@ -1,7 +1,7 @@
-"""What images a large source holds and where their bytes are, without reading them.
+"""Lists the images of a large source and where their bytes are, without reading them.
 
-Archives stay as they are: an image is a place in a tar (ImageNet's training archive is a tar of tars),
-a file of a folder, or an object under an s3:// prefix.
+Images are not extracted: each is a byte range in a tar (ImageNet's training archive is a tar of tars), a
+file in a folder, or an object under an s3:// prefix.
 """
 
 import io
@@ -25,7 +25,7 @@ GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """An image: its class by name, its own name, and its bytes' place.
+    """An image: its split, the names of its class and of its file, and where its bytes are.
 
     `container` is a file, or the s3:// address of an object.
     """
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries of the training and of the test part, sorted, their classes, and what was left."""
+    """The sorted entries of the training and the test part, their classes, and what was left out."""
 
     classes: tuple[str, ...]
     train: tuple[Entry, ...]
@@ -55,12 +55,12 @@ class Listing:
 
 
 def of_folders(found: Iterable[tuple[str, str, int, int]], data: PhotosData, where: str) -> Listing:
-    """Returns the listing of (name, container, offset, length) in `<split>/<class>/<image>`.
+    """Returns the listing of files (name, container, offset, length) named `<split>/<class>/<image>`.
 
     Raises DataError for fewer than two classes, and for a class that one split lacks.
     """
     choice = Choice(where, (data.train_split, data.test_split))
-    entries: dict[str, Entry] = {}  # of several members of one name the last counts
+    entries: dict[str, Entry] = {}  # the last member of each name counts
     for name, container, offset, length in found:
         if taken := choice.take(name, partial(_head, container, offset)):
             split, label, file = taken
@@ -73,7 +73,7 @@ def of_folders(found: Iterable[tuple[str, str, int, int]], data: PhotosData, whe
 
 
 def _head(container: str, offset: int) -> bytes:
-    """Returns a file's first bytes; of an object none: its suffix decides."""
+    """Returns a file's first bytes; none for an object, whose suffix alone decides."""
     if "://" in container:
         return b""
     with Path(container).open("rb") as file:
@@ -88,7 +88,7 @@ def _listing(
     if len(classes) < 2:
         raise DataError(
             f"{where}: found {len(classes)} class(es) {list(classes)}, wanted two or more folders "
-            "<split>/<class>/: check data.archive, data.train_split and data.test_split of params.yaml"
+            "<split>/<class>/: check data.archive, data.train_split and data.test_split in params.yaml"
         )
     for part, entries in (("training", train), ("test", test)):
         if lacking := sorted(set(classes) - {entry.label for entry in entries}):
@@ -111,7 +111,10 @@ def in_folder(root: Path) -> Iterator[tuple[str, str, int, int]]:
 
 
 def in_tar(path: Path) -> Iterator[tuple[str, str, int, int]]:
-    """Yields (name, container, offset, length) of a plain tar's files; raises DataError."""
+    """Yields (name, container, offset, length) of a plain tar's files.
+
+    Raises DataError if the tar is incomplete or has an unsafe member.
+    """
     for name, offset, length in _in_tar(path):
         yield name, str(path), offset, length
 
@@ -119,7 +122,7 @@ def in_tar(path: Path) -> Iterator[tuple[str, str, int, int]]:
 def _in_tar(
     path: Path, part: "_Part | None" = None, start: int = 0
 ) -> Iterator[tuple[str, int, int]]:
-    """Yields name, offset in the file and length of a tar's files, or of a tar's that is in it."""
+    """Yields name, offset in `path` and length of the files of a tar, or of the tar `part` within it."""
     try:
         with tarfile.open(path, "r:", fileobj=part) as tar:
             for place, member in enumerate(tar, start=1):
@@ -135,7 +138,7 @@ def _in_tar(
 
 
 def plain_tar(path: Path) -> Path:
-    """Returns a tar that can be read in its middle: the archive, or a copy of it beside it."""
+    """Returns an uncompressed tar, which allows random access: the archive, or a copy beside it."""
     if tarfile.is_tarfile(path):
         with path.open("rb") as file:
             file.seek(257)
@@ -154,7 +157,7 @@ def plain_tar(path: Path) -> Path:
 
 
 def of_imagenet(train: Path, validation: Path, devkit: Path) -> Listing:
-    """Returns the listing of ILSVRC2012's archives; classes are WordNet ids, in their order."""
+    """Returns the listing of ILSVRC2012's archives; classes are WordNet ids, sorted."""
     trained = []
     with train.open("rb") as file:
         for name, offset, length in _in_tar(train):
@@ -174,7 +177,7 @@ def of_imagenet(train: Path, validation: Path, devkit: Path) -> Listing:
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file."""
+    """A part of a file that can be read like a file."""
 
     def __init__(self, file: io.BufferedReader, start: int, length: int) -> None:
         self._file, self._start, self._length, self._place = file, start, length, 0

@@ -1,4 +1,4 @@
-"""Places that have the archives of data sets, as a user names them."""
+"""The places named by the user that may have the archives of data sets."""
 
 import hashlib
 import os
@@ -13,33 +13,33 @@ from pipeline.params import Data
 MIRRORS = "STUDY_MIRRORS"
 DOWNLOADS = Path(
     ".downloads"
-)  # archives of large sets, kept, and parts of downloads that broke off
+)  # archives of large sets, kept between stages, and parts of interrupted downloads
 
 
 def mirrors() -> list[str]:
-    """Returns the places of STUDY_MIRRORS: separated by spaces, in quotation marks one that has a space."""
+    """Returns the places in STUDY_MIRRORS: separated by spaces; one that contains a space is quoted."""
     text = os.environ.get(MIRRORS, "")
     try:
         return shlex.split(text)
     except ValueError as error:
         raise ParamsError(
-            f"{MIRRORS}: found {text!r} ({error}), wanted places separated by spaces, one that has a "
-            "space itself in quotation marks"
+            f"{MIRRORS}: found {text!r} ({error}), wanted places separated by spaces, with "
+            "quotation marks around one that contains a space"
         ) from error
 
 
 def folder_at(places: Sequence[str], name: str) -> Path | None:
-    """Returns the folder of a name in the first place on this machine that has it, or None."""
+    """Returns the folder `name` in the first place on this machine that has it, or None."""
     found = (Path(place).expanduser() / name for place in places if "://" not in place)
     return next((folder for folder in found if folder.is_dir()), None)
 
 
 def source_of(data: Data, places: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the archive of a data set depends on, and no more: all else of `data` is for later.
+    """Returns only what the archive of a data set depends on; later stages use the rest of `data`.
 
-    Of a folder of a mirror, by its files' names, sizes and times: a changed one is fetched again. Where no
-    place has the folder now, it is as it was `before`. What changes under an s3:// prefix is asked for by
-    `dvc repro -f fetch`.
+    A mirror's folder counts by its files' names, sizes and times, so a changed one is fetched again;
+    if no place has the folder now, it counts as it was `before`. Changes under an s3:// prefix are
+    noticed only by `dvc repro -f fetch`.
     """
     said: dict[str, Any] = data.model_dump(mode="json", include={"kind", "archive", "sha256"})
     archive = said.get("archive", "")

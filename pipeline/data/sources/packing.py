@@ -1,7 +1,7 @@
-"""Packs a large source into shards: what goes into which shard is decided before anything is read.
+"""Packs a large source into shards; what goes into which shard is decided before any image is read.
 
-So a shard that is there already need not be made again, whoever made it: packing goes on where it
-stopped, and a second run writes nothing.
+So a shard that exists already need not be made again, whichever process made it: packing resumes where
+it stopped, and a second run writes nothing.
 """
 
 import json
@@ -28,7 +28,7 @@ from pipeline.params import Sharded, canonical_sha256
 
 UNDECODABLE = "images that do not decode"
 NOT_OF_SHARDS = {"undecodable_images", "shuffle_shards", "archive", "sha256", "duplicates_pct"}
-VERSION = 2  # of what packing makes of the same entries
+VERSION = 2  # raised when packing makes other shards of the same entries
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Piece:
         return f"{self.split}-{self.number:05d}"
 
     def to_json(self) -> str:
-        """Returns the piece as a line."""
+        """Returns the piece as one line of JSON."""
         return json.dumps({**asdict(self), "entries": [astuple(entry) for entry in self.entries]})
 
     @staticmethod
@@ -61,11 +61,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Packed:
-    """A finished shard, and what must be known of its images to train without opening it.
+    """A finished shard, and the facts about its images that are needed without opening it.
 
-    `sizes` int32 (N, 2), `pixel_sum` int64 (64, 64, 3) and `colour_products` int64 (3, 3) over the
-    thumbnails, `labels` and `ids` int64 (N,) of those that decoded, `contents` uint64 (N,) a digest of
-    each one's file, `oddities` and `modes` with a count of each.
+    Of the N images that decoded: `sizes` int32 (N, 2), `labels` and `ids` int64 (N,), and `contents`
+    uint64 (N,), a digest of each source file. `pixel_sum` int64 (64, 64, 3) and `colour_products` int64
+    (3, 3) are sums over the thumbnails; `oddities` and `modes` have a count of each, `left_out` a line
+    for each image that did not decode.
     """
 
     shard: Shard
@@ -98,7 +99,7 @@ class Packed:
 
 
 def plan(data: Sharded, listing: Listing) -> list[Piece]:
-    """Returns the shards to be made: val is drawn from the training part, whose order is drawn too."""
+    """Returns the shards to be made; val is drawn from the training part, and the rest is shuffled."""
     order = np.random.default_rng(data.split_seed).permutation(len(listing.train))
     if data.val_images >= len(order):
         raise DataError(
@@ -123,7 +124,7 @@ def plan(data: Sharded, listing: Listing) -> list[Piece]:
 
 
 def _parts(places: NDArray[Any], entries: Sequence[Entry], most: float) -> Iterator[list[int]]:
-    """Yields the places of a shard's images, of about `most` bytes."""
+    """Yields the indices of each shard's images: of `most` bytes at most, or a single larger image."""
     part: list[int] = []
     size = 0
     for place in places:
@@ -137,7 +138,7 @@ def _parts(places: NDArray[Any], entries: Sequence[Entry], most: float) -> Itera
 
 
 def digest_of(pieces: Sequence[Piece]) -> str:
-    """Returns the sha256 of what goes into which shard, wherever the images are."""
+    """Returns the sha256 of what goes into which shard, independent of where the images are stored."""
     return canonical_sha256(
         [
             [piece.name, [(e.split, e.label, e.name, e.length) for e in piece.entries]]
@@ -147,13 +148,13 @@ def digest_of(pieces: Sequence[Piece]) -> str:
 
 
 def key_of(data: Sharded, source: str) -> str:
-    """Returns the key under which the shards of a source lie: `source` identifies its bytes."""
+    """Returns the key under which the shards of a source are stored; `source` identifies its bytes."""
     recipe = data.model_dump(exclude=NOT_OF_SHARDS)
     return canonical_sha256({"source": source, "recipe": recipe, "version": VERSION})[:24]
 
 
 def pack(piece: Piece, data: Sharded, key: str, read: Read) -> tuple[bytes, Packed]:
-    """Returns a shard's bytes and its facts; images that do not decode are left out and named."""
+    """Returns a shard's bytes and its facts; images that do not decode are left out and listed."""
     oddities: Counter[str] = Counter(dict.fromkeys(ODDITIES, 0))
     modes: Counter[str] = Counter()
     kept, contents, digests, sizes, left_out = [], [], [], [], []
@@ -202,13 +203,13 @@ def index(
 ) -> dict[str, NDArray[Any]]:
     """Returns the index of a packed source, as `pipeline.data.dataset.save` takes it.
 
-    Raises DataError where more images do not decode than params.yaml allows, or a class has none left.
+    Raises DataError if more images do not decode than params.yaml allows, or if a class has none left.
     """
     left_out = [name for part in packed for name in part.left_out]
     if len(left_out) > data.undecodable_images:
         shown = "\n".join(f"  {line}" for line in left_out[:20])
         raise DataError(
-            f"{len(left_out)} images do not decode, data.undecodable_images of params.yaml allows "
+            f"{len(left_out)} images do not decode, but data.undecodable_images in params.yaml allows "
             f"{data.undecodable_images}:\n{shown}"
         )
     arrays: dict[str, NDArray[Any]] = {}
@@ -222,8 +223,8 @@ def index(
         there = set(arrays[f"{split}_labels"].tolist())
         if lost := [name for number, name in enumerate(classes) if number not in there]:
             raise DataError(
-                f"no image of {', '.join(lost[:5])} is left in the {split} split, after val was cut and "
-                "undecodable images were left out: lower data.val_images, or mend the images"
+                f"no image of {', '.join(lost[:5])} is left in the {split} split after the validation "
+                "and the undecodable images are removed: lower data.val_images, or repair the images"
             )
     trained = [part for piece, part in zip(pieces, packed, strict=True) if piece.split == "train"]
     total = sum(part.pixel_sum for part in trained)
@@ -268,7 +269,7 @@ def account_of(
 
 
 def oddities(packed: Sequence[Packed]) -> dict[str, int]:
-    """Returns how many images are unusual, by what."""
+    """Returns the number of images with each oddity."""
     total: Counter[str] = Counter()
     for part in packed:
         total.update(part.oddities)

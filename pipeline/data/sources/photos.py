@@ -1,8 +1,8 @@
-"""Photographs of any size: how a file becomes pixels, and how a box of it becomes a network's input.
+"""Photographs of any size: how a file is examined, made smaller if asked for, and put into a shard.
 
-Files are read as the field's loaders read ImageNet: what the content is decides, not its name (one of
-ImageNet's JPEGs is a PNG), grey and CMYK become RGB, and EXIF rotations are not applied
-(torchvision's ImageFolder does none of it otherwise). What is odd is counted in `prepare`.
+Files are read as ImageNet is usually read: the content determines the format, not the name (one of
+ImageNet's JPEGs is a PNG), gray and CMYK become RGB, and EXIF rotations are not applied
+(torchvision's ImageFolder does all of this in the same way). Oddities are counted in `prepare`.
 """
 
 import io
@@ -16,15 +16,15 @@ from pipeline.data.feeding.decoding import opened, size_of
 from pipeline.data.feeding.pixels import is_flat, to_rgb
 from pipeline.errors import DataError
 
-THUMBNAIL_PX = 64  # the mean image's side: it is smooth
+THUMBNAIL_PX = 64  # side of the mean image, which is smooth
 ODDITIES = ("not_jpeg", "not_rgb", "rotated_by_exif", "undecodable", "all_pixels_equal")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph as a shard has it.
+    """A photograph as it is stored in a shard.
 
-    `thumbnail` uint8 (64, 64, 3) is its middle square; `oddities` name what is unusual; `mode` is the
+    `thumbnail` uint8 (64, 64, 3) is its center square; `oddities` name what is unusual; `mode` is the
     file's pixel mode.
     """
 
@@ -37,10 +37,10 @@ class Photo:
 
 
 def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int | None) -> Photo:
-    """Returns the photograph with what must be known of it; a large one made smaller if asked for.
+    """Returns the photograph and the facts about it; a large one is made smaller if asked for.
 
-    Every byte is decoded, so that a truncated file is found here and not in a training. Raises
-    DataError, which names the image.
+    Every byte is decoded, so that a truncated file is found here and not during training. Raises
+    DataError, which names the image, if it does not decode.
     """
     try:
         with opened(content) as image:
@@ -66,8 +66,8 @@ def examine(content: bytes, name: str, shorter_side_px: int | None, quality: int
     except Exception as error:
         # on damaged files Pillow's decoders raise nearly anything
         raise DataError(
-            f"{name}: the image does not decode ({error}): replace or remove it, or let "
-            "data.undecodable_images of params.yaml allow for it"
+            f"{name}: the image does not decode ({error}): replace or remove it, or raise "
+            "data.undecodable_images in params.yaml"
         ) from error
     if is_flat(thumbnail):
         oddities = (*oddities, "all_pixels_equal")

@@ -1,4 +1,4 @@
-"""Writes shards of photographs: Arrow files that pyarrow, pandas or polars read too (docs/adr/0010)."""
+"""Writes shards of photographs: Arrow files that pyarrow, pandas or polars can read (docs/adr/0010)."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
 def encode(
     images: Sequence[bytes], labels: Iterable[int], ids: Iterable[int], names: Iterable[str]
 ) -> bytes:
-    """Returns a shard's bytes; the same for the same images."""
+    """Returns a shard's bytes; the same arguments give the same bytes."""
     table = pa.table([list(images), list(labels), list(ids), list(names)], schema=SCHEMA)
     out = io.BytesIO()
     with pa.ipc.new_file(out, SCHEMA) as writer:
@@ -34,7 +34,7 @@ def sha256(content: bytes) -> str:
 
 
 def table_of(shards: Iterable[Shard]) -> NDArray[np.uint8]:
-    """Returns shards as JSON, for a data set's index; the key of their packing stands there once."""
+    """Returns shards as JSON for a data set's index, which holds the key of their packing only once."""
     lines = [asdict(shard) for shard in shards]
     return as_bytes(
         json.dumps([{name: line[name] for name in line if name != "key"} for line in lines])
@@ -42,5 +42,5 @@ def table_of(shards: Iterable[Shard]) -> NDArray[np.uint8]:
 
 
 def as_bytes(text: str) -> NDArray[np.uint8]:
-    """Returns a text as an array."""
+    """Returns a text's UTF-8 bytes as an array."""
     return np.frombuffer(text.encode(), dtype=np.uint8)

@@ -32,13 +32,13 @@ def build(
 ) -> Classifier:
     """Returns the network as torchvision initializes it, from `seed` alone.
 
-    Raises ParamsError where torchvision has none of that name and those arguments, or where it draws at
-    random while it trains: a training that was resumed would draw otherwise.
+    Raises ParamsError if torchvision has no network with that name and those arguments, or if the
+    network draws random numbers in training: a resumed training would draw different ones.
     """
     if channels != 3:
         raise ParamsError(
-            f"network {network.name}: torchvision's networks take three channels, and the data have "
-            f"{channels}: take family cifar or imagenet, or colour images"
+            f"network {network.name}: torchvision's networks take three channels, but the data have "
+            f"{channels}: use family cifar or imagenet, or color images"
         )
     _require_repeatable(network)
     with torch.random.fork_rng(devices=[]):
@@ -57,14 +57,14 @@ def build(
         if rate > 0:
             raise ParamsError(
                 f"network {network.name}: {name} drops at random ({rate:g}), and a resumed training "
-                "would draw otherwise: add its argument for that (dropout, stochastic_depth_prob) as 0.0, "
-                "or take another network"
+                "would draw different numbers: set the argument for it (dropout, stochastic_depth_prob) "
+                "to 0.0, or use another network"
             )
     return Classifier(body)
 
 
 def _require_repeatable(network: TorchvisionNetwork) -> None:
-    """Raises ParamsError for what is no classifier of images, or draws where no module shows it."""
+    """Raises ParamsError for anything but an image classifier, and for dropout that no module shows."""
     name, arguments = network.name, network.arguments
     known = models.list_models(module=models)
     if name not in known:
@@ -77,10 +77,10 @@ def _require_repeatable(network: TorchvisionNetwork) -> None:
     if drops:
         raise ParamsError(
             f"network {name}: {drops[0]} is {arguments[drops[0]]}, and a resumed training would draw "
-            "otherwise: wanted 0.0"
+            "different numbers: wanted 0.0"
         )
     if name in AUXILIARY and arguments.get("aux_logits") is not False:
         raise ParamsError(
-            f"network {name}: gives more than logits while it trains: add aux_logits: false to its "
+            f"network {name}: returns more than logits in training: add aux_logits: false to its "
             "arguments (and init_weights: true or false)"
         )

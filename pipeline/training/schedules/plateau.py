@@ -11,8 +11,8 @@ from pipeline.training.schedules.warming import History, WarmedUp
 class PlateauSchedule(WarmedUp):
     """Learning rate divided by ten when the error plateaus (section 3.4), at most `max_drops` times.
 
-    A plateau is `patience_reports` lines of the history in a row without a validation error that is
-    at least `min_gain_pct` points below the best one before.
+    A plateau is `patience_reports` consecutive lines of the history without a validation error that is
+    more than `min_gain_pct` points below the best one before.
     """
 
     shape: Literal["plateau"]

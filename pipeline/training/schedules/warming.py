@@ -1,4 +1,4 @@
-"""What all schedules have: a warm-up, and a length in optimizer updates, counted from 0."""
+"""What all schedules have in common: a warm-up, and a length in optimizer updates, counted from 0."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Self
@@ -10,11 +10,11 @@ from pipeline.params import Section
 
 History = Sequence[Record]
 Decay = Callable[[int, History], float]
-"""The rate of an update as it is without a warm-up."""
+"""The learning rate of an update without the warm-up."""
 
 
 class LinearWarmUp(Section):
-    """From `start_lr` straight up to the schedule, in so many updates."""
+    """A linear rise from `start_lr` to the schedule's rate, over `updates` updates."""
 
     kind: Literal["linear"]
     updates: PositiveInt
@@ -30,7 +30,7 @@ class LinearWarmUp(Section):
 
 
 class ConstantWarmUp(Section):
-    """`start_lr` for so many updates."""
+    """`start_lr` for the first `updates` updates."""
 
     kind: Literal["constant"]
     updates: PositiveInt
@@ -44,8 +44,8 @@ class ConstantWarmUp(Section):
 class ErrorWarmUp(Section):
     """`start_lr` until a line of the history has a training error below `train_error_pct`.
 
-    Section 4.2, for 110 layers. The history has a line every `report_every_updates` updates, and its
-    training error is the mean since the line before.
+    Section 4.2, for 110 layers. The history has a line every `report_every_updates` updates, whose
+    training error is the mean since the previous line.
     """
 
     kind: Literal["until_error"]
@@ -62,7 +62,7 @@ WarmUp = Annotated[LinearWarmUp | ConstantWarmUp | ErrorWarmUp, Field(discrimina
 
 
 class WarmedUp(Section):
-    """A schedule that warms up; what comes then is its kind's."""
+    """A schedule that may begin with a warm-up; its kind determines the rates after that."""
 
     base_lr: PositiveFloat
     total_updates: PositiveInt
@@ -82,7 +82,7 @@ class WarmedUp(Section):
         raise NotImplementedError
 
     def lr_at(self, update: int, history: History) -> float:
-        """Returns the learning rate of `update`; `history` has the lines up to it, and no others."""
+        """Returns the learning rate of `update`; `history` must hold exactly the lines up to it."""
         if self.warmup is not None:
             rate = self.warmup.rate(update, history, self._decayed)
             if rate is not None:
