@@ -48,7 +48,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest():
     wanted = 'models.plain-20.optimizer: unknown key "momentun", wanted "momentum"'
     assert wanted in message
     # one anchor of the YAML is the cause: one line says so
-    assert message.endswith("correct or remove it (and in 18 more rows)")
+    assert message.endswith("correct or remove it (and in 20 more rows)")
     assert len(message.splitlines()) == 1
 
 

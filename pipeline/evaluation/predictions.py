@@ -57,5 +57,22 @@ def load(path: Path, view: str = SINGLE) -> dict[str, Predictions]:
         ) from error
 
 
+def wrong(path: Path, view: str = SINGLE) -> NDArray[np.bool_] | None:
+    """Tells for each test image whether a view classifies it wrongly, bool (N,); None if there is no such view.
+
+    Raises DataError if the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if (name := _name("test", view)) not in file:
+                return None
+            found: NDArray[np.bool_] = file[name].argmax(axis=1) != file["test_labels"]
+            return found
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path}: no readable predictions ({error}): `dvc repro evaluate@{path.parent.name}`"
+        ) from error
+
+
 def _name(split: str, view: str) -> str:
     return f"{split}_logits" if view == SINGLE else f"{split}_{view}_logits"

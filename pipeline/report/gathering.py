@@ -5,19 +5,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline import paper, paths
 from pipeline.data.sources.account import said
 from pipeline.errors import DataError
+from pipeline.evaluation import predictions
+from pipeline.evaluation.tables import SINGLE, TEN_CROPS
 from pipeline.models import weights
 from pipeline.params import (
     ImageNetData,
     Study,
     canonical_sha256,
 )
+from pipeline.report.claims.asking import verdicts
+from pipeline.report.claims.inference import Errors
+from pipeline.report.claims.networks import networks_of
 from pipeline.report.seeds import groups
-from pipeline.report.verdicts import verdicts
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
+
+PAPER_SCHEDULES = "schedules/paper-"
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
@@ -48,13 +56,38 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "chance_error_pct": chance,
         "rows": rows,
         "groups": grouped,
-        "verdicts": verdicts(grouped, chance),
+        **_verdicts(study, rows, ensemble["declared"]["best_member"], data, chance, root),
         "searches": searches,
         "ensemble": ensemble,
         "scales_px": study.evaluation.scales_px,
         "paper_ensemble_top5_pct": paper.ENSEMBLE_TOP5_PCT,
         "plan": _plan(rows, root / paths.PLAN),
     }
+
+
+def _verdicts(
+    study: Study,
+    rows: list[dict[str, Any]],
+    best: str,
+    data: dict[str, Any],
+    chance: float,
+    root: Path,
+) -> dict[str, Any]:
+    """Returns the verdicts on the claims, from which test images each network gets wrong."""
+    wrong = {}
+    for row in rows:
+        path = root / paths.scores(row["name"]) / paths.PREDICTIONS
+        views = {"test": SINGLE, f"test_{TEN_CROPS}": TEN_CROPS}
+        found = {name: predictions.wrong(path, view) for name, view in views.items()}
+        wrong[row["name"]] = {name: images for name, images in found.items() if images is not None}
+    with np.load(root / paths.ENSEMBLE / paths.PREDICTIONS, allow_pickle=False) as file:
+        together = file["declared_test_probabilities"].argmax(axis=1) != file["test_labels"]
+    networks = networks_of(rows, wrong, data["images"]["train"], chance)
+    alone, all_together = (
+        Errors(np.array([images.sum()]), len(images), images[None])
+        for images in (wrong[best]["test"], together)
+    )
+    return verdicts(study, networks, chance, (best, alone), all_together)
 
 
 def _search(name: str, model: str, root: Path) -> dict[str, Any]:
@@ -82,6 +115,17 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
     return {"where": plan["where"], "rows": both} if both else None
 
 
+def _comparable(row: dict[str, Any]) -> str:
+    """Returns the digest of a recipe: of a row but for its network and what changes none of its results.
+
+    The paper's schedules count as one: 110 layers have a warm-up there and the others none.
+    """
+    left_out = {"network", "report_every_updates", "activation_checkpointing", "threads"}
+    schedule = "the paper's" if row["schedule"].startswith(PAPER_SCHEDULES) else row["schedule"]
+    recipe = {name: value for name, value in row.items() if name not in left_out}
+    return canonical_sha256({**recipe, "schedule": schedule})[:16]
+
+
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     row = study.models[name]
     facts = weights.look(root / paths.run(name))
@@ -97,9 +141,11 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "name": name,
         "group": canonical_sha256(without_seed)[:16],
         "recipe": canonical_sha256({**without_seed, "network": None})[:16],
+        "comparable": _comparable(without_seed),
         "arch": network.title,
         "family": network.family,
         "kind": network.kind,
+        "block": getattr(network, "block", ""),
         "depth": depth,
         "option": network.shortcut,
         "parameters": scores["parameters"],

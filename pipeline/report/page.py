@@ -1,11 +1,19 @@
 """The page: one HTML file that opens without a network."""
 
+import io
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from ruamel.yaml import YAML
 
 from pipeline.report import figures
+
+
+def _as_yaml(document: dict[str, Any]) -> str:
+    out = io.StringIO()
+    YAML().dump(document, out)
+    return out.getvalue()
 
 
 def render(results: dict[str, Any]) -> str:
@@ -13,6 +21,7 @@ def render(results: dict[str, Any]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["as_yaml"] = _as_yaml
     environment.filters["interval"] = lambda ci: f"{ci[0]:.1f} to {ci[1]:.1f}"
     template = environment.from_string(
         (files("pipeline.report") / "page.html").read_text(encoding="utf-8")

@@ -181,7 +181,7 @@ def test_every_fault_has_a_line_and_an_anchor_one(folder: Path):
         check.main()
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
-    assert "(and in 17 more rows): schedules/none.yaml does not exist" in lines[1]
+    assert "(and in 19 more rows): schedules/none.yaml does not exist" in lines[1]
 
 
 def test_a_sound_study_is_said_to_be_checked_and_always_alike(folder: Path):
@@ -203,7 +203,7 @@ def test_a_batch_larger_than_the_training_set_is_called_that(folder: Path):
         check.main()
     assert str(caught.value) == (
         "params.yaml: models.plain-20.global_batch_size: 64 is larger than the training set of 50 images, "
-        "so a batch would contain an image twice: lower it to 50 or less (and in 18 more rows)"
+        "so a batch would contain an image twice: lower it to 50 or less (and in 20 more rows)"
     )
     (folder / "data/digest.json").write_text(json.dumps({**summary, "recipe": "another"}))
     check.main()  # `prepare` makes the data anew, and judges then

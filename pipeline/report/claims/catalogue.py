@@ -1,0 +1,353 @@
+"""The claims: what the paper says of its networks, and what can be asked after any number of updates."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from pipeline import paper
+from pipeline.report.claims.claim import (
+    Claim,
+    Every,
+    Known,
+    Measured,
+    NotAskedError,
+    NotRunError,
+)
+from pipeline.report.claims.inference import (
+    Errors,
+    Estimate,
+    Student,
+    combination,
+    means,
+    rate,
+    trend_weights,
+)
+from pipeline.report.claims.networks import Network, updates_to
+
+Networks = Sequence[Network]
+Where = Mapping[str, str]
+
+DEEPEST = 1202
+EQUAL = 0.005  # error rates are called equal within half a point
+NOT_WORSE = 0.005  # than a published number
+BASIC, BOTTLENECK = "basic", "bottleneck"
+DEPTHS = {"cifar": (20, 32, 44, 56, 110), "imagenet": (18, 34)}
+BOTTLENECKS = (50, 101, 152)
+VIEW = {"cifar": "test", "imagenet": "test_ten_crops"}  # tables 2 and 3 are of ten crops
+
+
+def claims_of(family: str, chance_pct: float) -> list[Claim]:
+    """Returns the claims on a family of networks, "cifar" or "imagenet", on data of that chance error."""
+    on_cifar = family == "cifar"
+
+    def claim(
+        text: str, sources: tuple[str, str], measure: Callable[[Networks], Measured], must_be: str,
+        bound: float = 0.0, *, of: str = "paper", converged: bool = True,
+    ) -> Claim:  # fmt: skip
+        source = sources[0] if on_cifar else sources[1]
+        return Claim(text, source, of, measure, must_be, bound, converged)  # type: ignore[arg-type]
+
+    here = Family(family, chance_pct)
+    found = [
+        claim("Deeper plain networks have a higher training error",
+              ("section 4.2, figure 6 left", "section 4.1, figure 4 left"), here.plain_trend, "above"),
+        claim("Deeper residual networks have a lower training error",
+              ("section 4.2, figure 6 middle", "section 4.1, figure 4 right"),
+              lambda some: here.residual_trend(some, "train"), "below"),
+        claim("Deeper residual networks have a lower test error",
+              ("section 4.2, table 6", "section 4.1, table 2"),
+              lambda some: here.residual_trend(some, VIEW[family]), "below"),
+        claim("At the greatest depth, the residual network has a lower test error than the plain one",
+              ("section 4.2, figure 6", "section 4.1, table 2"), here.residual_gain, "below"),
+        claim("Shortcut options A, B and C all have a lower test error than the plain network",
+              ("section 4.1, table 3",) * 2, here.options_gain, "below"),
+        claim("The options' differences are smaller than what the least of them gains over the plain network",
+              ("section 4.1, table 3",) * 2, here.projections, "above"),
+        claim("Shortcuts without parameters cost nothing: parameters and multiply-adds are the plain network's",
+              ("section 3.3",) * 2, here.cost_of_shortcuts, "within", 0.5, converged=False),
+    ]  # fmt: skip
+    if on_cifar:
+        found += [
+            claim(f"{DEEPEST} layers can be trained: a training error below 0.1 %", ("section 4.2", ""),
+                  here.deepest_fits, "below", 0.001, converged=False),
+            claim(f"{DEEPEST} layers have a higher test error than 110", ("section 4.2, table 6", ""),
+                  here.deepest_generalizes, "above"),
+        ]  # fmt: skip
+    else:
+        found += [
+            claim("Bottleneck networks of 50, 101 and 152 layers have a lower test error than 34 layers",
+                  ("", "section 4.1, table 3"), here.bottlenecks, "below"),
+            claim("The plain and the residual network of 18 layers are about equally accurate (within half a "
+                  "point)", ("", "section 4.1, table 2"), here.equal_at_18, "within", EQUAL),
+            claim("At 18 layers the residual network converges faster: it needs fewer updates to half of "
+                  "chance's error", ("", "section 4.1"), here.faster_at_18, "below", converged=False),
+            claim("The residual network of 34 layers needs less than a fifth of VGG-19's multiply-adds",
+                  ("", "section 3.3"), here.cheaper_than_vgg, "below", 0.2, converged=False),
+        ]  # fmt: skip
+    found += [
+        claim("After as many updates, a deeper plain network fits the training images worse",
+              ("after section 4.2", "after section 4.1"), here.plain_trend, "above", of="budget",
+              converged=False),
+        claim("After as many updates, depth costs residual networks less than plain ones (training error)",
+              ("after section 4.2", "after section 4.1"), here.cost_of_depth, "above", of="budget",
+              converged=False),
+        claim("After as many updates, the residual network of the greatest depth errs less on test images than "
+              "the plain one", ("after section 4.2", "after section 4.1"), here.residual_gain, "below",
+              of="budget", converged=False),
+    ]  # fmt: skip
+    return found
+
+
+def published(network: Network, family: str) -> Claim | None:
+    """Returns the claim that a network is not worse than the paper's, where the paper has its number."""
+    if family == "cifar":
+        number = paper.cifar10_test_error_pct(network.depth, network.option)
+        source, spread, runs = "table 6", paper.RESNET_110_FIVE_RUNS_PCT[1], 1
+        if network.depth == 110 and number is not None:
+            number, runs = paper.RESNET_110_FIVE_RUNS_PCT[0], 5
+    else:
+        pair = paper.IMAGENET_TEN_CROPS_PCT.get((network.block, network.depth, network.option))
+        number, source, spread, runs = pair[0] if pair else None, "tables 2 and 3", 0.0, 1
+    if number is None:
+        return None
+    goal, view = number / 100, VIEW[family]
+
+    def measure(_: Networks) -> Measured:
+        mine = rate(network.errors[view])
+        low, high = mine.interval(0.6827)
+        variance = ((high - low) / 2) ** 2 + (spread / 100) ** 2 / runs
+        df = mine.df if isinstance(mine, Student) else math.inf
+        gap = Student(mine.value - goal, math.sqrt(variance), df, images=network.errors[view].total)
+        return Measured(gap, [network], _figures([network], view))
+
+    how = (
+        f"the mean of its five runs, {number:.2f} %"
+        if runs == 5
+        else f"the published {number:.2f} %"
+    )
+    return Claim(
+        f"{network.name} has a test error at most {100 * NOT_WORSE:.1f} points above {how}",
+        source, "paper", measure, "below", NOT_WORSE,
+    )  # fmt: skip
+
+
+def ensemble(name: str, best: Errors, together: Errors) -> Claim:
+    """Returns the claim that an ensemble errs less than its best member, chosen on validation images."""
+
+    def measure(_: Networks) -> Measured:
+        figures = f"test error: ensemble {_pct(together)}, {name} {_pct(best)}"
+        return Measured(combination([together, best], [1, -1]), [], figures)
+
+    text = "The ensemble has a lower test error than its best member"
+    return Claim(text, "section 4.1, table 5", "paper", measure, "below", needs_convergence=False)
+
+
+class Family:
+    """What is measured of the networks of a family; `networks` are comparable ones everywhere."""
+
+    def __init__(self, family: str, chance_pct: float) -> None:
+        self.family, self.view, self.chance_pct = family, VIEW[family], chance_pct
+
+    # --- which networks -------------------------------------------------------------------------
+
+    def _at(self, networks: Networks, depth: int, *blocks: str, option: str = "") -> Network:
+        for one in networks:
+            if one.depth == depth and one.block in blocks and option in ("", one.option):
+                return one
+        missing = (blocks[0], depth, option or ("none" if "plain" in blocks else "A"))
+        raise NotRunError(f"there is no {_called(*missing)} under the others' recipe", missing)
+
+    def _each(self, networks: Networks, wanted: Sequence[tuple[str, int, str]]) -> list[Network]:
+        """Returns networks by block, depth and option; raises NotRunError with all that are missing."""
+        found, missing = list[Network](), list[tuple[str, int, str]]()
+        for block, depth, option in wanted:
+            try:
+                found.append(self._at(networks, depth, block, option=option))
+            except NotRunError as error:
+                missing += error.missing
+        if missing:
+            names = ", ".join(_called(*one) for one in missing)
+            raise NotRunError(f"missing under the others' recipe: {names}", *missing)
+        return found
+
+    def _by_depth(self, networks: Networks, *, plain: bool) -> dict[int, Network]:
+        found: dict[int, Network] = {}
+        for one in networks:
+            if one.is_plain == plain and one.depth != DEEPEST:
+                found.setdefault(one.depth, one)
+        return dict(sorted(found.items()))
+
+    def _several(self, networks: Networks, *, plain: bool) -> list[Network]:
+        found = self._by_depth(networks, plain=plain)
+        if len(found) < 2:
+            block, option = ("plain", "none") if plain else (BASIC, "A")
+            missing = [(block, d, option) for d in DEPTHS[self.family] if d not in found]
+            raise NotRunError(
+                f"{block} networks of two depths or more are needed, under one recipe; there is "
+                f"{len(found) or 'none'}", *missing[: 2 - len(found)],
+            )  # fmt: skip
+        return list(found.values())
+
+    def _pair(self, networks: Networks) -> tuple[Network, Network]:
+        """Returns the residual and the plain network of the greatest depth that both have."""
+        plain, residual = (self._by_depth(networks, plain=kind) for kind in (True, False))
+        both = plain.keys() & residual.keys()
+        if not both:
+            depth = max([*plain, *residual] or DEPTHS[self.family])
+            missing = [("plain", depth, "none")] if depth not in plain else []
+            missing += [(BASIC, depth, "A")] if depth not in residual else []
+            raise NotRunError("a plain and a residual network of one depth are needed", *missing)
+        return residual[max(both)], plain[max(both)]
+
+    def _options(self, networks: Networks) -> tuple[Network, list[Network]]:
+        """Returns a plain network, and options A, B and C of its depth."""
+        depths = {one.depth for one in networks if one.option in ("B", "C") and one.block == BASIC}
+        depth = max(depths) if depths else DEPTHS[self.family][1]
+        wanted = [("plain", depth, ""), *((BASIC, depth, option) for option in "ABC")]
+        plain, *options = self._each(networks, wanted)
+        return plain, options
+
+    # --- what is measured -----------------------------------------------------------------------
+
+    def _compared(
+        self, all_: Networks, some: Networks, weights: Sequence[float], view: str
+    ) -> Measured:
+        alike = [one.errors[view] for one in all_]
+        found = combination([one.errors[view] for one in some], weights, alike)
+        return Measured(found, some, _figures(some, view))
+
+    def _all_less(self, all_: Networks, some: Networks, base: Network) -> Measured:
+        """The test error of each network less that of another."""
+        alike, other = [one.errors[self.view] for one in all_], base.errors[self.view]
+        parts = [combination([one.errors[self.view], other], [1, -1], alike) for one in some]
+        return Measured(Every(tuple(parts)), [base, *some], _figures([base, *some], self.view))
+
+    def plain_trend(self, networks: Networks) -> Measured:
+        """How far the training error rises from the shallowest plain network to the deepest, by a straight line."""
+        some = self._several(networks, plain=True)
+        return self._compared(networks, some, trend_weights(len(some)), "train")
+
+    def residual_trend(self, networks: Networks, view: str) -> Measured:
+        """How far an error rises from the shallowest residual network to the deepest, by a straight line."""
+        some = self._several(networks, plain=False)
+        return self._compared(networks, some, trend_weights(len(some)), view)
+
+    def residual_gain(self, networks: Networks) -> Measured:
+        """The residual network's test error less the plain one's, at the greatest depth of both."""
+        return self._compared(networks, self._pair(networks), [1, -1], self.view)
+
+    def cost_of_depth(self, networks: Networks) -> Measured:
+        """How much more depth adds to the training error of plain networks than to that of residual ones."""
+        plain, residual = (self._by_depth(networks, plain=kind) for kind in (True, False))
+        both = sorted(plain.keys() & residual.keys())
+        if len(both) < 2:
+            self._several(networks, plain=True), self._several(networks, plain=False)
+            raise NotRunError("plain and residual networks of the same two depths are needed")
+        low, high = both[0], both[-1]
+        some = [plain[high], plain[low], residual[high], residual[low]]
+        return self._compared(networks, some, [1, -1, -1, 1], "train")
+
+    def options_gain(self, networks: Networks) -> Measured:
+        """The test error of each option less that of the plain network."""
+        plain, options = self._options(networks)
+        return self._all_less(networks, options, plain)
+
+    def projections(self, networks: Networks) -> Measured:
+        """What option A gains over the plain network, less how much further C gains."""
+        plain, (a, _, c) = self._options(networks)
+        return self._compared(networks, [plain, a, c], [1, -2, 1], self.view)
+
+    def cost_of_shortcuts(self, networks: Networks) -> Measured:
+        """How many more parameters and multiply-adds residual networks with option A have than plain ones."""
+        plain, residual = (
+            self._by_depth(networks, plain=True),
+            self._by_depth(networks, plain=False),
+        )
+        free = {d: one for d, one in residual.items() if one.option == "A" and d in plain}
+        if not free:
+            self._pair(networks)
+            raise NotRunError("a residual network with option A beside a plain one is needed")
+        some, apart = [], 0
+        for depth, one in free.items():
+            other = plain[depth]
+            some += [other, one]
+            apart += abs(one.parameters - other.parameters)
+            apart += abs(one.multiply_adds - other.multiply_adds)
+        figures = "; ".join(
+            f"{one.name} {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds"
+            for one in some
+        )
+        return Measured(Known(apart), some, figures, "")
+
+    def deepest_fits(self, networks: Networks) -> Measured:
+        """The training error of 1,202 layers."""
+        deepest = self._at(networks, DEEPEST, BASIC)
+        return Measured(rate(deepest.errors["train"]), [deepest], _figures([deepest], "train"))
+
+    def deepest_generalizes(self, networks: Networks) -> Measured:
+        """The test error of 1,202 layers less that of 110."""
+        some = [self._at(networks, DEEPEST, BASIC), self._at(networks, 110, BASIC)]
+        return self._compared(networks, some, [1, -1], self.view)
+
+    def bottlenecks(self, networks: Networks) -> Measured:
+        """The test error of each bottleneck network less that of 34 layers with option B."""
+        wanted = [(BASIC, 34, "B"), *((BOTTLENECK, depth, "B") for depth in BOTTLENECKS)]
+        base, *some = self._each(networks, wanted)
+        return self._all_less(networks, some, base)
+
+    def equal_at_18(self, networks: Networks) -> Measured:
+        """The residual network's test error less the plain one's, at 18 layers."""
+        some = [self._at(networks, 18, BASIC), self._at(networks, 18, "plain")]
+        return self._compared(networks, some, [1, -1], self.view)
+
+    def faster_at_18(self, networks: Networks) -> Measured:
+        """How many doublings more updates the residual network of 18 layers needs to half of chance's error."""
+        some = [self._at(networks, 18, BASIC), self._at(networks, 18, "plain")]
+        if min(len(one.seeds) for one in some) < 2:
+            raise NotAskedError("how fast a network converges needs two seeds or more of each")
+        level = self.chance_pct / 2
+        times = [[updates_to(history, level) for history in one.histories] for one in some]
+        if any(found is None for one in times for found in one):
+            raise NotAskedError(f"not every network came to a training error of {level:.1f} %")
+        logs = [[math.log2(found) for found in one if found] for one in times]
+        figures = ", ".join(
+            f"{one.name} {np.mean([t for t in found if t]):,.0f}"
+            for one, found in zip(some, times, strict=True)
+        )
+        return Measured(
+            means(*logs),
+            some,
+            f"updates to a training error of {level:.1f} %: {figures}",
+            "doublings",
+        )
+
+    def cheaper_than_vgg(self, networks: Networks) -> Measured:
+        """The multiply-adds of 34 layers as a share of VGG-19's."""
+        one = self._at(networks, 34, BASIC, option="A")
+        share = one.multiply_adds / (paper.VGG_19_MULTIPLY_ADDS_G * 1e9)
+        if not math.isclose(one.multiply_adds / 1e9, paper.MULTIPLY_ADDS_G[34], rel_tol=0.05):
+            raise NotAskedError(f"{one.name} does not see images of 224x224 here")
+        figures = f"{one.multiply_adds / 1e9:.2f} of {paper.VGG_19_MULTIPLY_ADDS_G} billion: {100 * share:.0f} %"
+        return Measured(Known(share), [one], figures, "")
+
+
+def _called(block: str, depth: int, option: str) -> str:
+    kind = {"plain": "plain network", BOTTLENECK: "bottleneck network"}.get(
+        block, "residual network"
+    )
+    with_option = "" if block == "plain" else f" with option {option}"
+    return f"{kind} of {depth} layers{with_option}"
+
+
+def _pct(errors: Errors) -> str:
+    estimate: Estimate = rate(errors)
+    low, high = estimate.interval()
+    digits = 1 if high - low >= 0.005 else 2
+    spread = f" ± {100 * errors.rates.std(ddof=1):.{digits}f}" if errors.seeds > 1 else ""
+    return f"{100 * estimate.value:.{digits}f} %{spread}"
+
+
+def _figures(networks: Networks, view: str) -> str:
+    what = {"train": "training error", "test": "test error"}.get(view, "test error, ten crops")
+    return f"{what}: " + ", ".join(f"{one.name} {_pct(one.errors[view])}" for one in networks)

@@ -1,0 +1,323 @@
+"""Tests behind the verdicts: how large a difference is, how sure, and what would decide it (docs/adr/0017).
+
+Everything is a difference of error rates or another number, its one-sided p-values and its interval. Networks
+of one seed are compared on their images alone, exactly; where there are several seeds, images and seeds both
+vary and the statistic has Student's t distribution.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+MOST_SEEDS = 50  # more are no proposal
+FEW = 4  # degrees of freedom: with fewer, no credit is given for how many images there are
+UNLIKE = 0.05  # below this p-value, seeds of different networks are not taken to vary equally
+
+
+class Estimate(Protocol):
+    """A number that was estimated from images, seeds or both."""
+
+    @property
+    def value(self) -> float:
+        """The number itself."""
+
+    def p_above(self, bound: float) -> float:
+        """Returns the one-sided p-value against "the true value is `bound` or less"."""
+
+    def p_below(self, bound: float) -> float:
+        """Returns the one-sided p-value against "the true value is `bound` or more"."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Returns the two-sided confidence interval."""
+
+    def needed(self, bound: float, alpha: float) -> str:
+        """Returns what would decide on which side of `bound` the value is, if it is what it seems to be."""
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of independent images: binomial, exact (Clopper and Pearson 1934)."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The share."""
+        return self.count / self.total
+
+    def p_above(self, bound: float) -> float:
+        """As `Estimate`."""
+        return float(stats.binom.sf(self.count - 1, self.total, bound))
+
+    def p_below(self, bound: float) -> float:
+        """As `Estimate`."""
+        return float(stats.binom.cdf(self.count, self.total, bound))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """As `Estimate`."""
+        found = stats.binomtest(self.count, self.total).proportion_ci(level, "exact")
+        return float(found.low), float(found.high)
+
+    def needed(self, bound: float, alpha: float) -> str:
+        """As `Estimate`."""
+        spread = self.value * (1 - self.value) or 1 / self.total
+        return _images(self.total, math.sqrt(spread / self.total), self.value - bound, alpha)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two networks on the same images: `worse` only the first gets wrong, `better` only the second.
+
+    Exact, given how many images tell them apart (McNemar 1947); the value is the first's error rate less the
+    second's. At a bound other than 0 the difference's normal approximation is used, with half an image added
+    to each of the four cells (Agresti and Min 2005).
+    """
+
+    worse: int
+    better: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """The difference of the error rates."""
+        return (self.worse - self.better) / self.total
+
+    @property
+    def _told_apart(self) -> int:
+        return self.worse + self.better
+
+    def _approximately(self) -> "Student":
+        apart, total = self._told_apart + 1, self.total + 2
+        mean = (self.worse - self.better) / total
+        return Student(mean, math.sqrt((apart / total - mean**2) / total), math.inf)
+
+    def p_above(self, bound: float) -> float:
+        """As `Estimate`."""
+        if bound:
+            return self._approximately().p_above(bound)
+        return float(stats.binom.sf(self.worse - 1, self._told_apart, 0.5))
+
+    def p_below(self, bound: float) -> float:
+        """As `Estimate`."""
+        if bound:
+            return self._approximately().p_below(bound)
+        return float(stats.binom.cdf(self.worse, self._told_apart, 0.5))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """As `Estimate`."""
+        if not self._told_apart:  # the rule of three's bound on what was never seen
+            most = 1 - ((1 - level) / 2) ** (1 / self.total)
+            return -most, most
+        found = stats.binomtest(self.worse, self._told_apart).proportion_ci(level, "exact")
+        scale = self._told_apart / self.total
+        return float((2 * found.low - 1) * scale), float((2 * found.high - 1) * scale)
+
+    def needed(self, bound: float, alpha: float) -> str:
+        """As `Estimate`."""
+        return _images(self.total, self._approximately().se, self.value - bound, alpha)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A value with a standard error of `df` degrees of freedom; infinitely many are the normal distribution.
+
+    Of the variance `se`², `of_seeds` would shrink with more of the `seeds` of each network, the rest with more
+    of the `images`.
+    """
+
+    value: float
+    se: float
+    df: float
+    of_seeds: float = 0.0
+    seeds: int = 1
+    images: int = 0
+
+    def _p(self, distance: float) -> float:
+        if self.se == 0:
+            return 0.5 if distance == 0 else float(distance < 0)
+        return float(stats.t.sf(distance / self.se, self.df))
+
+    def p_above(self, bound: float) -> float:
+        """As `Estimate`."""
+        return self._p(self.value - bound)
+
+    def p_below(self, bound: float) -> float:
+        """As `Estimate`."""
+        return self._p(bound - self.value)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """As `Estimate`."""
+        half = float(stats.t.isf((1 - level) / 2, self.df)) * self.se
+        return self.value - half, self.value + half
+
+    def needed(self, bound: float, alpha: float) -> str:
+        """As `Estimate`."""
+        gap = abs(self.value - bound)
+        if self.seeds > 1 and gap > 0:
+            one, rest = self.of_seeds * self.seeds, self.se**2 - self.of_seeds
+            for count in range(self.seeds + 1, MOST_SEEDS + 1):
+                bar = float(stats.t.isf(alpha / 2, max(2 * (count - 1), 1)))
+                if bar * math.sqrt(one / count + rest) < gap:
+                    return f"about {count} seeds of each would decide it, if it is as large as it seems"
+            return f"not even {MOST_SEEDS} seeds of each would decide a difference as small as this"
+        if self.images:
+            return _images(self.images, self.se, self.value - bound, alpha)
+        return "more seeds would be needed"
+
+
+def _images(images: int, se: float, gap: float, alpha: float) -> str:
+    """Returns how many images would decide a difference that is as large as it seems."""
+    bar = float(stats.norm.isf(alpha / 2)) * se
+    more = (bar / gap) ** 2 if gap else math.inf
+    if more > 1000:
+        return "the difference is too small for any number of images to decide it"
+    count = images * max(more, 1.0)
+    rounded = math.ceil(count / 10 ** (len(str(int(count))) - 2)) * 10 ** (len(str(int(count))) - 2)
+    return f"about {rounded:,} images would decide it, if it is as large as it seems"
+
+
+@dataclass(frozen=True)
+class Errors:
+    """The errors of one network's seeds on `total` images: how many, and where known which.
+
+    `counts` int64 (seeds,); `wrong` bool (seeds, total), or None where only counts were kept.
+    """
+
+    counts: NDArray[np.int64]
+    total: int
+    wrong: NDArray[np.bool_] | None = None
+
+    @property
+    def rates(self) -> NDArray[np.float64]:
+        """The error rate of each seed."""
+        found: NDArray[np.float64] = self.counts / self.total
+        return found
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds."""
+        return len(self.counts)
+
+
+def rate(errors: Errors) -> Estimate:
+    """Returns a network's error rate."""
+    if errors.seeds == 1:
+        return Proportion(int(errors.counts[0]), errors.total)
+    return combination([errors], [1.0])
+
+
+def combination(
+    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Errors] = ()
+) -> Estimate:
+    """Returns the sum of the networks' error rates, each times its weight.
+
+    Networks whose wrong images are all known, on the same images, are paired; others are taken to be
+    independent, which is conservative if the images are the same. `alike` are networks whose seeds vary as
+    much as these, unless a test finds that they do not: together they tell how much. A network of one seed
+    beside some of several is taken to vary as those do.
+    """
+    first = groups[0]
+    paired = all(one.wrong is not None and one.total == first.total for one in groups)
+    if paired and sorted(weights) == [-1, 1] and all(one.seeds == 1 for one in groups):
+        mine, other = (groups[list(weights).index(sign)].wrong for sign in (1, -1))
+        assert mine is not None and other is not None
+        return Paired(int((mine & ~other).sum()), int((other & ~mine).sum()), first.total)
+    value = float(sum(w * one.rates.mean() for w, one in zip(weights, groups, strict=True)))
+    of_images = _images_variance(groups, weights, paired)
+    of_seeds, df = _seeds_variance(groups, weights, alike or groups)
+    total = of_images + of_seeds
+    if of_seeds == 0:
+        df = math.inf
+    elif (
+        df >= FEW
+    ):  # the images' part has as many degrees of freedom as images (Satterthwaite 1946)
+        df *= (total / of_seeds) ** 2
+    return Student(
+        value, math.sqrt(total), df, of_seeds, min(one.seeds for one in groups), first.total
+    )
+
+
+def _images_variance(groups: Sequence[Errors], weights: Sequence[float], paired: bool) -> float:
+    """Returns the variance over images; two made-up images keep it above 0 where nobody errs."""
+    if paired:
+        together = sum(
+            w * one.wrong.mean(axis=0)
+            for w, one in zip(weights, groups, strict=True)
+            if one.wrong is not None
+        )
+        most = max(abs(w) for w in weights)
+        values = np.append(together, [most, -most])
+        return float(values.var() / len(values))
+    return float(
+        sum(
+            w**2 * (p := (one.counts.mean() + 2) / (one.total + 4)) * (1 - p) / (one.total + 4)
+            for w, one in zip(weights, groups, strict=True)
+        )
+    )
+
+
+def _seeds_variance(
+    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Errors]
+) -> tuple[float, float]:
+    """Returns the variance over seeds and its degrees of freedom; 0 if every network has one seed."""
+    if all(one.seeds == 1 for one in groups):
+        return 0.0, math.inf
+    several = [one.rates for one in alike if one.seeds > 1]
+    free = sum(len(rates) - 1 for rates in several)
+    pooled = sum((len(rates) - 1) * float(rates.var(ddof=1)) for rates in several) / free
+    together = _vary_alike(several)
+    parts, counts = [], []
+    for w, one in zip(weights, groups, strict=True):
+        own = not together and one.seeds > 1
+        parts.append(w**2 * (float(one.rates.var(ddof=1)) if own else pooled) / one.seeds)
+        counts.append(one.seeds - 1 if own else free)
+    total = sum(parts)
+    if together or total == 0:
+        return total, free
+    return total, total**2 / sum(part**2 / n for part, n in zip(parts, counts, strict=True))
+
+
+def _vary_alike(rates: Sequence[NDArray[np.float64]]) -> bool:
+    """Tells whether networks' seeds vary equally, as far as can be seen (Bartlett 1937)."""
+    if len(rates) < 2:
+        return True
+    if any(some.var() == 0 for some in rates):
+        return False
+    return float(stats.bartlett(*rates).pvalue) > UNLIKE
+
+
+def means(first: Sequence[float], second: Sequence[float]) -> Student:
+    """Returns the difference of two means (Welch 1947); each has a value or more a seed, not all equal."""
+    variances = [float(np.var(some, ddof=1)) / len(some) for some in (first, second)]
+    total = sum(variances)
+    below = sum(v**2 / (len(some) - 1) for v, some in zip(variances, (first, second), strict=True))
+    df = total**2 / below if below else math.inf
+    value = float(np.mean(first) - np.mean(second))
+    return Student(value, math.sqrt(total), df, total, min(len(first), len(second)))
+
+
+def trend_weights(count: int) -> list[float]:
+    """Returns the weights of a rise from the first of some ordered groups to the last.
+
+    The sum of groups times weights is how far their fitted straight line rises over all of them; of two it is
+    the second less the first.
+    """
+    places = np.arange(count) - (count - 1) / 2
+    return [float(w) for w in places * (count - 1) / (places**2).sum()]
+
+
+def holm(p_values: Sequence[float], alpha: float = 0.05) -> list[bool]:
+    """Tells of each test whether it is rejected, with a chance of `alpha` of any wrong one (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    found = [False] * len(p_values)
+    for rank, place in enumerate(order):
+        if p_values[place] > alpha / (len(p_values) - rank):
+            break
+        found[place] = True
+    return found

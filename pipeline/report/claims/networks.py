@@ -1,0 +1,123 @@
+"""The networks of a study as claims see them: rows that differ only in their seed are one network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.report.claims.inference import Errors
+
+CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
+CONVERGED_FALL = (
+    0.02  # of chance's error: by less than this it falls within the last quarter of the updates
+)
+LEAST_REPORTS = 4  # in that quarter
+
+Row = dict[str, Any]
+Wrong = Mapping[str, Mapping[str, NDArray[np.bool_]]]
+"""By row and view of the test images ("test", "test_ten_crops"): which images are classified wrongly."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network under one recipe, its seeds' errors ("train", "test", ...) and their training curves.
+
+    `comparable` is equal for rows that differ only in network, seed and what changes no result.
+    """
+
+    name: str
+    family: str
+    block: str
+    depth: int
+    option: str
+    comparable: str
+    schedule: str
+    updates: int
+    parameters: int
+    multiply_adds: int
+    seeds: Sequence[int]
+    errors: Mapping[str, Errors]
+    histories: Sequence[Sequence[Row]]
+    is_converged: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """Tells whether it has no shortcuts."""
+        return self.block == "plain"
+
+
+def networks_of(
+    rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float
+) -> list[Network]:
+    """Returns the networks in the order of their first rows."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["group"], []).append(row)
+    return [_network(some, wrong, train_images, chance_pct) for some in found.values()]
+
+
+def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float) -> Network:
+    first = rows[0]
+    trained = [round(row["scores"]["train_error_pct"] / 100 * train_images) for row in rows]
+    errors = {"train": Errors(np.array(trained), train_images)}
+    for view in wrong[first["name"]]:
+        images = np.stack([wrong[row["name"]][view] for row in rows])
+        errors[view] = Errors(images.sum(axis=1), images.shape[1], images)
+    return Network(
+        name=first["name"],
+        family=first["family"],
+        block=first["block"],
+        depth=first["depth"],
+        option=first["option"],
+        comparable=first["comparable"],
+        schedule=first["schedule"],
+        updates=first["scores"]["updates"],
+        parameters=first["parameters"],
+        multiply_adds=first["multiply_adds"],
+        seeds=[row["seed"] for row in rows],
+        errors=errors,
+        histories=[row["history"] for row in rows],
+        is_converged=all(has_converged(row["history"], chance_pct) for row in rows),
+    )
+
+
+def has_converged(history: Sequence[Row], chance_pct: float) -> bool:
+    """Tells whether a training curve has come down and levelled off: the same rule for every network.
+
+    Its training error over the last eighth of the updates is below half of chance's error, and at most 2 % of
+    chance's error below that of the eighth before; curves with fewer than four reports there do not say.
+    """
+    last = history[-1]["update"]
+    before, end = (
+        [line["train_error_pct"] for line in history if low < line["update"] / last <= high]
+        for low, high in ((0.75, 0.875), (0.875, 1.0))
+    )
+    if len(before) + len(end) < LEAST_REPORTS or not before:
+        return False
+    level, fall = float(np.mean(end)), float(np.mean(before) - np.mean(end))
+    return level < CONVERGED_LEVEL * chance_pct and fall < CONVERGED_FALL * chance_pct
+
+
+def updates_to(history: Sequence[Row], error_pct: float) -> float | None:
+    """Returns after how many updates the training error is first at `error_pct`, interpolated; None if never."""
+    earlier: tuple[float, float] | None = None
+    for line in history:
+        update, error = line["update"], line["train_error_pct"]
+        if error <= error_pct:
+            if earlier is None:
+                return float(update)
+            share = (earlier[1] - error_pct) / (earlier[1] - error)
+            return float(earlier[0] + share * (update - earlier[0]))
+        earlier = (update, error)
+    return None
+
+
+def comparable(networks: Sequence[Network]) -> list[Network]:
+    """Returns the networks of the recipe that most of them have; of equally many the first one's."""
+    counts: dict[str, int] = {}
+    for network in networks:
+        counts[network.comparable] = counts.get(network.comparable, 0) + 1
+    main = max(counts, key=lambda recipe: counts[recipe]) if counts else ""
+    return [network for network in networks if network.comparable == main]

@@ -1,0 +1,397 @@
+"""Each verdict on made-up networks, and how often verdicts are wrong in simulated studies."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline import params
+from pipeline.report.claims.asking import row_of
+from pipeline.report.claims.catalogue import claims_of, ensemble, published
+from pipeline.report.claims.claim import Decided, decide
+from pipeline.report.claims.inference import (
+    Errors,
+    Paired,
+    Proportion,
+    Student,
+    combination,
+    holm,
+    means,
+    rate,
+    trend_weights,
+)
+from pipeline.report.claims.networks import Network, comparable, has_converged, updates_to
+from tests.conftest import REPO
+
+NOISE = map(np.random.default_rng, itertools.count(1000))  # each network's own
+CHANCE = 90.0
+IMAGES, TRAINED = 10_000, 45_000
+
+
+@pytest.fixture(autouse=True)
+def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test's networks are the same, alone and among others."""
+    monkeypatch.setitem(globals(), "NOISE", map(np.random.default_rng, itertools.count(1000)))
+
+
+def curve(end: float, updates: int = 64_000, reports: int = 64) -> list[dict[str, Any]]:
+    """Returns a training error that falls from chance and stays at `end` from half of the updates on."""
+    return [
+        {
+            "update": updates * (n + 1) // reports,
+            "train_error_pct": max(end, CHANCE - (CHANCE - end) * 2 * (n + 1) / reports),
+        }
+        for n in range(reports)
+    ]
+
+
+def errors(counts: Sequence[int], total: int = TRAINED) -> Errors:
+    return Errors(np.array(counts), total)
+
+
+def wrong(rates: Sequence[float], images: int = IMAGES, seed: int = 0) -> Errors:
+    """Returns errors on the same images, of which the same ones are hard for all."""
+    generator = np.random.default_rng(seed)
+    hard = generator.standard_normal(images)
+    latent = 0.8 * hard + 0.6 * next(NOISE).standard_normal((len(rates), images))
+    found = latent > stats.norm.isf(rates)[:, None]
+    return Errors(found.sum(axis=1), images, found)
+
+
+def network(
+    block: str, depth: int, test: Errors, train: Errors | None = None, *, option: str = "",
+    family: str = "cifar", converged: bool = True, comparable: str = "recipe", end: float = 5.0,
+) -> Network:  # fmt: skip
+    option = option or ("none" if block == "plain" else "A")
+    train = train or errors([1000] * test.seeds)
+    return Network(
+        name=f"{'plain' if block == 'plain' else 'resnet'}-{depth}", family=family, block=block, depth=depth,
+        option=option, comparable=comparable, schedule="s", updates=64_000, parameters=depth * 1000,
+        multiply_adds=depth * 10**6, seeds=list(range(test.seeds)),
+        errors={"train": train, "test": test, "test_ten_crops": test},
+        histories=[curve(end)] * test.seeds, is_converged=converged,
+    )  # fmt: skip
+
+
+def asked(networks: Sequence[Network], family: str = "cifar") -> dict[str, Decided]:
+    """Returns the verdicts of a page by their claims; those at a budget begin with "After"."""
+    some = comparable(networks)
+    return {one.claim: one for one in decide([(c, some) for c in claims_of(family, CHANCE)])}
+
+
+def plain(trained: Sequence[int], **more: Any) -> list[Network]:
+    depths = (20, 32, 44, 56)
+    return [
+        network("plain", depth, wrong([0.09]), errors([count]), **more)
+        for depth, count in zip(depths, trained, strict=False)
+    ]
+
+
+DEGRADES = "Deeper plain networks have a higher training error"
+SLOWER = "After as many updates, a deeper plain network fits the training images worse"
+GAIN = "At the greatest depth, the residual network has a lower test error than the plain one"
+
+
+@pytest.mark.parametrize(
+    "trained, verdict",
+    [
+        ((1000, 1500, 2000), "holds"),
+        ((2000, 1500, 1000), "does not hold"),
+        ((1000, 1001, 1000), "undecided"),
+    ],
+)
+def test_degradation_is_a_trend_over_all_depths(trained: tuple[int, ...], verdict: str):
+    found = asked(plain(trained))
+    assert found[DEGRADES].verdict == found[SLOWER].verdict == verdict
+    assert "it speaks of these networks alone" in found[DEGRADES].evidence
+
+
+def test_networks_that_had_not_converged_decide_nothing_but_speed():
+    """plain-56 at 60 % after 400 updates is a statement about speed."""
+    networks = [*plain((1000, 1500)), *plain((0, 0, 0, 27_000), converged=False)[3:]]
+    found = asked(networks)
+    assert found[DEGRADES].verdict == "cannot be asked"
+    assert "plain-56 had not after 64,000 updates" in found[DEGRADES].evidence
+    assert found[SLOWER].verdict == "holds"
+
+
+def test_what_is_missing_is_named_and_its_row_can_be_pasted():
+    found = asked(plain((1000, 1500)))
+    assert found[GAIN].verdict == "not run"
+    assert found[GAIN].missing == [("basic", 32, "A")] or found[GAIN].missing == (
+        ("basic", 32, "A"),
+    )
+    study = params.load(REPO / "studies/cifar10.yaml")
+    row = row_of(study.models, "basic", 32, "A")
+    assert row is not None
+    parsed = params.Row(**row)
+    assert (parsed.network.family, parsed.network.depth) == ("cifar", 32)
+
+
+def test_rows_of_other_recipes_are_not_compared():
+    networks = plain((1000, 1500, 2000))
+    other = replace(networks[2], comparable="200 updates", updates=200)
+    found = asked([*networks[:2], other])
+    assert "plain-44" not in found[DEGRADES].evidence
+    assert found[DEGRADES].verdict == "holds"
+
+
+def test_one_seed_is_judged_by_the_exact_paired_test():
+    """0 against 4 wrong images of 360: the exact test says 0.125, and no interval is a point."""
+    none, four = np.zeros((1, 360), bool), np.zeros((1, 360), bool)
+    four[0, :4] = True
+    found = combination(
+        [Errors(four.sum(axis=1), 360, four), Errors(none.sum(axis=1), 360, none)], [1, -1]
+    )
+    assert isinstance(found, Paired)
+    assert 2 * found.p_above(0) == pytest.approx(0.125)
+    low, high = found.interval()
+    assert low < 0 < high
+    nothing = Paired(0, 0, 360)
+    assert nothing.interval()[1] == pytest.approx(1 - 0.025 ** (1 / 360))
+    assert nothing.p_above(0) == 1
+    backwards = combination(
+        [Errors(four.sum(axis=1), 360, four), Errors(none.sum(axis=1), 360, none)], [-1, 1]
+    )
+    assert backwards.value == -found.value
+
+
+def test_a_single_rate_has_an_exact_interval():
+    found = rate(errors([0], 360))
+    assert isinstance(found, Proportion)
+    assert found.interval()[0] == 0
+    assert found.interval()[1] == pytest.approx(1 - 0.025 ** (1 / 360))
+    assert found.p_below(0.001) == pytest.approx((1 - 0.001) ** 360)
+
+
+def test_an_interval_over_images_covers_as_often_as_it_says():
+    """An error of 0.2 % on 360 images: the percentile bootstrap covered half of the time."""
+    generator, truth = np.random.default_rng(1), 0.002
+    inside = 0
+    for _ in range(400):
+        low, high = Proportion(int(generator.binomial(360, truth)), 360).interval()
+        inside += low <= truth <= high
+    assert inside / 400 >= 0.95
+
+
+def test_an_interval_over_two_seeds_covers_as_often_as_it_says():
+    """1.96 deviations over two seeds covered 70 %; here images are so many that seeds decide."""
+    generator, inside = np.random.default_rng(2), 0
+    for _ in range(400):
+        rates = 0.08 + 0.003 * generator.standard_normal(2)
+        counts = np.round(rates * 10**7).astype(int)
+        low, high = rate(Errors(counts, 10**7)).interval()
+        inside += low <= 0.08 <= high
+    assert inside / 400 >= 0.93
+
+
+def test_seeds_that_differ_widely_leave_a_difference_undecided():
+    calm = [network("plain", 20, wrong([0.10] * 3)), network("basic", 20, wrong([0.08] * 3))]
+    wild = [
+        network("plain", 20, wrong([0.06, 0.10, 0.14])), network("basic", 20, wrong([0.04, 0.08, 0.12]))
+    ]  # fmt: skip
+    assert asked(calm)[GAIN].verdict == "holds"
+    found = asked(wild)[GAIN]
+    assert found.verdict == "undecided"
+    assert "seeds of each would decide it" in found.needed or "images" in found.needed
+    assert "3 seeds of each" in found.evidence
+
+
+def test_one_seed_too_few_images_says_how_many_would_do():
+    networks = [network("plain", 20, wrong([0.10], 300)), network("basic", 20, wrong([0.09], 300))]
+    found = asked(networks)[GAIN]
+    assert found.verdict == "undecided"
+    assert "images" in found.needed
+
+
+def options(rates: Sequence[float]) -> list[Network]:
+    base = network("plain", 32, wrong([rates[0]] * 3))
+    return [
+        base,
+        *(
+            network("basic", 32, wrong([r] * 3), option=o)
+            for r, o in zip(rates[1:], "ABC", strict=True)
+        ),
+    ]
+
+
+def test_the_options_gain_and_differ_less_than_they_gain():
+    better = "Shortcut options A, B and C all have a lower test error than the plain network"
+    small = "The options' differences are smaller than what the least of them gains over the plain network"
+    found = asked(options([0.2, 0.10, 0.098, 0.096]))
+    assert (found[better].verdict, found[small].verdict) == ("holds", "holds")
+    assert asked(options([0.2, 0.10, 0.25, 0.096]))[better].verdict == "does not hold"
+    assert asked(options([0.2, 0.19, 0.10, 0.05]))[small].verdict == "does not hold"
+
+
+def test_the_deepest_fits_and_generalizes_worse():
+    networks = [
+        network("basic", 110, wrong([0.065])), network("basic", 1202, wrong([0.085]), errors([10]))
+    ]  # fmt: skip
+    found = asked(networks)
+    fits, worse = (
+        f"1202 layers {what}"
+        for what in (
+            "can be trained: a training error below 0.1 %",
+            "have a higher test error than 110",
+        )
+    )
+    assert found[fits].verdict == found[worse].verdict == "holds"
+    assert found["Deeper residual networks have a lower test error"].verdict == "not run"  # but 110
+    # 0.102 % is not below 0.1 %, and the page tells them apart
+    found = asked(
+        [networks[0], replace(networks[1], errors={**networks[1].errors, "train": errors([46])})]
+    )
+    assert found[fits].verdict == "undecided"
+    assert "0.10 %" in found[fits].evidence
+
+
+def imagenet(block: str, depth: int, rates: Sequence[float], **more: Any) -> Network:
+    return network(block, depth, wrong(rates, 50_000), family="imagenet", **more)
+
+
+def test_18_layers_are_equal_within_half_a_point_but_faster():
+    equal = next(
+        c.text for c in claims_of("imagenet", CHANCE) if "about equally accurate" in c.text
+    )
+    faster = next(c.text for c in claims_of("imagenet", CHANCE) if "converges faster" in c.text)
+    slow = [imagenet("plain", 18, [0.28] * 6), imagenet("basic", 18, [0.28] * 6)]
+    late = [
+        [{**line, "update": line["update"] * factor} for line in curve(5)]
+        for factor in (3, 3.1, 3.2, 3.1, 3, 3.2)
+    ]
+    slow[0] = replace(slow[0], histories=late)
+    slow[1] = replace(
+        slow[1],
+        histories=[
+            [{**x, "update": x["update"] * f} for x in curve(5)]
+            for f in (1, 1.05, 1.1, 1, 1.05, 1.1)
+        ],
+    )
+    found = asked(slow, "imagenet")
+    assert (found[equal].verdict, found[faster].verdict) == ("holds", "holds")
+    apart = [imagenet("plain", 18, [0.28] * 3), imagenet("basic", 18, [0.25] * 3)]
+    assert asked(apart, "imagenet")[equal].verdict == "does not hold"
+    assert asked([imagenet("plain", 18, [0.28]), imagenet("basic", 18, [0.28])], "imagenet")[
+        faster
+    ].verdict == ("cannot be asked")
+
+
+def test_bottlenecks_must_all_be_better():
+    text = next(c.text for c in claims_of("imagenet", CHANCE) if c.text.startswith("Bottleneck"))
+    base = imagenet("basic", 34, [0.245], option="B")
+    some = [
+        imagenet("bottleneck", d, [r], option="B")
+        for d, r in ((50, 0.2285), (101, 0.2175), (152, 0.2143))
+    ]
+    assert asked([base, *some], "imagenet")[text].verdict == "holds"
+    assert asked([base, *some[:2]], "imagenet")[text].verdict == "not run"
+
+
+def test_a_published_number_is_not_beaten_by_a_noisy_evaluation():
+    five = network("basic", 110, wrong([0.0701, 0.0694, 0.0708, 0.0699, 0.0703]))
+    claim = published(five, "cifar")
+    assert claim is not None
+    assert "6.61" in claim.text
+    (found,) = decide([(claim, [five])])
+    assert found.verdict == "undecided"  # 0.4 points above, of 0.5 that are allowed
+    (found,) = decide(
+        [(published(few := network("basic", 20, wrong([0.0875], 300)), "cifar"), [few])]
+    )  # type: ignore[list-item]
+    assert found.verdict == "undecided"
+    good = network("basic", 110, wrong([0.063] * 5))
+    (found,) = decide([(published(good, "cifar"), [good])])  # type: ignore[list-item]
+    assert found.verdict == "holds"
+    assert published(network("plain", 20, wrong([0.08])), "cifar") is None
+
+
+def test_an_ensemble_is_compared_with_its_best_member_on_the_same_images():
+    best = wrong([0.07])
+    assert best.wrong is not None
+    better = best.wrong.copy()
+    better[0, np.flatnonzero(better[0])[:80]] = False
+    (found,) = decide(
+        [(ensemble("resnet-56", best, Errors(better.sum(axis=1), IMAGES, better)), [])]
+    )
+    assert found.verdict == "holds"
+    assert "resnet-56 " in found.evidence
+
+
+def test_a_curve_has_converged_where_it_has_come_down_and_levelled_off():
+    assert has_converged(curve(5), CHANCE)
+    assert not has_converged(curve(60), CHANCE)  # plain-110 in the paper: above 60 %
+    falling = [{"update": n, "train_error_pct": 80 - n * 0.75} for n in range(1, 101)]
+    assert not has_converged(falling, CHANCE)
+    assert not has_converged(curve(5)[-1:], CHANCE)  # one report says nothing
+    assert (
+        updates_to(
+            [{"update": 10, "train_error_pct": 80}, {"update": 20, "train_error_pct": 40}], 60
+        )
+        == 15
+    )
+    assert updates_to(curve(5), 1) is None
+
+
+def test_holms_correction_and_trends():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([]) == []
+    assert trend_weights(2) == [-1, 1]
+    assert sum(w * v for w, v in zip(trend_weights(4), [1, 2, 3, 4], strict=True)) == pytest.approx(
+        3
+    )
+    welch = means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    wanted = stats.ttest_ind([1, 2, 3], [2, 4, 6], equal_var=False)
+    assert 2 * welch.p_below(0) == pytest.approx(wanted.pvalue)
+    assert Student(1.0, 0.0, math.inf).p_above(0) == 0
+
+
+def simulated(
+    generator: np.random.Generator, rates: dict[tuple[str, int, str], float], seeds: int = 3
+) -> list[Network]:
+    """Returns a study whose networks have given true error rates; seeds deviate by 0.3 points."""
+    hard = generator.standard_normal(IMAGES, dtype=np.float32)
+    found = []
+    for (block, depth, option), truth in rates.items():
+        own = np.clip(truth + 0.003 * generator.standard_normal(seeds), 1e-4, 1)
+        latent = 0.6 * generator.standard_normal((seeds, IMAGES), dtype=np.float32) + 0.8 * hard
+        test = latent > stats.norm.isf(own)[:, None]
+        train = errors(generator.binomial(TRAINED, own / 2).tolist())
+        found.append(
+            network(block, depth, Errors(test.sum(axis=1), IMAGES, test), train, option=option)
+        )
+    return found
+
+
+STUDY = [
+    *(("plain", depth, "none") for depth in (20, 32, 44, 56)),
+    *(("basic", depth, "A") for depth in (20, 32, 44, 56)), ("basic", 32, "B"), ("basic", 32, "C"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("studies", [150, pytest.param(1000, marks=pytest.mark.trial)])
+def test_studies_without_any_effect_rarely_have_a_wrong_verdict(studies: int):
+    generator, bad = np.random.default_rng(5), 0
+    for _ in range(studies):
+        found = asked(simulated(generator, dict.fromkeys(STUDY, 0.08)))
+        bad += any(
+            one.verdict in ("holds", "does not hold")
+            for claim, one in found.items()
+            if "cost nothing" not in claim
+        )
+    print(f"{bad} of {studies} studies without an effect have a wrong verdict")
+    assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001  # no more than 5 % but by chance
+
+
+@pytest.mark.parametrize("studies", [40, pytest.param(1000, marks=pytest.mark.trial)])
+def test_an_effect_of_two_points_is_found(studies: int):
+    generator, hits = np.random.default_rng(6), 0
+    rates = {which: 0.10 if which[0] == "plain" else 0.08 for which in STUDY}
+    for _ in range(studies):
+        hits += asked(simulated(generator, rates))[GAIN].verdict == "holds"
+    print(f"an effect of two points is found in {hits} of {studies} studies")
+    assert stats.binom.cdf(hits, studies, 0.95) > 0.001
