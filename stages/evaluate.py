@@ -37,8 +37,7 @@ def main(name: str) -> None:
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
         prefix = split if view == SINGLE else f"{split}_{view}"
         found |= scores(outcomes, len(data.classes), prefix, recipe)
-    height_px, width_px = trained.facts.image_size_px
-    shape = (trained.facts.channels, height_px, width_px)
+    shape = (trained.facts.channels, *trained.facts.image_size_px)
     found |= asdict(complexity(trained.model, shape))
     found |= {timing: getattr(trained.facts, timing) for timing in TIMINGS}
     predictions.save(paths.scores(name) / paths.PREDICTIONS, tables, data)

@@ -39,7 +39,7 @@ class ModelFacts:
     arch: str
     network: dict[str, Any]
     channels: int
-    image_size_px: Sequence[int]
+    image_size_px: tuple[int, int]
     classes: Sequence[str]
     precision: str
     seed: int
@@ -89,10 +89,11 @@ def save(folder: Path, weights: Weights, mean: NDArray[np.float32], facts: Model
 def look(folder: Path) -> ModelFacts:
     """Returns the facts in `folder`'s model.json; raises CheckpointError if it is damaged or missing."""
     try:
-        return ModelFacts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        said = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return ModelFacts(**{**said, "image_size_px": tuple(said["image_size_px"])})
     except FileNotFoundError as error:
         raise _missing(error, folder) from error
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder / FACTS}: not in this code's format: {error}: `dvc repro train@{folder.name}` "
             "brings it up to date"

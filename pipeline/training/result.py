@@ -60,7 +60,7 @@ def write_result(
             arch=training.row.network.title,
             network=training.row.network.model_dump(),
             channels=data.channels,
-            image_size_px=list(data.input_size(training.row.crop_px)),
+            image_size_px=data.input_size(training.row.crop_px),
             classes=list(data.classes),
             precision=training.row.precision,
             seed=training.row.seed,

@@ -101,7 +101,7 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, 
                 logits, labels = file[f"test_{view}logits"], file["test_labels"]
                 error = 100 * (logits.argmax(1) != labels).mean()
                 assert scores[f"test_{view}error_pct"] == pytest.approx(error)
-        assert weights.load(study / f"runs/{row}").facts.image_size_px == [32, 32]
+        assert weights.load(study / f"runs/{row}").facts.image_size_px == (32, 32)
     together = json.loads((study / "ensemble/metrics.json").read_text())["declared"]
     assert {
         "test_error_pct",
