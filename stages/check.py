@@ -1,9 +1,8 @@
 """Stage `check`: judges the whole study before any work, in two seconds, and does nothing else.
 
-It checks names, rows, every schedule's file and the precision of this device, and rows against the
-prepared data if those are of this study (otherwise `prepare` does so at its end). For each stage it
-writes the digest of the code that the stage needs, on which the stage depends, and for `fetch` the part
-of `data` that names the archive. Editors and CI run `python -m stages.check`.
+It checks names, rows, every schedule's file and the precision of this device, and rows against the data if
+those of this study are prepared (otherwise `prepare` does so at its end). It writes the digest of each
+stage's code and, for `fetch`, what names the archive. Editors and CI run `python -m stages.check`.
 """
 
 import json
