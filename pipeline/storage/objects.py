@@ -302,6 +302,10 @@ def _client(at: Bucket) -> "S3Client":
     )
 
 
+# a child that shared its parent's connections would read the parent's answers
+os.register_at_fork(after_in_child=_client.cache_clear)
+
+
 def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str, tuple[int, str]]]:
     """Returns bucket, prefix, and size and ETag of each object under an s3:// prefix by its name there.
 

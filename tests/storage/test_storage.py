@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import multiprocessing
 import random
 import threading
 import uuid
@@ -14,6 +15,7 @@ from pipeline.errors import BusyError, StorageError
 from pipeline.storage import layout, objects
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage, fetch_address
+from tests import pace
 from tests.checkpoints import checkpoint, facts
 
 
@@ -300,3 +302,22 @@ def test_a_server_whose_bytes_trickle_is_given_up(
         done.set()
         server.shutdown()
         server.server_close()
+
+
+def test_a_forked_process_has_connections_of_its_own(storage: Storage):
+    """A loader's process read what its parent had asked for: the checksum of a shard said so."""
+    contents = {f"forked/{number}": bytes([number]) * 2_000_000 for number in range(8)}
+    for key, content in contents.items():
+        storage.put(key, content)
+
+    def read_all() -> None:
+        mine = Storage()
+        assert all(mine.get(key) == content for key, content in contents.items() for _ in range(3))
+
+    children = [multiprocessing.get_context("fork").Process(target=read_all) for _ in range(3)]
+    for child in children:
+        child.start()
+    read_all()
+    for child in children:
+        child.join(pace.hangs_after_s(60))
+    assert [child.exitcode for child in children] == [0, 0, 0]
