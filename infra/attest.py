@@ -7,6 +7,8 @@ right if the change was meant to change results (`make attest BEGIN=1` then begi
 source).
 
     python -m infra.attest [--begin | --check]
+
+Half of the file is the golden recipes, which a reader wants beside what compares them.
 """
 
 import io

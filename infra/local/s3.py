@@ -4,6 +4,9 @@ Its state is in a per-user folder outside every clone (`STUDY_STATE_DIR`, else X
 `credentials` and `connection.json` (mode 600), `port`, `host`, `server.log` and `data/`. The kernel
 tells whether the server is alive: it holds a lock on `server.lock` as long as it lives. A signed request
 tells whether the process that listens is our server.
+
+One file, although long: finding, starting, taking over and stopping the server share one protocol of files
+and locks, whose steps are only right together.
 """
 
 import configparser

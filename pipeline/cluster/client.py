@@ -3,6 +3,8 @@
 A job is named `<key>-<attempt>`. Ray accepts each name only once, ever, so the name acts as a lock
 between two people who submit the same training. The code travels with the job; data, caches and
 secrets do not: data come from S3, and the S3 keys are in the nodes' own environment.
+
+One file, although long: submitting, joining and following a job decide by the same states of it.
 """
 
 import atexit

@@ -1,4 +1,7 @@
-"""One bucket on S3 or any compatible store, at the place that `pipeline.storage.bucket` names."""
+"""One bucket on S3 or any compatible store, at the place that `pipeline.storage.bucket` names.
+
+One file, although long: every request needs the same retries, bounds and errors, and nothing else may call boto3.
+"""
 
 import io
 import os

@@ -1,4 +1,7 @@
-"""The claims: what the paper says of its networks, and what can be asked after any number of updates."""
+"""The claims: what the paper says of its networks, and what can be asked after any number of updates.
+
+One file, although long: a list of claims, and beside it what each of them measures.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
