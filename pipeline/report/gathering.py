@@ -25,7 +25,8 @@ from pipeline.report.seeds import groups
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
 
-PAPER_SCHEDULES = "schedules/paper-"
+# of 110 layers and more: the recipe of the others with a warm-up
+SAME_RECIPE = {"schedules/paper-cifar-110.yaml": "schedules/paper-cifar.yaml"}
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
@@ -115,15 +116,12 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
     return {"where": plan["where"], "rows": both} if both else None
 
 
-def _comparable(row: dict[str, Any]) -> str:
-    """Returns the digest of a recipe: of a row but for its network and what changes none of its results.
-
-    The paper's schedules count as one: 110 layers have a warm-up there and the others none.
-    """
+def _comparable(row: dict[str, Any], updates: int) -> str:
+    """Returns the digest of a recipe: of a row but for its network and what changes none of its results."""
     left_out = {"network", "report_every_updates", "activation_checkpointing", "threads"}
-    schedule = "the paper's" if row["schedule"].startswith(PAPER_SCHEDULES) else row["schedule"]
     recipe = {name: value for name, value in row.items() if name not in left_out}
-    return canonical_sha256({**recipe, "schedule": schedule})[:16]
+    schedule = SAME_RECIPE.get(row["schedule"], row["schedule"])
+    return canonical_sha256({**recipe, "schedule": schedule, "updates": updates})[:16]
 
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "name": name,
         "group": canonical_sha256(without_seed)[:16],
         "recipe": canonical_sha256({**without_seed, "network": None})[:16],
-        "comparable": _comparable(without_seed),
+        "comparable": _comparable(without_seed, scores["updates"]),
         "arch": network.title,
         "family": network.family,
         "kind": network.kind,

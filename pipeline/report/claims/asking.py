@@ -1,16 +1,19 @@
 """Which claims a study is asked, and its answers as they stand in report.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.params import Row, Study
-from pipeline.report.claims.catalogue import DEEPEST, claims_of, ensemble, published
+from pipeline.params import Cifar10Data, ImageNetData, Row, Study
+from pipeline.report.claims.catalogue import claims_of, ensemble, published
 from pipeline.report.claims.claim import Claim, Decided, decide
 from pipeline.report.claims.inference import Errors
 from pipeline.report.claims.networks import Network, comparable
 
 PAPER_UPDATES = {"cifar": 64_000, "imagenet": 600_000}  # sections 4.2 and 3.4
+PAPER_BATCH = {"cifar": 128, "imagenet": 256}
+PAPER_SCHEDULES = {"cifar": "schedules/paper-cifar", "imagenet": "schedules/paper-imagenet"}
+WITH_WARM_UP, FROM_DEPTH = "schedules/paper-cifar-110.yaml", 110
 DECIDED = ("holds", "does not hold")
 
 
@@ -31,7 +34,8 @@ def verdicts(
         if some := comparable([one for one in networks if one.family == family]):
             asked += [(claim, some) for claim in claims_of(family, chance_pct)]
             asked += [(claim, [one]) for one in some if (claim := _published(study, one, family))]
-    asked.append((ensemble(*best, together), networks))
+    members = [one for one in networks if set(one.rows) & set(study.ensemble.members)]
+    asked.append((ensemble(members, *best, together), members))
     found = decide(asked)
     of_paper = [one for one in found if one.of == "paper"]
     return {
@@ -43,36 +47,38 @@ def verdicts(
 
 def _published(study: Study, network: Network, family: str) -> Claim | None:
     """Returns the claim on the paper's number, for a network trained as the paper's on the paper's data."""
-    whole = network.updates == PAPER_UPDATES[family]
-    if not study.data.is_official or not whole or network.depth == DEEPEST:
-        return None
-    return published(network, family)
+    row = study.models[network.rows[0]]
+    data = ImageNetData if family == "imagenet" else Cifar10Data
+    as_the_papers = (
+        study.data.is_official
+        and isinstance(study.data, data)
+        and network.updates == PAPER_UPDATES[family]
+        and row.schedule.startswith(PAPER_SCHEDULES[family])
+        and row.global_batch_size == PAPER_BATCH[family]
+        and row.optimizer.model_dump() == {"momentum": 0.9, "weight_decay": 1e-4}
+        and (row.learning_rate_factor, row.label_smoothing, row.extras) == (1.0, 0.0, ())
+        and row.augmentation.kind == ("scale_crop" if family == "imagenet" else "pad_crop")
+        and row.crop_px in (None, 224)
+    )
+    return published(network, family) if as_the_papers else None
 
 
 def _written(one: Decided, study: Study) -> dict[str, Any]:
     rows = {}
     for block, depth, option in one.missing:
-        if (row := row_of(study.models, block, depth, option)) is not None:
-            rows[f"{'plain' if block == 'plain' else 'resnet'}-{depth}{_suffix(block, option)}"] = (
-                row
-            )
+        kind = "plain" if block == "plain" else "resnet"
+        suffix = "" if block == "plain" or option == "A" else f"-{option.lower()}"
+        name = f"{kind}-{depth}{suffix}"
+        while name in study.models:
+            name += "-more"
+        rows[name] = row_of(study.models[one.like], block, depth, option)
     return {**asdict(one), "missing": rows}
 
 
-def _suffix(block: str, option: str) -> str:
-    return "" if block == "plain" or option == "A" else f"-{option.lower()}"
-
-
-def row_of(models: Mapping[str, Row], block: str, depth: int, option: str) -> dict[str, Any] | None:
-    """Returns the row of params.yaml that a claim lacks: the first row of the family, with that network."""
-    for row in models.values():
-        document = row.model_dump(mode="json")
-        if row.network.family in PAPER_UPDATES:
-            network = {
-                "family": row.network.family,
-                "block": block,
-                "depth": depth,
-                "shortcut": option,
-            }
-            return {**document, "network": network}
-    return None
+def row_of(like: Row, block: str, depth: int, option: str) -> dict[str, Any]:
+    """Returns the row of params.yaml that a claim lacks: another row's, with that network."""
+    network = {"family": like.network.family, "block": block, "depth": depth, "shortcut": option}
+    found = {**like.model_dump(mode="json"), "network": network}
+    if depth >= FROM_DEPTH and like.schedule.startswith(PAPER_SCHEDULES["cifar"]):
+        found["schedule"] = WITH_WARM_UP
+    return found

@@ -37,7 +37,7 @@ NOT_WORSE = 0.005  # than a published number
 BASIC, BOTTLENECK = "basic", "bottleneck"
 DEPTHS = {"cifar": (20, 32, 44, 56, 110), "imagenet": (18, 34)}
 BOTTLENECKS = (50, 101, 152)
-VIEW = {"cifar": "test", "imagenet": "test_ten_crops"}  # tables 2 and 3 are of ten crops
+TEN_CROPS = "test_ten_crops"  # tables 2 and 3 are of ten crops
 
 
 def claims_of(family: str, chance_pct: float) -> list[Claim]:
@@ -60,20 +60,22 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
               lambda some: here.residual_trend(some, "train"), "below"),
         claim("Deeper residual networks have a lower test error",
               ("section 4.2, table 6", "section 4.1, table 2"),
-              lambda some: here.residual_trend(some, VIEW[family]), "below"),
+              lambda some: here.residual_trend(some, view_of(some)), "below"),
         claim("At the greatest depth, the residual network has a lower test error than the plain one",
               ("section 4.2, figure 6", "section 4.1, table 2"), here.residual_gain, "below"),
         claim("Shortcut options A, B and C all have a lower test error than the plain network",
               ("section 4.1, table 3",) * 2, here.options_gain, "below"),
+        claim("Option B has a lower test error than A, and C than B", ("section 4.1, table 3",) * 2,
+              here.options_order, "below"),
         claim("The options' differences are smaller than what the least of them gains over the plain network",
-              ("section 4.1, table 3",) * 2, here.projections, "above"),
+              ("section 4.1, table 3",) * 2, here.projections, "below"),
         claim("Shortcuts without parameters cost nothing: parameters and multiply-adds are the plain network's",
-              ("section 3.3",) * 2, here.cost_of_shortcuts, "within", 0.5, converged=False),
+              ("sections 3.2 and 3.3",) * 2, here.cost_of_shortcuts, "within", 0.5, converged=False),
     ]  # fmt: skip
     if on_cifar:
         found += [
             claim(f"{DEEPEST} layers can be trained: a training error below 0.1 %", ("section 4.2", ""),
-                  here.deepest_fits, "below", 0.001, converged=False),
+                  here.deepest_fits, "below", 0.001),
             claim(f"{DEEPEST} layers have a higher test error than 110", ("section 4.2, table 6", ""),
                   here.deepest_generalizes, "above"),
         ]  # fmt: skip
@@ -114,14 +116,23 @@ def published(network: Network, family: str) -> Claim | None:
         number, source, spread, runs = pair[0] if pair else None, "tables 2 and 3", 0.0, 1
     if number is None:
         return None
-    goal, view = number / 100, VIEW[family]
+    goal, view = number / 100, view_of([network])
 
     def measure(_: Networks) -> Measured:
         mine = rate(network.errors[view])
-        low, high = mine.interval(0.6827)
-        variance = ((high - low) / 2) ** 2 + (spread / 100) ** 2 / runs
-        df = mine.df if isinstance(mine, Student) else math.inf
-        gap = Student(mine.value - goal, math.sqrt(variance), df, images=network.errors[view].total)
+        if isinstance(mine, Student):
+            own, df = mine.se**2, mine.df
+        else:
+            own, df = mine.value * (1 - mine.value) / network.errors[view].total, math.inf
+        theirs = (spread / 100) ** 2 / runs  # of five runs, so with four degrees of freedom
+        free = (
+            (own + theirs) ** 2 / (own**2 / df + theirs**2 / 4) if theirs or df < math.inf else df
+        )
+        seeds = mine.of_seeds if isinstance(mine, Student) else 0.0
+        gap = Student(
+            mine.value - goal, math.sqrt(own + theirs), free, seeds, len(network.seeds),
+            network.errors[view].total,
+        )  # fmt: skip
         return Measured(gap, [network], _figures([network], view))
 
     how = (
@@ -135,22 +146,22 @@ def published(network: Network, family: str) -> Claim | None:
     )  # fmt: skip
 
 
-def ensemble(name: str, best: Errors, together: Errors) -> Claim:
+def ensemble(members: Networks, name: str, best: Errors, together: Errors) -> Claim:
     """Returns the claim that an ensemble errs less than its best member, chosen on validation images."""
 
     def measure(_: Networks) -> Measured:
         figures = f"test error: ensemble {_pct(together)}, {name} {_pct(best)}"
-        return Measured(combination([together, best], [1, -1]), [], figures)
+        return Measured(combination([together, best], [1, -1]), members, figures)
 
     text = "The ensemble has a lower test error than its best member"
-    return Claim(text, "section 4.1, table 5", "paper", measure, "below", needs_convergence=False)
+    return Claim(text, "section 4.1, table 5", "paper", measure, "below")
 
 
 class Family:
     """What is measured of the networks of a family; `networks` are comparable ones everywhere."""
 
     def __init__(self, family: str, chance_pct: float) -> None:
-        self.family, self.view, self.chance_pct = family, VIEW[family], chance_pct
+        self.family, self.chance_pct = family, chance_pct
 
     # --- which networks -------------------------------------------------------------------------
 
@@ -175,9 +186,19 @@ class Family:
         return found
 
     def _by_depth(self, networks: Networks, *, plain: bool) -> dict[int, Network]:
+        """Returns plain networks, or residual ones of one shortcut option: the one that most depths have."""
+        of_kind = [
+            one
+            for one in networks
+            if one.depth != DEEPEST and one.block == ("plain" if plain else BASIC)
+        ]
+        depths = {
+            option: {one.depth for one in of_kind if one.option == option} for option in "ABC"
+        }
+        option = "none" if plain else max("ABC", key=lambda name: len(depths[name]))
         found: dict[int, Network] = {}
-        for one in networks:
-            if one.is_plain == plain and one.depth != DEEPEST:
+        for one in of_kind:
+            if one.option == option:
                 found.setdefault(one.depth, one)
         return dict(sorted(found.items()))
 
@@ -213,18 +234,30 @@ class Family:
 
     # --- what is measured -----------------------------------------------------------------------
 
+    def _combined(
+        self, all_: Networks, some: Networks, weights: Sequence[float], view: str
+    ) -> Estimate:
+        """Returns a combination; how much seeds vary is told by all plain, or all residual networks."""
+        alike = [[o.errors[view] for o in all_ if o.is_plain == one.is_plain] for one in some]
+        return combination([one.errors[view] for one in some], weights, alike)
+
     def _compared(
         self, all_: Networks, some: Networks, weights: Sequence[float], view: str
     ) -> Measured:
-        alike = [one.errors[view] for one in all_]
-        found = combination([one.errors[view] for one in some], weights, alike)
-        return Measured(found, some, _figures(some, view))
+        return Measured(self._combined(all_, some, weights, view), some, _figures(some, view))
 
-    def _all_less(self, all_: Networks, some: Networks, base: Network) -> Measured:
-        """The test error of each network less that of another."""
-        alike, other = [one.errors[self.view] for one in all_], base.errors[self.view]
-        parts = [combination([one.errors[self.view], other], [1, -1], alike) for one in some]
-        return Measured(Every(tuple(parts)), [base, *some], _figures([base, *some], self.view))
+    def _every(
+        self, all_: Networks, some: Networks, weights: Sequence[Mapping[int, float]]
+    ) -> Measured:
+        """Several combinations of test errors, each by the weights of some of the networks."""
+        view = view_of(some)
+        parts = [
+            self._combined(all_, [some[n] for n in one], list(one.values()), view)
+            for one in weights
+        ]
+        return Measured(
+            Every(tuple(parts)), some, _figures(some, view), what="the largest difference"
+        )
 
     def plain_trend(self, networks: Networks) -> Measured:
         """How far the training error rises from the shallowest plain network to the deepest, by a straight line."""
@@ -238,7 +271,8 @@ class Family:
 
     def residual_gain(self, networks: Networks) -> Measured:
         """The residual network's test error less the plain one's, at the greatest depth of both."""
-        return self._compared(networks, self._pair(networks), [1, -1], self.view)
+        pair = self._pair(networks)
+        return self._compared(networks, pair, [1, -1], view_of(pair))
 
     def cost_of_depth(self, networks: Networks) -> Measured:
         """How much more depth adds to the training error of plain networks than to that of residual ones."""
@@ -254,12 +288,18 @@ class Family:
     def options_gain(self, networks: Networks) -> Measured:
         """The test error of each option less that of the plain network."""
         plain, options = self._options(networks)
-        return self._all_less(networks, options, plain)
+        return self._every(networks, [plain, *options], [{n: 1, 0: -1} for n in (1, 2, 3)])
+
+    def options_order(self, networks: Networks) -> Measured:
+        """The test error of option B less that of A, and of C less that of B."""
+        _, options = self._options(networks)
+        return self._every(networks, options, [{1: 1, 0: -1}, {2: 1, 1: -1}])
 
     def projections(self, networks: Networks) -> Measured:
-        """What option A gains over the plain network, less how much further C gains."""
-        plain, (a, _, c) = self._options(networks)
-        return self._compared(networks, [plain, a, c], [1, -2, 1], self.view)
+        """How much further apart two options are than the worse of them is from the plain network."""
+        plain, options = self._options(networks)
+        pairs = [(i, j) for i in (1, 2, 3) for j in (1, 2, 3) if i != j]
+        return self._every(networks, [plain, *options], [{i: 2, j: -1, 0: -1} for i, j in pairs])
 
     def cost_of_shortcuts(self, networks: Networks) -> Measured:
         """How many more parameters and multiply-adds residual networks with option A have than plain ones."""
@@ -291,18 +331,18 @@ class Family:
     def deepest_generalizes(self, networks: Networks) -> Measured:
         """The test error of 1,202 layers less that of 110."""
         some = [self._at(networks, DEEPEST, BASIC), self._at(networks, 110, BASIC)]
-        return self._compared(networks, some, [1, -1], self.view)
+        return self._compared(networks, some, [1, -1], view_of(some))
 
     def bottlenecks(self, networks: Networks) -> Measured:
         """The test error of each bottleneck network less that of 34 layers with option B."""
         wanted = [(BASIC, 34, "B"), *((BOTTLENECK, depth, "B") for depth in BOTTLENECKS)]
         base, *some = self._each(networks, wanted)
-        return self._all_less(networks, some, base)
+        return self._every(networks, [base, *some], [{n: 1, 0: -1} for n in (1, 2, 3)])
 
     def equal_at_18(self, networks: Networks) -> Measured:
         """The residual network's test error less the plain one's, at 18 layers."""
         some = [self._at(networks, 18, BASIC), self._at(networks, 18, "plain")]
-        return self._compared(networks, some, [1, -1], self.view)
+        return self._compared(networks, some, [1, -1], view_of(some))
 
     def faster_at_18(self, networks: Networks) -> Measured:
         """How many doublings more updates the residual network of 18 layers needs to half of chance's error."""
@@ -333,6 +373,11 @@ class Family:
             raise NotAskedError(f"{one.name} does not see images of 224x224 here")
         figures = f"{one.multiply_adds / 1e9:.2f} of {paper.VGG_19_MULTIPLY_ADDS_G} billion: {100 * share:.0f} %"
         return Measured(Known(share), [one], figures, "")
+
+
+def view_of(networks: Networks) -> str:
+    """Returns the view in which networks are tested: ten crops where there are photographs."""
+    return TEN_CROPS if all(TEN_CROPS in one.errors for one in networks) else "test"
 
 
 def _called(block: str, depth: int, option: str) -> str:

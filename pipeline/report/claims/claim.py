@@ -1,13 +1,15 @@
 """A claim as a value, and how any claim is decided."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.report.claims.inference import Estimate, holm
-from pipeline.report.claims.networks import Network
+from pipeline.report.claims.inference import Estimate, Proportion, Student, holm
+from pipeline.report.claims.networks import LEAST_REPORTS, Network
 
 ALPHA = 0.05  # of a page: the chance of any verdict that is not so
+REPORTS = 4 * LEAST_REPORTS  # of a whole training, so that a quarter of it has enough
 Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked", "not run"]
 
 
@@ -89,6 +91,7 @@ class Measured:
     networks: Sequence[Network]
     figures: str
     unit: str = "points"
+    what: str = "difference"
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Decided:
-    """A claim with its verdict, as it stands in report.json."""
+    """A claim with its verdict, as it stands in report.json.
+
+    `missing` are the networks that were not run, by block, depth and option, and `like` a row of their recipe.
+    """
 
     claim: str
     source: str
@@ -130,6 +136,25 @@ class Decided:
     evidence: str
     needed: str = ""
     missing: Sequence[tuple[str, int, str]] = ()
+    like: str = ""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    claim: Claim
+    measured: Measured
+    left_out: Sequence[Network]
+
+    @property
+    def test(self) -> tuple[object, ...]:
+        """What is tested: the same number asked twice, of the paper and at a budget, is one test."""
+        names = tuple(one.name for one in self.measured.networks)
+        return (names, self.measured.figures, self.claim.must_be, self.claim.bound)
+
+    @property
+    def is_tested(self) -> bool:
+        """Tells whether chance could make the verdict wrong."""
+        return not isinstance(self.measured.estimate, Known)
 
 
 def decide(claims: Sequence[tuple[Claim, Sequence[Network]]]) -> list[Decided]:
@@ -137,62 +162,94 @@ def decide(claims: Sequence[tuple[Claim, Sequence[Network]]]) -> list[Decided]:
 
     A claim whose networks were not trained, not comparably or not to the end is not decided.
     """
-    found: list[Decided | tuple[Claim, Measured]] = []
+    found: list[Decided | _Asked] = []
     for claim, networks in claims:
+        like = networks[0].name if networks else ""
         try:
-            found.append((claim, _asked(claim, networks)))
+            found.append(_asked(claim, networks))
         except NotRunError as why:
-            found.append(_said(claim, "not run", str(why), missing=why.missing))
+            found.append(_said(claim, "not run", str(why), missing=why.missing, like=like))
         except NotAskedError as why:
             found.append(_said(claim, "cannot be asked", str(why)))
-    asked = [one for one in found if isinstance(one, tuple)]
-    # the same number asked twice, of the paper and at a budget, is one test
-    tested = {_test(*one): min(one[0].p_values(one[1].estimate)) for one in asked}
-    tested = {test: p for test, p in tested.items() if not isinstance(test[0], Known)}
+    tested = {
+        one.test: min(one.claim.p_values(one.measured.estimate))
+        for one in found
+        if isinstance(one, _Asked) and one.is_tested
+    }
     sure = dict(zip(tested, holm(list(tested.values()), ALPHA), strict=True))
     return [
-        _verdict(*one, sure=sure.get(_test(*one), True), tests=len(tested))
-        if isinstance(one, tuple)
+        _verdict(one, sure=sure.get(one.test, True), tests=len(tested))
+        if isinstance(one, _Asked)
         else one
         for one in found
     ]
 
 
-def _test(claim: Claim, measured: Measured) -> tuple[Estimate, str, float]:
-    return measured.estimate, claim.must_be, claim.bound
+def _asked(claim: Claim, networks: Sequence[Network]) -> _Asked:
+    """Returns what the networks show; of a claim that needs it, those that have converged.
+
+    Raises NotAskedError where too few of them have, and what `measure` raises.
+    """
+    if not claim.needs_convergence:
+        return _Asked(claim, claim.measure(networks), ())
+    whole = claim.measure(networks)
+    try:
+        some = claim.measure([one for one in networks if one.is_converged])
+    except NotRunError:
+        raise NotAskedError(_why_not(whole.networks)) from None
+    if any(not one.is_converged for one in some.networks):
+        raise NotAskedError(_why_not(some.networks))
+    names = {one.name for one in some.networks}
+    return _Asked(
+        claim,
+        some,
+        [one for one in whole.networks if not one.is_converged and one.name not in names],
+    )
 
 
-def _asked(claim: Claim, networks: Sequence[Network]) -> Measured:
-    """Returns what the networks show; raises NotAskedError where they had not converged and must have."""
-    measured = claim.measure(networks)
-    if claim.needs_convergence:
-        open_ends = [one.name for one in measured.networks if not one.is_converged]
-        if open_ends:
-            raise NotAskedError(
-                f"the claim is about networks that converged; {', '.join(open_ends)} had not after "
-                f"{measured.networks[0].updates:,} updates"
-            )
-    return measured
+def _why_not(networks: Sequence[Network]) -> str:
+    """Says which networks had not converged, and what would be needed."""
+    said = ["the claim is about networks that converged"]
+    if late := [one.name for one in networks if one.convergence == "not converged"]:
+        said.append(
+            f"{', '.join(late)} had not after {networks[0].updates:,} updates: train longer"
+        )
+    if silent := [one.name for one in networks if one.convergence == "too few reports"]:
+        said.append(
+            f"the curve of {', '.join(silent)} has too few reports to tell: report_every_updates of at most "
+            f"{networks[0].updates // REPORTS:,}"
+        )
+    return "; ".join(said)
 
 
-def _verdict(claim: Claim, measured: Measured, *, sure: bool, tests: int) -> Decided:
+def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
+    claim, measured = one.claim, one.measured
     holds, fails = claim.p_values(measured.estimate)
-    alpha = ALPHA / max(tests, 1)
-    evidence = f"{measured.figures}; {_number(measured)}"
-    if isinstance(measured.estimate, Known):
-        return _said(claim, "holds" if holds < fails else "does not hold", measured.figures)
-    evidence += f" (p = {min(holds, fails):.2g}); {_of_whom(measured.networks)}"
+    verdict: Verdict = "holds" if holds < fails else "does not hold"
+    if not one.is_tested:
+        return _said(claim, verdict, measured.figures)
+    alpha = ALPHA / tests
+    evidence = f"{measured.figures}; {_number(measured)}, p = {min(holds, fails):.2g}"
+    evidence += "" if sure else f" (the bar is {alpha:.2g})"
+    evidence += f"; {_of_whom(measured)}"
+    if one.left_out:
+        names = ", ".join(left.name for left in one.left_out)
+        evidence += f"; left out, since not converged: {names}"
     if sure:
-        return _said(claim, "holds" if holds < fails else "does not hold", evidence)
-    needed = measured.estimate.needed(claim.bound, alpha)
-    return _said(claim, "undecided", evidence, needed)
+        return _said(claim, verdict, evidence)
+    edge = (
+        math.copysign(claim.bound, measured.estimate.value)
+        if claim.must_be == "within"
+        else claim.bound
+    )
+    return _said(claim, "undecided", evidence, measured.estimate.needed(edge, alpha))
 
 
 def _said(
     claim: Claim, verdict: Verdict, evidence: str, needed: str = "",
-    missing: Sequence[tuple[str, int, str]] = (),
+    missing: Sequence[tuple[str, int, str]] = (), like: str = "",
 ) -> Decided:  # fmt: skip
-    return Decided(claim.text, claim.source, claim.of, verdict, evidence, needed, missing)
+    return Decided(claim.text, claim.source, claim.of, verdict, evidence, needed, missing, like)
 
 
 def _number(measured: Measured) -> str:
@@ -200,7 +257,9 @@ def _number(measured: Measured) -> str:
     scale = 100 if measured.unit == "points" else 1
     digits = digits_of((high - low) * scale)
     value, low, high = (scale * number for number in (measured.estimate.value, low, high))
-    return f"{value:+.{digits}f} {measured.unit} (95 %: {low:+.{digits}f} to {high:+.{digits}f})"
+    if isinstance(measured.estimate, Proportion):
+        return f"95 %: {low:.{digits}f} to {high:.{digits}f} %"
+    return f"{measured.what} {value:+.{digits}f} {measured.unit} (95 %: {low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def digits_of(width: float) -> int:
@@ -208,13 +267,17 @@ def digits_of(width: float) -> int:
     return 1 if width >= 1 else 2 if width >= 0.1 else 3
 
 
-def _of_whom(networks: Sequence[Network]) -> str:
+def _of_whom(measured: Measured) -> str:
     """Says how far the verdict reaches."""
-    if not networks:
-        return "it speaks of these networks alone"
+    networks = measured.networks
     seeds = sorted({len(one.seeds) for one in networks})
-    updates = sorted({one.updates for one in networks})
-    said = " and ".join(f"{count:,}" for count in updates) + " updates"
-    if seeds == [1]:
-        return f"one seed of each, {said}: it speaks of these networks alone"
-    return f"{' or '.join(map(str, seeds))} seeds of each, {said}"
+    said = (
+        " and ".join(f"{count:,}" for count in sorted({one.updates for one in networks}))
+        + " updates"
+    )
+    counts = "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
+    parts = measured.estimate.parts if isinstance(measured.estimate, Every) else [measured.estimate]
+    over_seeds = all(isinstance(part, Student) and part.of_seeds for part in parts)
+    if over_seeds:
+        return f"{counts} of each, {said}"
+    return f"{said}: it speaks of these networks alone, and not of other seeds"

@@ -16,7 +16,8 @@ from scipy import stats
 
 MOST_SEEDS = 50  # more are no proposal
 FEW = 4  # degrees of freedom: with fewer, no credit is given for how many images there are
-UNLIKE = 0.05  # below this p-value, seeds of different networks are not taken to vary equally
+UNLIKE = 0.02  # below this p-value, a network is not taken to vary as little as those like it
+MOST_IMAGES = 1000  # times as many as there are
 
 
 class Estimate(Protocol):
@@ -75,7 +76,7 @@ class Paired:
     """Two networks on the same images: `worse` only the first gets wrong, `better` only the second.
 
     Exact, given how many images tell them apart (McNemar 1947); the value is the first's error rate less the
-    second's. At a bound other than 0 the difference's normal approximation is used, with half an image added
+    second's, its interval from exact ones of both counts. At a bound other than 0 the difference's normal approximation is used, with half an image added
     to each of the four cells (Agresti and Min 2005).
     """
 
@@ -111,12 +112,11 @@ class Paired:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """As `Estimate`."""
-        if not self._told_apart:  # the rule of three's bound on what was never seen
-            most = 1 - ((1 - level) / 2) ** (1 / self.total)
-            return -most, most
-        found = stats.binomtest(self.worse, self._told_apart).proportion_ci(level, "exact")
-        scale = self._told_apart / self.total
-        return float((2 * found.low - 1) * scale), float((2 * found.high - 1) * scale)
+        each = 1 - (1 - level) / 2  # both hold together at `level` (Bonferroni)
+        worse, better = (
+            Proportion(n, self.total).interval(each) for n in (self.worse, self.better)
+        )
+        return worse[0] - better[1], worse[1] - better[0]
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
@@ -158,28 +158,30 @@ class Student:
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
-        gap = abs(self.value - bound)
-        if self.seeds > 1 and gap > 0:
-            one, rest = self.of_seeds * self.seeds, self.se**2 - self.of_seeds
-            for count in range(self.seeds + 1, MOST_SEEDS + 1):
-                bar = float(stats.t.isf(alpha / 2, max(2 * (count - 1), 1)))
-                if bar * math.sqrt(one / count + rest) < gap:
-                    return f"about {count} seeds of each would decide it, if it is as large as it seems"
-            return f"not even {MOST_SEEDS} seeds of each would decide a difference as small as this"
-        if self.images:
-            return _images(self.images, self.se, self.value - bound, alpha)
-        return "more seeds would be needed"
+        gap, rest = abs(self.value - bound), self.se**2 - self.of_seeds
+        if self.of_seeds and self.seeds == 1:
+            return "two seeds or more of each network are needed"
+        if self.of_seeds == 0 or float(stats.norm.isf(alpha / 2)) * math.sqrt(rest) >= gap:
+            more = " and more seeds" if self.of_seeds else ""
+            return _images(self.images, math.sqrt(rest), self.value - bound, alpha, more)
+        one = self.of_seeds * self.seeds
+        for count in range(self.seeds + 1, MOST_SEEDS + 1):
+            bar = float(stats.t.isf(alpha / 2, 2 * (count - 1)))
+            if bar * math.sqrt(one / count + rest) < gap:
+                return f"about {count} seeds of each would decide it, if it is as large as it seems"
+        return f"not even {MOST_SEEDS} seeds of each would decide a difference as small as this"
 
 
-def _images(images: int, se: float, gap: float, alpha: float) -> str:
+def _images(images: int, se: float, gap: float, alpha: float, more: str = "") -> str:
     """Returns how many images would decide a difference that is as large as it seems."""
-    bar = float(stats.norm.isf(alpha / 2)) * se
-    more = (bar / gap) ** 2 if gap else math.inf
-    if more > 1000:
-        return "the difference is too small for any number of images to decide it"
-    count = images * max(more, 1.0)
-    rounded = math.ceil(count / 10 ** (len(str(int(count))) - 2)) * 10 ** (len(str(int(count))) - 2)
-    return f"about {rounded:,} images would decide it, if it is as large as it seems"
+    factor = (float(stats.norm.isf(alpha / 2)) * se / gap) ** 2 if gap else math.inf
+    if not images or factor > MOST_IMAGES:
+        return "no number of images would decide a difference as small as this"
+    if factor <= 1:
+        return ""
+    unit = 10 ** max(len(str(int(images * factor))) - 2, 0)
+    count = math.ceil(images * factor / unit) * unit
+    return f"about {count:,} images{more} would decide it, if it is as large as it seems"
 
 
 @dataclass(frozen=True)
@@ -213,14 +215,14 @@ def rate(errors: Errors) -> Estimate:
 
 
 def combination(
-    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Errors] = ()
+    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Sequence[Errors]] = ()
 ) -> Estimate:
     """Returns the sum of the networks' error rates, each times its weight.
 
     Networks whose wrong images are all known, on the same images, are paired; others are taken to be
-    independent, which is conservative if the images are the same. `alike` are networks whose seeds vary as
-    much as these, unless a test finds that they do not: together they tell how much. A network of one seed
-    beside some of several is taken to vary as those do.
+    independent, which is conservative if the images are the same. `alike` are for each network those whose
+    seeds tell, together with its own, how much it varies from seed to seed. Where a network has one seed and
+    too little is known of others, the networks are compared on the images alone.
     """
     first = groups[0]
     paired = all(one.wrong is not None and one.total == first.total for one in groups)
@@ -230,7 +232,7 @@ def combination(
         return Paired(int((mine & ~other).sum()), int((other & ~mine).sum()), first.total)
     value = float(sum(w * one.rates.mean() for w, one in zip(weights, groups, strict=True)))
     of_images = _images_variance(groups, weights, paired)
-    of_seeds, df = _seeds_variance(groups, weights, alike or groups)
+    of_seeds, df = _seeds_variance(groups, weights, alike or [[one] for one in groups])
     total = of_images + of_seeds
     if of_seeds == 0:
         df = math.inf
@@ -263,33 +265,39 @@ def _images_variance(groups: Sequence[Errors], weights: Sequence[float], paired:
 
 
 def _seeds_variance(
-    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Errors]
+    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Sequence[Errors]]
 ) -> tuple[float, float]:
-    """Returns the variance over seeds and its degrees of freedom; 0 if every network has one seed."""
-    if all(one.seeds == 1 for one in groups):
-        return 0.0, math.inf
-    several = [one.rates for one in alike if one.seeds > 1]
-    free = sum(len(rates) - 1 for rates in several)
-    pooled = sum((len(rates) - 1) * float(rates.var(ddof=1)) for rates in several) / free
-    together = _vary_alike(several)
+    """Returns the variance over seeds and its degrees of freedom; 0 where it is not known, or not asked."""
     parts, counts = [], []
-    for w, one in zip(weights, groups, strict=True):
-        own = not together and one.seeds > 1
-        parts.append(w**2 * (float(one.rates.var(ddof=1)) if own else pooled) / one.seeds)
-        counts.append(one.seeds - 1 if own else free)
+    for w, one, others in zip(weights, groups, alike, strict=True):
+        variance, free = _variance(one, others)
+        if one.seeds == 1 and free < FEW:
+            return 0.0, math.inf
+        parts.append(w**2 * variance / one.seeds)
+        counts.append(free)
     total = sum(parts)
-    if together or total == 0:
-        return total, free
-    return total, total**2 / sum(part**2 / n for part, n in zip(parts, counts, strict=True))
+    if total == 0:
+        return 0.0, math.inf
+    return total, total**2 / sum(part**2 / n for part, n in zip(parts, counts, strict=True) if part)
 
 
-def _vary_alike(rates: Sequence[NDArray[np.float64]]) -> bool:
-    """Tells whether networks' seeds vary equally, as far as can be seen (Bartlett 1937)."""
-    if len(rates) < 2:
-        return True
-    if any(some.var() == 0 for some in rates):
-        return False
-    return float(stats.bartlett(*rates).pvalue) > UNLIKE
+def _variance(one: Errors, alike: Sequence[Errors]) -> tuple[float, int]:
+    """Returns how much a network varies from seed to seed, and how many degrees of freedom say so.
+
+    That is the pooled variance of all that are alike, unless its own is larger by an F test against the
+    others': a network that varies more than those like it counts as it is.
+    """
+    several = [some.rates for some in alike if some.seeds > 1]
+    free = sum(len(rates) - 1 for rates in several)
+    if not free:
+        return 0.0, 0
+    pooled = sum((len(rates) - 1) * float(rates.var(ddof=1)) for rates in several) / free
+    own, mine = (float(one.rates.var(ddof=1)), one.seeds - 1) if one.seeds > 1 else (0.0, 0)
+    if (rest := free - mine) and mine:
+        others = max((pooled * free - own * mine) / rest, 0.0)
+        if own > others and (others == 0 or stats.f.sf(own / others, mine, rest) < UNLIKE):
+            return own, mine
+    return pooled, free
 
 
 def means(first: Sequence[float], second: Sequence[float]) -> Student:

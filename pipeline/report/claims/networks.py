@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,10 @@ CONVERGED_FALL = (
     0.02  # of chance's error: by less than this it falls within the last quarter of the updates
 )
 LEAST_REPORTS = 4  # in that quarter
+CONVERGENCES = ("converged", "too few reports", "not converged")  # the worst last
 
 Row = dict[str, Any]
+Convergence = Literal["converged", "not converged", "too few reports"]
 Wrong = Mapping[str, Mapping[str, NDArray[np.bool_]]]
 """By row and view of the test images ("test", "test_ten_crops"): which images are classified wrongly."""
 
@@ -27,7 +29,7 @@ class Network:
     `comparable` is equal for rows that differ only in network, seed and what changes no result.
     """
 
-    name: str
+    rows: Sequence[str]
     family: str
     block: str
     depth: int
@@ -40,7 +42,17 @@ class Network:
     seeds: Sequence[int]
     errors: Mapping[str, Errors]
     histories: Sequence[Sequence[Row]]
-    is_converged: bool
+    convergence: Convergence
+
+    @property
+    def name(self) -> str:
+        """The name of its first row."""
+        return self.rows[0]
+
+    @property
+    def is_converged(self) -> bool:
+        """Tells whether all of its seeds have converged."""
+        return self.convergence == "converged"
 
     @property
     def is_plain(self) -> bool:
@@ -59,6 +71,7 @@ def networks_of(
 
 
 def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float) -> Network:
+    rows = list({row["seed"]: row for row in reversed(rows)}.values())[::-1]  # a seed counts once
     first = rows[0]
     trained = [round(row["scores"]["train_error_pct"] / 100 * train_images) for row in rows]
     errors = {"train": Errors(np.array(trained), train_images)}
@@ -66,7 +79,7 @@ def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: f
         images = np.stack([wrong[row["name"]][view] for row in rows])
         errors[view] = Errors(images.sum(axis=1), images.shape[1], images)
     return Network(
-        name=first["name"],
+        rows=[row["name"] for row in rows],
         family=first["family"],
         block=first["block"],
         depth=first["depth"],
@@ -79,12 +92,14 @@ def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: f
         seeds=[row["seed"] for row in rows],
         errors=errors,
         histories=[row["history"] for row in rows],
-        is_converged=all(has_converged(row["history"], chance_pct) for row in rows),
+        convergence=max(
+            (convergence_of(row["history"], chance_pct) for row in rows), key=CONVERGENCES.index
+        ),
     )
 
 
-def has_converged(history: Sequence[Row], chance_pct: float) -> bool:
-    """Tells whether a training curve has come down and levelled off: the same rule for every network.
+def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
+    """Tells whether a training curve has come down and leveled off: the same rule for every network.
 
     Its training error over the last eighth of the updates is below half of chance's error, and at most 2 % of
     chance's error below that of the eighth before; curves with fewer than four reports there do not say.
@@ -95,9 +110,10 @@ def has_converged(history: Sequence[Row], chance_pct: float) -> bool:
         for low, high in ((0.75, 0.875), (0.875, 1.0))
     )
     if len(before) + len(end) < LEAST_REPORTS or not before:
-        return False
+        return "too few reports"
     level, fall = float(np.mean(end)), float(np.mean(before) - np.mean(end))
-    return level < CONVERGED_LEVEL * chance_pct and fall < CONVERGED_FALL * chance_pct
+    converged = level < CONVERGED_LEVEL * chance_pct and fall < CONVERGED_FALL * chance_pct
+    return "converged" if converged else "not converged"
 
 
 def updates_to(history: Sequence[Row], error_pct: float) -> float | None:
