@@ -2,9 +2,10 @@
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,35 +43,55 @@ def load(path: Path, view: str = SINGLE) -> dict[str, Predictions]:
 
     Raises DataError if the file is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {
-                split: Predictions(
-                    softmax(file[_name(split, view)]), file[f"{split}_labels"], file[f"{split}_ids"]
-                )
-                for split in SPLITS
-                if _name(split, view) in file
-            }
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: no readable predictions ({error}): `dvc repro evaluate@{path.parent.name}`"
-        ) from error
+    with _opened(path) as file:
+        return {
+            split: Predictions(
+                softmax(file[_name(split, view)]), file[f"{split}_labels"], file[f"{split}_ids"]
+            )
+            for split in SPLITS
+            if _name(split, view) in file
+        }
 
 
 def wrong(path: Path, view: str = SINGLE) -> NDArray[np.bool_] | None:
     """Tells for each test image whether a view classifies it wrongly, bool (N,); None if there is no such view.
 
-    Raises DataError if the file is damaged.
+    Raises DataError if the file is missing or damaged.
     """
+    return _wrong(path, _name("test", view))
+
+
+def wrong_together(path: Path) -> NDArray[np.bool_]:
+    """Tells for each test image whether the declared ensemble classifies it wrongly, bool (N,).
+
+    Raises DataError if the file, the stage `ensemble`'s, is missing or damaged.
+    """
+    found = _wrong(path, "declared_test_probabilities")
+    if found is None:
+        raise DataError(f"{path}: no predictions of the declared ensemble: `dvc repro ensemble`")
+    return found
+
+
+def _wrong(path: Path, scores: str) -> NDArray[np.bool_] | None:
+    with _opened(path) as file:
+        if scores not in file:
+            return None
+        found: NDArray[np.bool_] = file[scores].argmax(axis=1) != file["test_labels"]
+        return found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens predictions; whatever is wrong with them is a DataError."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            if (name := _name("test", view)) not in file:
-                return None
-            found: NDArray[np.bool_] = file[name].argmax(axis=1) != file["test_labels"]
-            return found
+            yield file
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        stage = (
+            path.parent.name if path.parent.name == "ensemble" else f"evaluate@{path.parent.name}"
+        )
         raise DataError(
-            f"{path}: no readable predictions ({error}): `dvc repro evaluate@{path.parent.name}`"
+            f"{path}: no readable predictions ({error}): `dvc repro {stage}`"
         ) from error
 
 

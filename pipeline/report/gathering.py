@@ -20,13 +20,10 @@ from pipeline.params import (
 )
 from pipeline.report.claims.asking import verdicts
 from pipeline.report.claims.inference import Errors
-from pipeline.report.claims.networks import networks_of
+from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, networks_of
 from pipeline.report.seeds import groups
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
-
-# of 110 layers and more: the recipe of the others with a warm-up
-SAME_RECIPE = {"schedules/paper-cifar-110.yaml": "schedules/paper-cifar.yaml"}
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
@@ -81,8 +78,7 @@ def _verdicts(
         views = {"test": SINGLE, f"test_{TEN_CROPS}": TEN_CROPS}
         found = {name: predictions.wrong(path, view) for name, view in views.items()}
         wrong[row["name"]] = {name: images for name, images in found.items() if images is not None}
-    with np.load(root / paths.ENSEMBLE / paths.PREDICTIONS, allow_pickle=False) as file:
-        together = file["declared_test_probabilities"].argmax(axis=1) != file["test_labels"]
+    together = predictions.wrong_together(root / paths.ENSEMBLE / paths.PREDICTIONS)
     networks = networks_of(rows, wrong, data["images"]["train"], chance)
     alone, all_together = (
         Errors(np.array([images.sum()]), len(images), images[None])
@@ -120,8 +116,9 @@ def _comparable(row: dict[str, Any], updates: int) -> str:
     """Returns the digest of a recipe: of a row but for its network and what changes none of its results."""
     left_out = {"network", "report_every_updates", "activation_checkpointing", "threads"}
     recipe = {name: value for name, value in row.items() if name not in left_out}
-    schedule = SAME_RECIPE.get(row["schedule"], row["schedule"])
-    return canonical_sha256({**recipe, "schedule": schedule, "updates": updates})[:16]
+    if row["schedule"] == WITH_WARM_UP:
+        recipe["schedule"] = WITHOUT_WARM_UP
+    return canonical_sha256({**recipe, "updates": updates})[:16]
 
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
@@ -138,7 +135,6 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     return {
         "name": name,
         "group": canonical_sha256(without_seed)[:16],
-        "recipe": canonical_sha256({**without_seed, "network": None})[:16],
         "comparable": _comparable(without_seed, scores["updates"]),
         "arch": network.title,
         "family": network.family,

@@ -19,23 +19,24 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
     seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
     it also includes the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
     """
+    return [_group(members) for members in by_group(rows)]
+
+
+def by_group(rows: Sequence[Row]) -> list[list[Row]]:
+    """Returns the rows that differ only in their seed together, in the order of the first ones."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["group"], []).append(row)
-    return [_group(members) for members in found.values()]
+    return list(found.values())
 
 
 def _group(rows: list[Row]) -> dict[str, Any]:
     first = rows[0]
     shared = (
         "name",
-        "family",
         "kind",
         "depth",
-        "option",
-        "recipe",
         "paper_test_error_pct",
-        "paper_ten_crops",
     )
     return {
         **{name: first[name] for name in shared},

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from scipy import stats
 
 from pipeline import params
+from pipeline.errors import DataError
+from pipeline.evaluation import predictions
 from pipeline.report.claims.asking import row_of
 from pipeline.report.claims.catalogue import claims_of, ensemble, published
 from pipeline.report.claims.claim import Decided, decide
@@ -438,3 +441,10 @@ def test_an_effect_of_two_points_is_found(studies: int):
         hits += asked(simulated(generator, rates))[GAIN].verdict == "holds"
     print(f"an effect of two points is found in {hits} of {studies} studies")
     assert stats.binom.cdf(hits, studies, 0.95) > 0.001
+
+
+def test_missing_predictions_name_the_stage_that_makes_them(tmp_path: Path):
+    with pytest.raises(DataError, match=r"`dvc repro ensemble`"):
+        predictions.wrong_together(tmp_path / "ensemble/predictions.npz")
+    with pytest.raises(DataError, match=r"`dvc repro evaluate@plain-20`"):
+        predictions.wrong(tmp_path / "plain-20/predictions.npz")

@@ -8,12 +8,12 @@ from pipeline.params import Cifar10Data, ImageNetData, Row, Study
 from pipeline.report.claims.catalogue import claims_of, ensemble, published
 from pipeline.report.claims.claim import Claim, Decided, decide
 from pipeline.report.claims.inference import Errors
-from pipeline.report.claims.networks import Network, comparable
+from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Network, comparable
 
 PAPER_UPDATES = {"cifar": 64_000, "imagenet": 600_000}  # sections 4.2 and 3.4
 PAPER_BATCH = {"cifar": 128, "imagenet": 256}
 PAPER_SCHEDULES = {"cifar": "schedules/paper-cifar", "imagenet": "schedules/paper-imagenet"}
-WITH_WARM_UP, FROM_DEPTH = "schedules/paper-cifar-110.yaml", 110
+FROM_DEPTH = 110  # the paper warms such networks up
 DECIDED = ("holds", "does not hold")
 
 
@@ -79,6 +79,6 @@ def row_of(like: Row, block: str, depth: int, option: str) -> dict[str, Any]:
     """Returns the row of params.yaml that a claim lacks: another row's, with that network."""
     network = {"family": like.network.family, "block": block, "depth": depth, "shortcut": option}
     found = {**like.model_dump(mode="json"), "network": network}
-    if depth >= FROM_DEPTH and like.schedule.startswith(PAPER_SCHEDULES["cifar"]):
+    if depth >= FROM_DEPTH and like.schedule == WITHOUT_WARM_UP:
         found["schedule"] = WITH_WARM_UP
     return found

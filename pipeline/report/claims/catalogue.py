@@ -29,7 +29,6 @@ from pipeline.report.claims.inference import (
 from pipeline.report.claims.networks import Network, updates_to
 
 Networks = Sequence[Network]
-Where = Mapping[str, str]
 
 DEEPEST = 1202
 EQUAL = 0.005  # error rates are called equal within half a point
@@ -165,11 +164,11 @@ class Family:
 
     # --- which networks -------------------------------------------------------------------------
 
-    def _at(self, networks: Networks, depth: int, *blocks: str, option: str = "") -> Network:
+    def _at(self, networks: Networks, depth: int, block: str, option: str = "") -> Network:
         for one in networks:
-            if one.depth == depth and one.block in blocks and option in ("", one.option):
+            if one.depth == depth and one.block == block and option in ("", one.option):
                 return one
-        missing = (blocks[0], depth, option or ("none" if "plain" in blocks else "A"))
+        missing = (block, depth, option or ("none" if block == "plain" else "A"))
         raise NotRunError(f"there is no {_called(*missing)} under the others' recipe", missing)
 
     def _each(self, networks: Networks, wanted: Sequence[tuple[str, int, str]]) -> list[Network]:

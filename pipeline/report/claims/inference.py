@@ -76,8 +76,8 @@ class Paired:
     """Two networks on the same images: `worse` only the first gets wrong, `better` only the second.
 
     Exact, given how many images tell them apart (McNemar 1947); the value is the first's error rate less the
-    second's, its interval from exact ones of both counts. At a bound other than 0 the difference's normal approximation is used, with half an image added
-    to each of the four cells (Agresti and Min 2005).
+    second's, its interval from exact ones of both counts. At a bound other than 0 the difference's normal
+    approximation is used, with half an image added to each of the four cells (Agresti and Min 2005).
     """
 
     worse: int

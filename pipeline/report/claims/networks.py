@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.claims.inference import Errors
+from pipeline.report.seeds import by_group
 
 CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
 CONVERGED_FALL = (
     0.02  # of chance's error: by less than this it falls within the last quarter of the updates
 )
+# of 110 layers and more: the recipe of the others with a warm-up
+WITH_WARM_UP, WITHOUT_WARM_UP = "schedules/paper-cifar-110.yaml", "schedules/paper-cifar.yaml"
 LEAST_REPORTS = 4  # in that quarter
 CONVERGENCES = ("converged", "too few reports", "not converged")  # the worst last
 
@@ -64,10 +67,7 @@ def networks_of(
     rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float
 ) -> list[Network]:
     """Returns the networks in the order of their first rows."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["group"], []).append(row)
-    return [_network(some, wrong, train_images, chance_pct) for some in found.values()]
+    return [_network(some, wrong, train_images, chance_pct) for some in by_group(rows)]
 
 
 def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float) -> Network:
