@@ -4,6 +4,7 @@ The unions say which kinds there are; who adds one and forgets something is told
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -65,8 +66,10 @@ def test_every_kind_is_described_in_the_schema_and_in_the_documents(
     place: str, name: str, member: type
 ):
     assert member.__doc__
-    assert f'"const": {json.dumps(name)}' in SCHEMAS
-    assert name in PAGES, f"docs/studies.md says nothing of the {place} {name}"
+    described = f'"const": {json.dumps(name)}' in SCHEMAS
+    assert described, f"docs/schema says nothing of the {place} {name}: run `make schema`"
+    named = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", PAGES)
+    assert named, f"docs/studies.md says nothing of the {place} {name}"
 
 
 @pytest.mark.parametrize("name, member", [(n, m) for place, n, m in kinds() if place == "data"])
