@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 from pipeline.errors import DataError
 from pipeline.evaluation.scores import Predictions, softmax
-from pipeline.evaluation.tables import LOGITS, SINGLE, Table
+from pipeline.evaluation.tables import LOGITS, SINGLE, TRAIN, VIEWS, Table
 from pipeline.files import write
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset, Split
 
 SPLITS = ("val", "test")
+TRAIN_WRONG = "train_wrong"
 
 
 def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset") -> None:
     """Writes `<split>_labels` and `<split>_ids` of val and test, and their logits in each view.
 
     `tables` are keyed by split and view; the logits of the single view are named `<split>_logits`, those
-    of another view `<split>_<view>_logits`.
+    of another view `<split>_<view>_logits`. Of training images, `train_wrong` bool (N,) says which are
+    classified wrongly.
     """
     columns: dict[str, NDArray[np.generic]] = {}
     for split in SPLITS:
@@ -33,6 +35,7 @@ def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset")
         columns[f"{split}_labels"] = part.labels.numpy()
         columns[f"{split}_ids"] = part.ids.numpy()
     columns |= {_name(*which): table[LOGITS] for which, table in tables.items() if LOGITS in table}
+    columns[TRAIN_WRONG] = tables[TRAIN, SINGLE]["rank"].astype(np.int64) >= 1
     out = io.BytesIO()
     np.savez_compressed(out, **columns)  # type: ignore[arg-type]
     write(path, out.getvalue())
@@ -53,31 +56,33 @@ def load(path: Path, view: str = SINGLE) -> dict[str, Predictions]:
         }
 
 
-def wrong(path: Path, view: str = SINGLE) -> NDArray[np.bool_] | None:
-    """Tells for each test image whether a view classifies it wrongly, bool (N,); None if there is no such view.
+def wrong(path: Path) -> dict[str, NDArray[np.bool_]]:
+    """Tells for each image whether it is classified wrongly, bool (N,), by split or `<split>_<view>`.
 
     Raises DataError if the file is missing or damaged.
     """
-    return _wrong(path, _name("test", view))
-
-
-def wrong_together(path: Path) -> NDArray[np.bool_]:
-    """Tells for each test image whether the declared ensemble classifies it wrongly, bool (N,).
-
-    Raises DataError if the file, the stage `ensemble`'s, is missing or damaged.
-    """
-    found = _wrong(path, "declared_test_probabilities")
-    if found is None:
-        raise DataError(f"{path}: no predictions of the declared ensemble: `dvc repro ensemble`")
+    with _opened(path) as file:
+        found = {"train": file[TRAIN_WRONG]}
+        for split in SPLITS:
+            for view in VIEWS:
+                if (name := _name(split, view)) in file:
+                    place = split if view == SINGLE else f"{split}_{view}"
+                    found[place] = file[name].argmax(axis=1) != file[f"{split}_labels"]
     return found
 
 
-def _wrong(path: Path, scores: str) -> NDArray[np.bool_] | None:
+def of_ensemble(path: Path, kind: str) -> dict[str, Predictions]:
+    """Returns an ensemble's predictions by split; `kind` is "declared" or "greedy".
+
+    Raises DataError if the file, the stage `ensemble`'s, is missing or damaged.
+    """
     with _opened(path) as file:
-        if scores not in file:
-            return None
-        found: NDArray[np.bool_] = file[scores].argmax(axis=1) != file["test_labels"]
-        return found
+        return {
+            split: Predictions(
+                file[f"{kind}_{split}_probabilities"], file[f"{split}_labels"], file[f"{split}_ids"]
+            )
+            for split in SPLITS
+        }
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pipeline.params import Evaluation
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
-CONFUSION_CLASSES = 100  # with more, the matrix is neither readable nor small
 
 
 def softmax(logits: NDArray[Any]) -> Array:
@@ -102,28 +101,37 @@ def outcomes_of(predictions: Predictions) -> Outcomes:
     return outcomes(predictions.probabilities, predictions.labels)
 
 
+def calibration(found: Outcomes, bins: int) -> tuple[NDArray[np.int64], Array, Array]:
+    """Returns for equal bins of confidence the images (bins,), and their summed confidence and correctness.
+
+    A reliability diagram shows the means (Guo et al. 2017, figure 1).
+    """
+    places = np.minimum((found.confidence * bins).astype(int), bins - 1)
+    counts, confidence, correct = np.zeros(bins, np.int64), np.zeros(bins), np.zeros(bins)
+    np.add.at(counts, places, 1)
+    np.add.at(confidence, places, found.confidence)
+    np.add.at(correct, places, found.predicted == found.labels)
+    return counts, confidence, correct
+
+
 def calibration_error(found: Outcomes, bins: int) -> float:
     """Returns the expected calibration error, a fraction (Guo et al. 2017, equation 3)."""
-    places = np.minimum((found.confidence * bins).astype(int), bins - 1)
-    gap = np.zeros(bins)
-    np.add.at(gap, places, (found.predicted == found.labels) - found.confidence)
-    return float(np.abs(gap).sum() / len(found.labels))
+    _, confidence, correct = calibration(found, bins)
+    return float(np.abs(correct - confidence).sum() / len(found.labels))
 
 
-def confusion(found: Outcomes, classes: int) -> list[list[int]] | None:
-    """Returns counts by true class (rows) and predicted class (columns); None for over 100 classes."""
-    if classes > CONFUSION_CLASSES:
-        return None
-    matrix = np.zeros((classes, classes), dtype=int)
+def confusion(found: Outcomes, classes: int) -> NDArray[np.int64]:
+    """Returns counts by true class (rows) and predicted class (columns), int64 (classes, classes)."""
+    matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (found.labels, found.predicted), 1)
-    return [[int(count) for count in row] for row in matrix]
+    return matrix
 
 
 def scores(found: Outcomes, classes: int, split: str, recipe: Evaluation) -> dict[str, Any]:
     """Returns the scores of a split as JSON-like values, named `<split>_<score>`.
 
     Errors are in percent; `_ci95` is a 95 % interval over images (not over seeds). The top-5 error
-    is null for five classes or fewer, the confusion matrix for more than 100.
+    is null for five classes or fewer.
     """
     said: dict[str, Any] = {"images": len(found.labels)}
     top = [("error_pct", 1)] + ([("top5_error_pct", 5)] if classes > 5 else [])
@@ -134,7 +142,6 @@ def scores(found: Outcomes, classes: int, split: str, recipe: Evaluation) -> dic
     said.setdefault("top5_error_pct", None)
     said["nll"] = float(-found.log_likelihood.mean())
     said["ece"] = calibration_error(found, recipe.calibration_bins)
-    said["confusion"] = confusion(found, classes)
     return {f"{split}_{name}": value for name, value in said.items()}
 
 

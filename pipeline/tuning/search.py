@@ -141,6 +141,20 @@ class Search:
             "drops": " ".join(str(drop) for drop in getattr(schedule, "drops", ())),
         }
 
+    def curve(self, place: Placed) -> list[dict[str, Any]]:
+        """Returns the lines of a trial in tuned/<search>-curves.csv, up to the rung where it ended."""
+        return [
+            {
+                "number": place.trial.number,
+                "update": record.update,
+                "lr": record.lr,
+                "train_error_pct": record.train_error_pct,
+                "val_error_pct": record.val_error_pct,
+            }
+            for record in place.trial.history
+            if record.update <= place.updates
+        ]
+
     @contextmanager
     def followed(self) -> Iterator[None]:
         """While the context lasts, shows how many of the search's updates have been trained."""
