@@ -13,6 +13,7 @@ from pipeline.params.augmentation import (
     RandomResizedCrop,
     ScaleCrop,
 )
+from pipeline.params.claims import Better, Equal, OwnClaim
 from pipeline.params.data import (
     CIFAR10_SHA256,
     Cifar10Data,
@@ -66,6 +67,7 @@ __all__ = [
     "PARAMS",
     "TUNED",
     "Augmentation",
+    "Better",
     "Cifar10Data",
     "CifarNetwork",
     "Cutout",
@@ -73,6 +75,7 @@ __all__ = [
     "DigitsData",
     "Elastic",
     "Ensemble",
+    "Equal",
     "Erasing",
     "Evaluation",
     "Execution",
@@ -83,6 +86,7 @@ __all__ = [
     "ImageNetNetwork",
     "Network",
     "Optimizer",
+    "OwnClaim",
     "PadCrop",
     "Percent",
     "PhotosData",

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.params.augmentation import Augmentation, PadCrop
+from pipeline.params.claims import OwnClaim
 from pipeline.params.data import (
     Data,
     Sharded,
@@ -66,6 +67,7 @@ class Study(Section):
     models: dict[RowName, Row] = Field(min_length=1)
     ensemble: Ensemble
     evaluation: Evaluation
+    claims: tuple[OwnClaim, ...]
     execution: Execution
 
     @model_validator(mode="after")
@@ -74,6 +76,15 @@ class Study(Section):
         for member in self.ensemble.members:
             if member not in self.models:
                 raise ValueError(f'ensemble.members: "{member}" is not a row, {wanted}')
+        for number, claim in enumerate(self.claims):
+            for one in claim.rows:
+                if one not in self.models:
+                    raise ValueError(f'claims.{number}: "{one}" is not a row, {wanted}')
+            if claim.on.startswith(("test_ten", "test_scales")) and not self.evaluation.scales_px:
+                raise ValueError(
+                    f"claims.{number}.on: {claim.on} is a score of photographs; small images have "
+                    "train_error_pct, val_error_pct and test_error_pct"
+                )
         for name, tune in self.tune.items():
             if tune.model not in self.models:
                 raise ValueError(f'tune.{name}.model: "{tune.model}" is not a row, {wanted}')

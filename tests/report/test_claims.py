@@ -445,6 +445,6 @@ def test_an_effect_of_two_points_is_found(studies: int):
 
 def test_missing_predictions_name_the_stage_that_makes_them(tmp_path: Path):
     with pytest.raises(DataError, match=r"`dvc repro ensemble`"):
-        predictions.wrong_together(tmp_path / "ensemble/predictions.npz")
+        predictions.of_ensemble(tmp_path / "ensemble/predictions.npz", "declared")
     with pytest.raises(DataError, match=r"`dvc repro evaluate@plain-20`"):
         predictions.wrong(tmp_path / "plain-20/predictions.npz")

@@ -5,10 +5,12 @@ One file, although long: a list of claims, and beside it what each of them measu
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 import numpy as np
 
 from pipeline import paper
+from pipeline.params import Better, Equal, OwnClaim
 from pipeline.report.claims.claim import (
     Claim,
     Every,
@@ -37,6 +39,13 @@ BASIC, BOTTLENECK = "basic", "bottleneck"
 DEPTHS = {"cifar": (20, 32, 44, 56, 110), "imagenet": (18, 34)}
 BOTTLENECKS = (50, 101, 152)
 TEN_CROPS = "test_ten_crops"  # tables 2 and 3 are of ten crops
+SCORES = {
+    "train": "training error",
+    "val": "validation error",
+    "test": "test error",
+    TEN_CROPS: "test error (ten crops)",
+    "test_scales": "test error (several scales)",
+}
 
 
 def claims_of(family: str, chance_pct: float) -> list[Claim]:
@@ -73,6 +82,11 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
     ]  # fmt: skip
     if on_cifar:
         found += [
+            claim("Residual networks respond less strongly than plain ones: smaller standard deviations of the "
+                  "layers' outputs, averaged over layers", ("section 4.2, figure 7", ""),
+                  here.residual_responses, "below"),
+            claim("Deeper residual networks respond less strongly, layer by layer", ("section 4.2, figure 7", ""),
+                  here.deeper_responses, "below"),
             claim(f"{DEEPEST} layers can be trained: a training error below 0.1 %", ("section 4.2", ""),
                   here.deepest_fits, "below", 0.001),
             claim(f"{DEEPEST} layers have a higher test error than 110", ("section 4.2, table 6", ""),
@@ -82,6 +96,8 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
         found += [
             claim("Bottleneck networks of 50, 101 and 152 layers have a lower test error than 34 layers",
                   ("", "section 4.1, table 3"), here.bottlenecks, "below"),
+            claim("The deeper a bottleneck network is (50, 101, 152 layers), the lower is its test error",
+                  ("", "section 4.1, table 3"), here.bottleneck_trend, "below"),
             claim("The plain and the residual network of 18 layers are about equally accurate (within half a "
                   "point)", ("", "section 4.1, table 2"), here.equal_at_18, "within", EQUAL),
             claim("At 18 layers the residual network converges faster: it needs fewer updates to half of "
@@ -338,6 +354,20 @@ class Family:
         base, *some = self._each(networks, wanted)
         return self._every(networks, [base, *some], [{n: 1, 0: -1} for n in (1, 2, 3)])
 
+    def bottleneck_trend(self, networks: Networks) -> Measured:
+        """How far the test error rises from 50 to 152 layers, by a straight line over three depths."""
+        some = self._each(networks, [(BOTTLENECK, depth, "B") for depth in BOTTLENECKS])
+        return self._compared(networks, some, trend_weights(len(some)), view_of(some))
+
+    def residual_responses(self, networks: Networks) -> Measured:
+        """The mean response of the residual network less the plain one's, at the greatest depth of both."""
+        return _responses(self._pair(networks))
+
+    def deeper_responses(self, networks: Networks) -> Measured:
+        """The mean response of the deepest residual network less that of the shallowest."""
+        *_, deepest = some = self._several(networks, plain=False)
+        return _responses((deepest, some[0]))
+
     def equal_at_18(self, networks: Networks) -> Measured:
         """The residual network's test error less the plain one's, at 18 layers."""
         some = [self._at(networks, 18, BASIC), self._at(networks, 18, "plain")]
@@ -374,6 +404,51 @@ class Family:
         return Measured(Known(share), [one], figures, "")
 
 
+def own(wanted: OwnClaim, networks: Networks) -> Claim:
+    """Returns a claim of params.yaml; `networks` are all of the study, of whatever recipe."""
+    view, pair = wanted.on.removesuffix("_error_pct"), wanted.rows
+
+    def measure(_: Networks) -> Measured:
+        some = [one for name in pair for one in networks if name in one.rows]
+        if len(some) < 2 or some[0] is some[1]:
+            raise NotAskedError(f"{pair[0]} and {pair[1]} are seeds of one network")
+        alike = [
+            [
+                o.errors[view]
+                for o in networks
+                if (o.family, o.is_plain) == (one.family, one.is_plain)
+            ]
+            for one in some
+        ]
+        estimate = combination([one.errors[view] for one in some], [1, -1], alike)
+        return Measured(estimate, some, _figures(some, view))
+
+    what = SCORES[view]
+    match wanted:
+        case Better():
+            lower = f"more than {wanted.by:g} points lower" if wanted.by else "lower"
+            text = f"The {what} of {pair[0]} is {lower} than that of {pair[1]}"
+            return Claim(text, "params.yaml", "own", measure, "below", -wanted.by / 100, False)
+        case Equal():
+            text = f"The {what}s of {pair[0]} and {pair[1]} are less than {wanted.within:g} points apart"
+            return Claim(text, "params.yaml", "own", measure, "within", wanted.within / 100, False)
+    assert_never(wanted)
+
+
+def _responses(pair: tuple[Network, Network]) -> Measured:
+    """Returns how much larger the first network's responses are, averaged over its layers."""
+    for one in pair:
+        if not one.responses:
+            raise NotAskedError(f"{one.name}'s responses were not measured: `dvc repro`")
+    each = [[float(np.mean(layers)) for layers in one.responses] for one in pair]
+    figures = "mean standard deviation of the layers' outputs: " + ", ".join(
+        f"{one.name} {np.mean(found):.3f}" for one, found in zip(pair, each, strict=True)
+    )
+    several = min(len(found) for found in each) > 1
+    known = Known(float(np.mean(each[0]) - np.mean(each[1])))
+    return Measured(means(*each) if several else known, pair, figures, "")
+
+
 def view_of(networks: Networks) -> str:
     """Returns the view in which networks are tested: ten crops where there are photographs."""
     return TEN_CROPS if all(TEN_CROPS in one.errors for one in networks) else "test"
@@ -396,5 +471,6 @@ def _pct(errors: Errors) -> str:
 
 
 def _figures(networks: Networks, view: str) -> str:
-    what = {"train": "training error", "test": "test error"}.get(view, "test error, ten crops")
-    return f"{what}: " + ", ".join(f"{one.name} {_pct(one.errors[view])}" for one in networks)
+    return f"{SCORES[view]}: " + ", ".join(
+        f"{one.name} {_pct(one.errors[view])}" for one in networks
+    )

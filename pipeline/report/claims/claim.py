@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.report.claims.inference import Estimate, Proportion, Student, holm
@@ -99,13 +99,13 @@ class Claim:
     """A claim: what it says, where, and the number that must be above or below `bound`, or `within` it of 0.
 
     `of` "paper": a claim of the paper, about networks that converged. `of` "budget": a claim about how fast
-    networks train, asked after however many updates. `measure` takes the comparable networks of a family;
+    networks train, asked after however many updates. `of` "own": one of params.yaml. `measure` takes the comparable networks of a family;
     it raises NotRunError and NotAskedError.
     """
 
     text: str
     source: str
-    of: Literal["paper", "budget"]
+    of: Literal["paper", "budget", "own"]
     measure: Callable[[Sequence[Network]], Measured]
     must_be: Literal["above", "below", "within"]
     bound: float = 0.0
@@ -126,6 +126,8 @@ class Claim:
 class Decided:
     """A claim with its verdict, as it stands in report.json.
 
+    `value` with its 95 % `interval` is the number that decides, in `unit`; it must be above, below or within
+    `bound`. In points (percent), so are all four. Null where nothing was measured.
     `missing` are the networks that were not run, by block, depth and option, and `like` a row of their recipe.
     """
 
@@ -134,6 +136,11 @@ class Decided:
     of: str
     verdict: Verdict
     evidence: str
+    must_be: str
+    bound: float
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    unit: str = ""
     needed: str = ""
     missing: Sequence[tuple[str, int, str]] = ()
     like: str = ""
@@ -227,7 +234,7 @@ def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
     holds, fails = claim.p_values(measured.estimate)
     verdict: Verdict = "holds" if holds < fails else "does not hold"
     if not one.is_tested:
-        return _said(claim, verdict, measured.figures)
+        return _said(claim, verdict, measured.figures, measured)
     alpha = ALPHA / tests
     evidence = f"{measured.figures}; {_number(measured)}, p = {min(holds, fails):.2g}"
     evidence += "" if sure else f" (the bar is {alpha:.2g})"
@@ -236,20 +243,33 @@ def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
         names = ", ".join(left.name for left in one.left_out)
         evidence += f"; left out, since not converged: {names}"
     if sure:
-        return _said(claim, verdict, evidence)
+        return _said(claim, verdict, evidence, measured)
     edge = (
         math.copysign(claim.bound, measured.estimate.value)
         if claim.must_be == "within"
         else claim.bound
     )
-    return _said(claim, "undecided", evidence, measured.estimate.needed(edge, alpha))
+    return _said(claim, "undecided", evidence, measured, measured.estimate.needed(edge, alpha))
 
 
 def _said(
-    claim: Claim, verdict: Verdict, evidence: str, needed: str = "",
+    claim: Claim, verdict: Verdict, evidence: str, measured: Measured | None = None, needed: str = "",
     missing: Sequence[tuple[str, int, str]] = (), like: str = "",
 ) -> Decided:  # fmt: skip
-    return Decided(claim.text, claim.source, claim.of, verdict, evidence, needed, missing, like)
+    scale = 100.0 if measured and measured.unit == "points" else 1.0
+    found = Decided(
+        claim.text, claim.source, claim.of, verdict, evidence, claim.must_be, scale * claim.bound,
+        needed=needed, missing=missing, like=like,
+    )  # fmt: skip
+    if measured is None:
+        return found
+    low, high = measured.estimate.interval()
+    return replace(
+        found,
+        value=scale * measured.estimate.value,
+        interval=(scale * low, scale * high),
+        unit=measured.unit,
+    )
 
 
 def _number(measured: Measured) -> str:
@@ -259,7 +279,8 @@ def _number(measured: Measured) -> str:
     value, low, high = (scale * number for number in (measured.estimate.value, low, high))
     if isinstance(measured.estimate, Proportion):
         return f"95 %: {low:.{digits}f} to {high:.{digits}f} %"
-    return f"{measured.what} {value:+.{digits}f} {measured.unit} (95 %: {low:+.{digits}f} to {high:+.{digits}f})"
+    shown = f"{measured.what} {value:+.{digits}f} {measured.unit}".rstrip()
+    return f"{shown} (95 %: {low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def digits_of(width: float) -> int:

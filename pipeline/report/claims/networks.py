@@ -22,14 +22,15 @@ CONVERGENCES = ("converged", "too few reports", "not converged")  # the worst la
 Row = dict[str, Any]
 Convergence = Literal["converged", "not converged", "too few reports"]
 Wrong = Mapping[str, Mapping[str, NDArray[np.bool_]]]
-"""By row and view of the test images ("test", "test_ten_crops"): which images are classified wrongly."""
+"""By row and split or view ("train", "val", "test", "test_ten_crops"): which images are classified wrongly."""
 
 
 @dataclass(frozen=True)
 class Network:
     """A network under one recipe, its seeds' errors ("train", "test", ...) and their training curves.
 
-    `comparable` is equal for rows that differ only in network, seed and what changes no result.
+    `comparable` is equal for rows that differ only in network, seed and what changes no result. `responses`
+    are each seed's standard deviations by layer (figure 7), empty where they were not measured.
     """
 
     rows: Sequence[str]
@@ -46,6 +47,7 @@ class Network:
     errors: Mapping[str, Errors]
     histories: Sequence[Sequence[Row]]
     convergence: Convergence
+    responses: Sequence[Sequence[float]] = ()
 
     @property
     def name(self) -> str:
@@ -63,18 +65,15 @@ class Network:
         return self.block == "plain"
 
 
-def networks_of(
-    rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float
-) -> list[Network]:
+def networks_of(rows: Sequence[Row], wrong: Wrong, chance_pct: float) -> list[Network]:
     """Returns the networks in the order of their first rows."""
-    return [_network(some, wrong, train_images, chance_pct) for some in by_group(rows)]
+    return [_network(some, wrong, chance_pct) for some in by_group(rows)]
 
 
-def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: float) -> Network:
+def _network(rows: Sequence[Row], wrong: Wrong, chance_pct: float) -> Network:
     rows = list({row["seed"]: row for row in reversed(rows)}.values())[::-1]  # a seed counts once
     first = rows[0]
-    trained = [round(row["scores"]["train_error_pct"] / 100 * train_images) for row in rows]
-    errors = {"train": Errors(np.array(trained), train_images)}
+    errors = {}
     for view in wrong[first["name"]]:
         images = np.stack([wrong[row["name"]][view] for row in rows])
         errors[view] = Errors(images.sum(axis=1), images.shape[1], images)
@@ -95,6 +94,7 @@ def _network(rows: Sequence[Row], wrong: Wrong, train_images: int, chance_pct: f
         convergence=max(
             (convergence_of(row["history"], chance_pct) for row in rows), key=CONVERGENCES.index
         ),
+        responses=[row["responses"] for row in rows if row["responses"]],
     )
 
 
