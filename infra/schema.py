@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from pipeline.params import Study
+from pipeline.report.document import Report
 from pipeline.training.schedule import Schedule
 
 FOLDER = Path("docs/schema")
@@ -15,7 +16,7 @@ FOLDER = Path("docs/schema")
 
 def schemas() -> dict[str, str]:
     """Returns the text of each schema by file name."""
-    kinds: dict[str, Any] = {"params.json": Study, "schedule.json": Schedule}
+    kinds: dict[str, Any] = {"params.json": Study, "schedule.json": Schedule, "report.json": Report}
     return {
         name: json.dumps(TypeAdapter(kind).json_schema(), indent=1) + "\n"
         for name, kind in kinds.items()

@@ -8,10 +8,13 @@ DIGEST = Path("data/digest.json")
 ACCOUNT = Path("data/account.json")
 ENSEMBLE = Path("ensemble")
 PAGE, REPORT = Path("report/index.html"), Path("report/report.json")
+TABLES, PLOTS = Path("report/tables"), Path("report/plots")
+SHOWN_METRICS = Path("report/metrics.json")  # by `dvc metrics show`
+PAPER = Path("report/paper")  # `make paper`
 STATE = Path("state")
 PLAN = STATE / "plan.json"
 SOURCE = STATE / "source.json"  # what `fetch` depends on
-METRICS, PREDICTIONS = "metrics.json", "predictions.npz"
+METRICS, PREDICTIONS, RESPONSES = "metrics.json", "predictions.npz", "responses.csv"
 
 
 def run(row: str) -> Path:
@@ -20,7 +23,7 @@ def run(row: str) -> Path:
 
 
 def scores(row: str) -> Path:
-    """Returns the folder of an evaluated row: predictions.npz, metrics.json."""
+    """Returns the folder of an evaluated row: predictions.npz, metrics.json, responses.csv."""
     return Path("scores") / row
 
 
@@ -32,3 +35,8 @@ def chosen(search: str) -> Path:
 def trials(search: str) -> Path:
     """Returns the file with the table of a search's trials."""
     return Path("tuned") / f"{search}.csv"
+
+
+def trial_curves(search: str) -> Path:
+    """Returns the file with the errors of a search's trials by update."""
+    return Path("tuned") / f"{search}-curves.csv"

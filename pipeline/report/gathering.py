@@ -2,28 +2,34 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline import paper, paths
+from pipeline.command import TIMES
 from pipeline.data.sources.account import said
 from pipeline.errors import DataError
 from pipeline.evaluation import predictions
-from pipeline.evaluation.tables import SINGLE, TEN_CROPS
+from pipeline.evaluation.scores import Predictions, outcomes_of
 from pipeline.models import weights
 from pipeline.params import (
     ImageNetData,
     Study,
     canonical_sha256,
 )
+from pipeline.report import reference
 from pipeline.report.claims.asking import verdicts
 from pipeline.report.claims.inference import Errors
-from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, networks_of
+from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Wrong, networks_of
+from pipeline.report.predicted import bins_of, confusion_of, missed_by_all
 from pipeline.report.seeds import groups
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
+
+VERSION = 1  # of report.json: raised when what is there changes its name or meaning
 
 
 def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
@@ -33,6 +39,8 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         account = json.loads((root / paths.ACCOUNT).read_text())
         rows = [_row(study, name, root) for name in study.models]
         ensemble = json.loads((root / paths.ENSEMBLE / paths.METRICS).read_text())
+        wrong = {name: predictions.wrong(_predictions(name, root)) for name in study.models}
+        together = _together(study, ensemble, root)
         searches = [_search(name, tune.model, root) for name, tune in study.tune.items()]
     except FileNotFoundError as error:
         raise DataError(f"{error.filename}: not found: `dvc repro` creates it") from error
@@ -41,7 +49,9 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
             f"the results lack {error}, since earlier code wrote them: run `dvc repro`"
         ) from error
     grouped, chance = groups(rows), 100 * (1 - 1 / len(data["classes"]))
-    return {
+    members = [wrong[name]["test"] for name in study.ensemble.members]
+    results = {
+        "version": VERSION,
         "study": study.study,
         "data": {
             "name": study.data.TITLE,
@@ -54,42 +64,84 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "chance_error_pct": chance,
         "rows": rows,
         "groups": grouped,
-        **_verdicts(study, rows, ensemble["declared"]["best_member"], data, chance, root),
+        **_verdicts(study, rows, wrong, ensemble["declared"]["best_member"], together, chance),
         "searches": searches,
         "ensemble": ensemble,
+        "missed_by_all": missed_by_all(members, together, data["classes"]),
         "scales_px": study.evaluation.scales_px,
-        "paper_ensemble_top5_pct": paper.ENSEMBLE_TOP5_PCT,
         "plan": _plan(rows, root / paths.PLAN),
+        "stages": _stages(),
     }
+    return {**results, "reference": _reference(results, root)}
 
 
 def _verdicts(
     study: Study,
     rows: list[dict[str, Any]],
+    wrong: Wrong,
     best: str,
-    data: dict[str, Any],
+    together: Predictions,
     chance: float,
-    root: Path,
 ) -> dict[str, Any]:
-    """Returns the verdicts on the claims, from which test images each network gets wrong."""
-    wrong = {}
-    for row in rows:
-        path = root / paths.scores(row["name"]) / paths.PREDICTIONS
-        views = {"test": SINGLE, f"test_{TEN_CROPS}": TEN_CROPS}
-        found = {name: predictions.wrong(path, view) for name, view in views.items()}
-        wrong[row["name"]] = {name: images for name, images in found.items() if images is not None}
-    together = predictions.wrong_together(root / paths.ENSEMBLE / paths.PREDICTIONS)
-    networks = networks_of(rows, wrong, data["images"]["train"], chance)
+    """Returns the verdicts on the claims, from which images each network gets wrong."""
     alone, all_together = (
         Errors(np.array([images.sum()]), len(images), images[None])
-        for images in (wrong[best]["test"], together)
+        for images in (wrong[best]["test"], outcomes_of(together).wrong())
     )
+    networks = networks_of(rows, wrong, chance)
     return verdicts(study, networks, chance, (best, alone), all_together)
+
+
+def _predictions(name: str, root: Path) -> Path:
+    return root / paths.scores(name) / paths.PREDICTIONS
+
+
+def _together(study: Study, ensemble: dict[str, Any], root: Path) -> Predictions:
+    """Returns the declared ensemble's test predictions; adds to both ensembles what they show."""
+    for kind, found in ensemble.items():
+        said = predictions.of_ensemble(root / paths.ENSEMBLE / paths.PREDICTIONS, kind)["test"]
+        found |= _shown(said, study)
+        if kind == "declared":
+            declared = said
+    return declared
+
+
+def _shown(said: Predictions, study: Study) -> dict[str, Any]:
+    return {
+        "calibration": bins_of(said, study.evaluation.calibration_bins),
+        "confusion": confusion_of(said),
+    }
+
+
+def _reference(results: dict[str, Any], root: Path) -> dict[str, Any] | None:
+    """Returns the comparison with the committed reference; None if there is none of this study and data."""
+    path = root / reference.path_of(results["study"])
+    if not path.exists():
+        return None
+    try:
+        return reference.compare(results, reference.load(path))
+    except DataError as error:
+        print(f"no comparison with {path}: {error}")
+        return None
+
+
+def _stages() -> list[dict[str, Any]]:
+    """Returns the time of each stage that `make study` has run so far, in seconds; empty without it."""
+    path = Path(os.environ.get(TIMES, os.devnull))
+    lines = map(json.loads, path.read_text().splitlines())
+    return [{"stage": line["stage"], "seconds": round(line["seconds"], 1)} for line in lines]
 
 
 def _search(name: str, model: str, root: Path) -> dict[str, Any]:
     with (root / paths.trials(name)).open() as file:
-        return {"name": name, "model": model, "trials": list(csv.DictReader(file))}
+        trials = list(csv.DictReader(file))
+    curves = _numbers(root / paths.trial_curves(name))
+    return {"name": name, "model": model, "trials": trials, "curves": curves}
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    with path.open() as file:
+        return [{key: float(value) for key, value in line.items()} for line in csv.DictReader(file)]
 
 
 def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
@@ -126,10 +178,17 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     facts = weights.look(root / paths.run(name))
     scores = json.loads((root / paths.scores(name) / paths.METRICS).read_text())
     history = parse_history_csv((root / paths.run(name) / HISTORY).read_text())
+    layers = _numbers(root / paths.scores(name) / paths.RESPONSES)
+    said = predictions.load(_predictions(name, root))["test"]
     network = row.network
     official, depth = study.data.is_official, network.depth or scores["layers"]
     which = (getattr(network, "block", ""), depth, network.shortcut)
-    on_imagenet = official and isinstance(study.data, ImageNetData) and row.crop_px == 224
+    on_imagenet = (
+        official
+        and isinstance(study.data, ImageNetData)
+        and network.family == "imagenet"
+        and row.crop_px == 224
+    )
     scales = on_imagenet and study.evaluation.scales_px == paper.SCALES_PX
     without_seed = row.model_dump(mode="json", exclude={"seed"})
     return {
@@ -149,6 +208,9 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "seed": row.seed,
         "commit": facts.commit,
         "hardware": facts.hardware,
+        "torch": facts.torch,
+        "source": facts.source,
+        "instance": facts.instance,
         "threads": facts.threads,
         "precision": row.precision,
         "workers": facts.workers,
@@ -163,5 +225,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "paper_ten_crops": paper.IMAGENET_TEN_CROPS_PCT.get(which) if on_imagenet else None,
         "paper_scales": paper.IMAGENET_SCALES_PCT.get(which) if scales else None,
         "scores": scores,
+        **_shown(said, study),
+        "responses": [layer["std"] for layer in layers],
         "history": [vars(record) for record in history],
     }

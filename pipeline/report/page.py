@@ -1,46 +1,88 @@
 """The page: one HTML file that opens without a network."""
 
-import io
+import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from ruamel.yaml import YAML
+from markupsafe import Markup
 
-from pipeline.report import figures
+from pipeline.formats import as_yaml
+from pipeline.report import drawing
+from pipeline.report.charts import charts
+from pipeline.report.deviations import deviations
+from pipeline.report.tables import tables
+
+VERDICTS = ("holds", "does not hold", "undecided", "cannot be asked", "not run")
+WIDTH, HEIGHT, MARGIN = 190, 30, 8  # of a claim's picture, in pixels
 
 
-def _as_yaml(document: dict[str, Any]) -> str:
-    out = io.StringIO()
-    YAML().dump(document, out)
-    return out.getvalue()
+def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
+    """Returns report/index.html for the results that `pipeline.report.gathering.gather` returns.
 
-
-def render(results: dict[str, Any]) -> str:
-    """Returns report/index.html for the results that `pipeline.report.gathering.gather` returns."""
+    `images` are pictures of the first of `missed_by_all`, as data: addresses.
+    """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["as_yaml"] = _as_yaml
-    environment.filters["interval"] = lambda ci: f"{ci[0]:.1f} to {ci[1]:.1f}"
-    template = environment.from_string(
-        (files("pipeline.report") / "page.html").read_text(encoding="utf-8")
+    environment.filters["as_yaml"] = as_yaml
+    environment.filters["picture"] = picture
+    folder = files("pipeline.report")
+    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
+    drawn = charts(results)
+    specs = {name: drawing.complete(chart) for name, chart in drawn.items()}
+    said = [one["verdict"] for one in results["verdicts"]]
+    counts = {verdict: said.count(verdict) for verdict in VERDICTS if verdict in said}
+    return template.render(
+        **results,
+        counts=counts,
+        drawn={name: Markup(drawing.svg(chart)) for name, chart in drawn.items()},
+        tables={table.name: table for table in tables(results)},
+        deviations=deviations(),
+        images=list(zip(results["missed_by_all"], images, strict=False)),
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        specs=Markup(json.dumps(specs, separators=(",", ":")).replace("</", "<\\/")),
+        library=Markup(drawing.script()),
+        script=Markup((folder / "page.js").read_text(encoding="utf-8")),
     )
-    matrix = results["ensemble"]["declared"]["test_confusion"]
-    pictures: dict[str, Any] = {
-        "curves": figures.svg(figures.curves(results["rows"], results["groups"])),
-        "errors": figures.svg(
-            figures.test_errors(results["groups"], results["rows"], results["ensemble"])
-        ),
-        "searches": {
-            search["name"]: figures.svg(figures.search(search["trials"]))
-            for search in results["searches"]
-        },
-    }
-    if matrix is not None:
-        figure = figures.confusion(matrix, results["data"]["classes"], "declared ensemble, test")
-        pictures["confusion"] = figures.svg(figure)
-    if results["scales_px"]:
-        pictures["views"] = figures.svg(figures.views(results["rows"], results["ensemble"]))
-    several = [group for group in results["groups"] if len(group["seeds"]) > 1]
-    return template.render(**results, several=several, pictures=pictures)
+
+
+def picture(verdict: dict[str, Any]) -> Markup:
+    """Returns a claim's number with its 95 % interval against what it must be, as an <svg> element."""
+    if verdict["value"] is None:
+        return Markup("")
+    low, high = verdict["interval"]
+    bound, must_be = verdict["bound"], verdict["must_be"]
+    marks = [-bound, bound] if must_be == "within" else [bound]
+    ends = [low, high, verdict["value"], 0.0, *marks]
+    least, most = min(ends), max(ends)
+    spread = (most - least) or 1.0
+    least, most = least - 0.08 * spread, most + 0.08 * spread
+
+    def at(value: float) -> float:
+        return round(float(MARGIN + (WIDTH - 2 * MARGIN) * (value - least) / (most - least)), 1)
+
+    start, end = {
+        "above": (at(bound), WIDTH - MARGIN),
+        "below": (MARGIN, at(bound)),
+        "within": (at(-bound), at(bound)),
+    }[must_be]
+    middle = HEIGHT / 2
+    lines = "".join(
+        f'<line class="bound" x1="{at(mark)}" x2="{at(mark)}" y1="3" y2="{HEIGHT - 3}"/>'
+        for mark in marks
+    )
+    unit = " points" if verdict["unit"] == "points" else f" {verdict['unit']}".rstrip()
+    said = (
+        f"{verdict['value']:.2f}{unit}, 95 % interval {low:.2f} to {high:.2f}; the claim holds "
+        f"{must_be} {bound:g}"
+    )
+    return Markup(
+        f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'role="img" aria-label="{said}"><title>{said}</title>'
+        f'<rect class="zone" x="{start}" y="3" width="{max(end - start, 0):.1f}" height="{HEIGHT - 6}"/>'
+        f"{lines}"
+        f'<line class="line" x1="{at(low)}" x2="{at(high)}" y1="{middle}" y2="{middle}"/>'
+        f'<circle class="dot" cx="{at(verdict["value"])}" cy="{middle}" r="4.5"/></svg>'
+    )

@@ -17,7 +17,6 @@ from pipeline.data.sources.choosing import ELSEWHERE, HIDDEN, NO_IMAGE, REPLACED
 from pipeline.data.sources.listing import Entry
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData, PhotosData
-from pipeline.report import figures
 
 Items = list[tuple[str, bytes]]
 SETTINGS = {
@@ -292,8 +291,3 @@ def test_every_mode_of_pillow_is_shown_as_it_is_or_refused(mode: str):
     assert np.corrcoef(shown.mean(axis=2).ravel(), grey.ravel())[0, 1] > least
     assert shown.max() > 200
     assert shown.min() < 60
-
-
-def test_a_class_may_be_called_what_matplotlib_takes_for_mathematics():
-    names = ["a$b$", "$\\frac{", "<b>&"]
-    assert "svg" in figures.svg(figures.confusion(np.eye(3, dtype=int).tolist(), names, "t"))

@@ -1,0 +1,75 @@
+// Makes the charts interactive. Each <figure data-chart> holds its picture as SVG, which stays where
+// JavaScript is off; it is replaced once the figure comes into view.
+"use strict";
+const specs = JSON.parse(document.getElementById("specs").textContent);
+const shown = new Map();
+
+function changed(spec, width) {
+  const made = structuredClone(spec);
+  if (made.data && Array.isArray(made.layer) && made.usermeta?.curves) {
+    const log = document.getElementById("log").checked;
+    const each = document.getElementById("each").checked;
+    const smooth = Number(document.getElementById("smooth").value);
+    const average = (field) => ({ op: "mean", field, as: field });
+    if (smooth)
+      made.transform.unshift({
+        window: [average("train"), average("val")], frame: [-smooth, smooth], groupby: ["row"],
+        sort: [{ field: "update" }],
+      });
+    for (const layer of made.layer)
+      if (log && layer.encoding.y)
+        layer.encoding.y.scale = { type: "symlog", constant: 0.5, domainMin: 0, domainMax: 100 };
+    if (each) {
+      made.transform.find((step) => step.aggregate).groupby.push("row");
+      made.encoding.detail = { field: "row" };
+    }
+  }
+  made.config.legend.columns = width < 480 ? 2 : width < 620 ? 3 : 4;
+  made.config.title.limit = width - 50;
+  const square = made.width === made.height;
+  made.width = square ? Math.min(width - 90, made.width) : "container";
+  if (square) made.height = made.width;
+  return made;
+}
+
+async function draw(figure) {
+  const place = figure.querySelector(".chart");
+  const spec = changed(specs[figure.dataset.chart], place.clientWidth);
+  try {
+    const holder = document.createElement("div");
+    holder.className = "drawn";
+    place.style.minHeight = `${place.clientHeight}px`;
+    const still = place.querySelector("svg");
+    place.append(holder);
+    const view = await vegaEmbed(holder, spec, {
+      renderer: "svg", tooltip: true, downloadFileName: figure.dataset.chart,
+      actions: { export: true, source: false, compiled: false, editor: false },
+    });
+    still?.remove();
+    holder.querySelector("summary")?.setAttribute("aria-label", "save this chart");
+    for (const old of place.querySelectorAll(".drawn")) if (old !== holder) old.remove();
+    shown.get(figure)?.finalize();
+    shown.set(figure, view);
+    place.style.minHeight = "";
+    figure.dataset.ready = "yes";
+  } catch (error) {
+    console.error(error);
+  }
+}
+
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries)
+      if (entry.isIntersecting) {
+        seen.unobserve(entry.target);
+        draw(entry.target);
+      }
+  },
+  { rootMargin: "300px" },
+);
+for (const figure of document.querySelectorAll("figure[data-chart]")) seen.observe(figure);
+
+for (const control of document.querySelectorAll(".controls input"))
+  control.addEventListener("change", () => {
+    for (const figure of document.querySelectorAll('figure[data-chart^="curves-"]')) draw(figure);
+  });

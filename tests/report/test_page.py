@@ -1,0 +1,164 @@
+"""The report of a made-up study: its document, its page, its tables and pictures."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from pipeline.evaluation.scores import Predictions
+from pipeline.report import drawing, page
+from pipeline.report.charts import charts
+from pipeline.report.document import REPORT
+from pipeline.report.gathering import gather
+from pipeline.report.predicted import missed_by_all
+from pipeline.report.saving import headlines, metrics, plots
+from pipeline.report.tables import Column, said, tables
+from tests.conftest import REPO
+from tests.report.studies import CLASSES, study_of, write_study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root, study = tmp_path_factory.mktemp("study"), study_of(seeds=2)
+    write_study(root, study)
+    return gather(study, root)
+
+
+@pytest.fixture(scope="module")
+def html(results: dict[str, Any]) -> str:
+    return page.render(results, ["data:image/png;base64,AA=="])
+
+
+def test_the_document_is_what_its_schema_says(results: dict[str, Any]):
+    REPORT.validate_python(results)
+    document = json.loads(json.dumps(results))
+    jsonschema.validate(document, json.loads((REPO / "docs/schema/report.json").read_text()))
+    REPORT.validate_python(json.loads((REPO / "report/report.json").read_text()))
+
+
+class Page(HTMLParser):
+    """What a browser would ask for, and what stands in which element."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name in ("src", "href") and value:
+                self.addresses.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+        if tag not in ("meta", "br", "img", "input", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(html: str):
+    found = Page(html)
+    assert found.open == []
+    assert not [one for one in found.addresses if re.match(r"[a-z]+:", one) and "data:" not in one]
+    assert "default-src 'none'" in html  # and the browser holds it to that
+    named = {one.removeprefix("#") for one in found.addresses if one.startswith("#")}
+    assert named <= set(found.ids)
+
+
+def test_names_that_are_mathematics_or_markup_elsewhere_are_shown_as_they_are(html: str):
+    assert "<b>&" not in html.split('id="specs"')[0]
+    specs = json.loads(html.split('id="specs">')[1].split("</script>")[0])
+    assert specs["confusion"]["encoding"]["x"]["sort"] == CLASSES
+
+
+def test_every_chart_is_drawn_without_a_warning(results: dict[str, Any], capfd: Any):
+    for name, chart in charts(results).items():
+        drawn = drawing.svg(chart)
+        assert drawn.count("<path") + drawn.count("<line") > 5, name
+        assert drawing.pdf(chart).startswith(b"%PDF"), name
+        assert "NaN" not in drawn, name
+    said = capfd.readouterr()
+    assert "WARN" not in said.err + said.out
+
+
+def test_each_claim_has_a_picture_where_something_was_measured(results: dict[str, Any]):
+    for verdict in results["verdicts"]:
+        drawn = str(page.picture(verdict))
+        assert bool(drawn) == (verdict["value"] is not None), verdict["claim"]
+        for number in re.findall(r'c?x[12]?="([-0-9.]+)"', drawn):
+            assert 0 <= float(number) <= page.WIDTH
+    own = [one for one in results["verdicts"] if one["of"] == "own"]
+    assert [one["source"] for one in own] == ["params.yaml"] * 2
+    assert own[0]["claim"] == (
+        "The test error of resnet-56 is more than 0.5 points lower than that of plain-56"
+    )
+    assert own[0]["bound"] == -0.5
+    assert own[0]["verdict"] == "holds"
+
+
+def test_every_table_is_csv_and_latex(results: dict[str, Any]):
+    found = {table.name: table for table in tables(results)}
+    assert {"claims", "table-6", "networks", "seeds", "ensembles", "search-search"} <= found.keys()
+    for table in found.values():
+        lines = list(csv.reader(io.StringIO(table.csv())))
+        assert len(lines) == len(table.lines) + 1
+        assert len({len(line) for line in lines}) == 1
+        assert len(set(lines[0])) == len(lines[0]), table.name
+        latex = table.latex()
+        assert latex.count(r"\\") == len(table.lines) + 1
+        assert not re.search(
+            r"(?<!\\)[%&#_](?! )", re.sub(r"^% .*\n", "", latex).replace(" & ", "  ")
+        )
+    rows = list(csv.DictReader(io.StringIO(found["networks"].csv())))
+    first = results["rows"][0]["scores"]
+    assert float(rows[0]["test error %"]) == first["test_error_pct"]
+    assert float(rows[0]["test error % low"]) == first["test_error_pct_ci95"][0]
+
+
+def test_cells_have_as_many_digits_as_decide():
+    assert said(Column("", "interval", 1), (2.0, 1.0, 3.25)) == ("2.0", "1.0 to 3.2")
+    assert said(Column("", "spread", 2), (2, None, 1, 3)) == ("2.00", "1.00 to 3.00")
+    assert said(Column("", "spread", 2), (2, 0.5, 1, 3)) == ("2.00 ± 0.50", "1.00 to 3.00")
+    assert said(Column("", "count"), 12345) == ("12,345", "")
+    assert said(Column(""), None) == ("–", "")
+
+
+def test_images_that_all_members_miss_are_those_that_every_one_gets_wrong():
+    wrong = [np.array([True, True, False, True]), np.array([True, False, False, True])]
+    probabilities = np.array([[0.4, 0.6], [0.5, 0.5], [1.0, 0.0], [0.1, 0.9]])
+    together = Predictions(probabilities, np.array([0, 0, 0, 0]), np.arange(4))
+    found = missed_by_all(wrong, together, ["cat", "dog"])
+    assert [(one["place"], one["label"], one["predicted"]) for one in found] == [
+        (3, "cat", "dog"), (0, "cat", "dog"),
+    ]  # fmt: skip
+    assert found[0]["probability"] == 0.9
+
+
+def test_metrics_fit_a_terminal_and_plots_have_every_line(results: dict[str, Any]):
+    found = metrics(results)
+    assert found["test"].keys() == {"ensemble", "plain-56", "resnet-56"}
+    names = [name if isinstance(value, int) else f"{name}.{one}" for name, value in found.items()
+             for one in (value if isinstance(value, dict) else [""])]  # fmt: skip
+    assert sum(len(name) + 4 for name in ["report/metrics.json", *names]) < 130
+    assert len(headlines(results)) == 2 * len(results["groups"]) + 2
+    lines = plots(results)
+    assert len(lines["curves"]) == sum(len(row["history"]) for row in results["rows"])
+    assert sum(line["images"] for line in lines["confusion"]) == results["data"]["images"]["test"]
+
+
+def test_a_large_study_has_a_small_page(tmp_path: Path):
+    study = study_of(seeds=5)
+    assert len(study.models) == 40
+    write_study(tmp_path, study, images=1000, reports=200)
+    text = page.render(gather(study, tmp_path))
+    assert len(text.encode()) < 4_000_000

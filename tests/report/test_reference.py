@@ -1,0 +1,100 @@
+"""A study beside a reference: what differs is named, what varies as seeds do is not."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.errors import DataError
+from pipeline.report import reference
+from pipeline.report.gathering import gather
+from pipeline.report.tables import against_reference
+from tests.conftest import run_in
+from tests.report.studies import study_of, write_study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root, study = tmp_path_factory.mktemp("study"), study_of(seeds=3, depths=(20, 32))
+    write_study(root, study, images=500)
+    return gather(study, root)
+
+
+def changed(results: dict[str, Any], name: str, metric: str, by: float) -> dict[str, Any]:
+    found = copy.deepcopy(results)
+    for row in found["rows"]:
+        if row["name"].startswith(name):
+            row["scores"][metric] += by
+            row["weights_sha256"] = "f" * 64
+    return found
+
+
+def test_a_study_is_as_its_reference(results: dict[str, Any]):
+    found = reference.compare(results, reference.reference_of([results]))
+    assert found["differ"] == 0
+    assert found["same"] == found["again"] == len(results["rows"])
+    assert "ended with the same bits" in found["said"]
+
+
+def test_what_differs_is_named(results: dict[str, Any]):
+    base = reference.reference_of([results])
+    found = reference.compare(changed(results, "plain-32", "test_error_pct", 9.0), base)
+    assert [(x["network"], x["metric"]) for x in found["lines"] if x["differs"]] == [
+        ("plain-32", "test_error_pct")
+    ]
+    assert found["same"] == found["again"] - 3
+    assert any(line.endswith("differs") for line in against_reference(found).plain())
+    found = reference.compare(changed(results, "plain-32", "parameters", 1), base)
+    assert [(x["network"], x["metric"]) for x in found["lines"] if x["differs"]] == [
+        ("plain-32", "parameters")
+    ]
+
+
+def test_seeds_of_one_distribution_are_rarely_told_apart():
+    generator = np.random.default_rng(3)
+    found = [
+        reference.p_value(generator.normal(8, 0.3, n).tolist(), generator.normal(8, 0.3, m).tolist(), 10_000)
+        for n, m in [(3, 5)] * 400 + [(1, 5)] * 400
+    ]  # fmt: skip
+    few = sum(p < 0.05 for p in found)
+    assert stats.binom.sf(few - 1, len(found), 0.05) > 0.001
+    assert stats.binom.cdf(few, len(found), 0.05) > 0.001
+
+
+def test_single_runs_are_compared_on_the_images():
+    assert reference.p_value([10.0], [10.1], 1000) > 0.5
+    assert reference.p_value([10.0], [20.0], 1000) < 1e-6
+    assert reference.p_value([0.0], [0.0], 1000) == 1
+
+
+def test_other_data_and_other_networks_are_refused(results: dict[str, Any]):
+    base = reference.reference_of([results])
+    with pytest.raises(DataError, match="nothing to compare"):
+        reference.compare(results, {**base, "data_digest": "0" * 64})
+    with pytest.raises(DataError, match="none of this study's networks"):
+        reference.compare(results, {**base, "networks": {}})
+    with pytest.raises(DataError, match="of one study"):
+        reference.reference_of([results, {**results, "study": "another"}])
+
+
+def test_make_verify_fails_with_a_table(results: dict[str, Any], tmp_path: Path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/report.json").write_text(json.dumps(results))
+    other = tmp_path / "other.json"
+    command = ("python", "-m", "pipeline.commands.verify", f"against={other}")
+    for by, status in ((0.0, 0), (9.0, 1)):
+        other.write_text(json.dumps(changed(results, "plain-32", "test_error_pct", by)))
+        done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "comparisons with the reference" in done.stdout
+        assert ("plain-32" in done.stdout) and ("Traceback" not in done.stderr)
+    done = run_in(tmp_path, *command[:-1], "against=nowhere.json", PYTHONPATH=str(Path.cwd()))
+    assert done.returncode == 2
+    assert "nowhere.json: not found" in done.stderr
+    other.write_text("[]")
+    done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
+    assert done.returncode == 2 and "neither a reference nor a report.json" in done.stderr
