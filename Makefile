@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish verify paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -77,6 +77,12 @@ doctor: install ## check everything that the study needs, and say how to fix wha
 
 ui: install ## serve the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui
+
+verify: install ## compare the results with the committed reference, or with AGAINST=<report.json>
+	@python -m pipeline.commands.verify against=$(AGAINST)
+
+paper: install ## write the report's tables as LaTeX and its pictures as PDF to report/paper
+	@python -m pipeline.commands.paper
 
 publish: install ## send to MLflow whatever it lacks
 	@python -m pipeline.commands.publish

@@ -68,8 +68,9 @@ def test_declared_params_are_the_sections_that_a_stage_uses(name: str):
     if ".search(name)" in source:
         used.add("tune")
     if "gather(study)" in source:
-        library = (REPO / "pipeline/report/gathering.py").read_text()
-        used |= set(re.findall(r"\bstudy\.([a-z_]+)", library))
+        for module in ("gathering.py", "claims/asking.py"):
+            library = (REPO / "pipeline/report" / module).read_text()
+            used |= set(re.findall(r"\bstudy\.([a-z_]+)", library))
     used -= {"study"} if name == "train" else set()
     declared = {entry.split(".")[0] for entry in body(name)["params"]}
     assert used == declared
