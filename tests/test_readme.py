@@ -29,7 +29,9 @@ def test_a_command_of_the_readme_exists(command: str):
     if words[0] == "make":
         assert words[1] in TARGETS
     else:
-        assert words[:2] in [["dvc", verb] for verb in ("repro", "push", "pull", "metrics")]
+        assert words[:2] in [
+            ["dvc", verb] for verb in ("repro", "push", "pull", "metrics", "plots", "exp")
+        ]
     stages, rows = read_yaml(REPO / "dvc.yaml")["stages"], read_yaml(REPO / "params.yaml")["models"]
     for stage, row in re.findall(r"(\w+)@([\w-]+)", command):
         assert stage in stages
