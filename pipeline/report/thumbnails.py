@@ -46,11 +46,11 @@ def _png(pixels: NDArray[np.uint8]) -> str:
 def _jpeg(content: bytes) -> str:
     from pipeline.data.feeding.pixels import to_rgb
 
+    out = io.BytesIO()
     with Image.open(io.BytesIO(content)) as image:
         small = to_rgb(image)
-    small.thumbnail((SIDE_PX * 2, SIDE_PX * 2))
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=80)
+        small.thumbnail((SIDE_PX * 2, SIDE_PX * 2))
+        small.save(out, "JPEG", quality=80)
     return _address(out.getvalue(), "jpeg")
 
 

@@ -443,6 +443,14 @@ def test_an_effect_of_two_points_is_found(studies: int):
     assert stats.binom.cdf(hits, studies, 0.95) > 0.001
 
 
+def test_what_would_decide_is_said_of_any_seeds():
+    """A square root's square is now and then a bit smaller."""
+    generator = np.random.default_rng(4)
+    for _ in range(300):
+        some = [generator.normal(1, 0.01, 3).tolist() for _ in range(2)]
+        assert "seeds of each" in means(*some).needed(-0.03, 0.005)
+
+
 def test_missing_predictions_name_the_stage_that_makes_them(tmp_path: Path):
     with pytest.raises(DataError, match=r"`dvc repro ensemble`"):
         predictions.of_ensemble(tmp_path / "ensemble/predictions.npz", "declared")

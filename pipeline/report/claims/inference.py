@@ -158,7 +158,7 @@ class Student:
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
-        gap, rest = abs(self.value - bound), self.se**2 - self.of_seeds
+        gap, rest = abs(self.value - bound), max(self.se**2 - self.of_seeds, 0.0)
         if self.of_seeds and self.seeds == 1:
             return "two seeds or more of each network are needed"
         if self.of_seeds == 0 or float(stats.norm.isf(alpha / 2)) * math.sqrt(rest) >= gap:
