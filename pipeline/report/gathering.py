@@ -25,7 +25,7 @@ from pipeline.report.claims.asking import verdicts
 from pipeline.report.claims.inference import Errors
 from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Wrong, networks_of
 from pipeline.report.predicted import bins_of, confusion_of, missed_by_all
-from pipeline.report.seeds import groups
+from pipeline.report.seeds import group_of, groups
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
 
@@ -193,7 +193,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     without_seed = row.model_dump(mode="json", exclude={"seed"})
     return {
         "name": name,
-        "group": canonical_sha256(without_seed)[:16],
+        "group": group_of(row),
         "comparable": _comparable(without_seed, scores["updates"]),
         "arch": network.title,
         "family": network.family,

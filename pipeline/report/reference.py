@@ -84,7 +84,7 @@ def reference_of(reports: Sequence[Results]) -> dict[str, Any]:
         "study": first["study"],
         "data_digest": first["data"]["digest"],
         "images": first["data"]["images"],
-        "commits": sorted({row["commit"] for report in reports for row in report["rows"]}),
+        "sources": sorted({str(row["source"]) for report in reports for row in report["rows"]}),
         "networks": networks,
     }
 

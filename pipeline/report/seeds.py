@@ -5,6 +5,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import params
+from pipeline.params import canonical_sha256
+
 Row = dict[str, Any]
 
 SCORES = ("train_error_pct", "val_error_pct", "test_error_pct")
@@ -20,6 +23,11 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
     it also includes the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
     """
     return [_group(members) for members in by_group(rows)]
+
+
+def group_of(row: params.Row) -> str:
+    """Returns what is equal for rows that differ only in their seed."""
+    return canonical_sha256(row.model_dump(mode="json", exclude={"seed"}))[:16]
 
 
 def by_group(rows: Sequence[Row]) -> list[list[Row]]:

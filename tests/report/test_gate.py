@@ -1,0 +1,82 @@
+"""The gate: rows of the default study, trained here and now, are as the committed reference's."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import params
+from pipeline.checkpoint import Checkpoint
+from pipeline.data import dataset, prepared
+from pipeline.data.sources import in_memory
+from pipeline.data.sources.download import shipped_digits
+from pipeline.evaluation.parts import all_parts, outcomes_in
+from pipeline.evaluation.scores import scores
+from pipeline.evaluation.tables import SINGLE
+from pipeline.models import weights
+from pipeline.models.complexity import complexity
+from pipeline.params import DigitsData
+from pipeline.report import reference
+from pipeline.report.seeds import group_of, groups
+from pipeline.training.result import write_result
+from pipeline.training.run import run
+from pipeline.training.schedule import load_schedule
+from pipeline.training.training import Training
+from tests.conftest import REPO
+
+ROWS = ("plain-20", "resnet-20")
+
+
+class Last:
+    """Keeps the last checkpoint; a training begins anew."""
+
+    checkpoint: Checkpoint
+
+    def latest(self) -> None:
+        return None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+
+def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
+    """Trains and evaluates a row of the default study; returns what report.json says of it."""
+    row, digits = study.models[name], prepared.look(folder / "arrays.safetensors")
+    training = Training.of(name, row, load_schedule(REPO / row.schedule), digits.digest)
+    last = Last()
+    run(
+        training, folder / "arrays.safetensors", last, started=0.0, device=torch.device("cpu"),
+        on_report=lambda history: None,
+    )  # fmt: skip
+    write_result(folder / name, training, digits, last.checkpoint, wall_seconds=1.0)
+    trained, data = weights.load(folder / name), dataset.load(folder / "arrays.safetensors")
+    found = asdict(complexity(trained.model, (1, *trained.facts.image_size_px)))
+    for (split, view), table in all_parts(name, row, None, data, trained).items():
+        assert view == SINGLE
+        outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
+        found |= scores(outcomes, len(data.classes), split, study.evaluation)
+    facts = trained.facts
+    return {
+        "name": name, "group": group_of(row), "seed": row.seed, "kind": row.network.kind,
+        "depth": row.network.depth, "paper_test_error_pct": None, "hardware": facts.hardware,
+        "torch": facts.torch, "weights_sha256": facts.sha256,
+        "scores": {**found, "updates": facts.updates},
+    }  # fmt: skip
+
+
+def test_rows_of_the_default_study_are_as_the_references(tmp_path: Path):
+    study = params.load(REPO / "params.yaml")
+    assert isinstance(study.data, DigitsData)
+    arrays, _ = in_memory.prepare(study.data, shipped_digits())
+    dataset.save(arrays, tmp_path / "arrays.safetensors", tmp_path / "digest.json")
+    digest = prepared.look(tmp_path / "arrays.safetensors").digest
+    rows = [result(study, name, tmp_path) for name in ROWS]
+    results = {"data": {"digest": digest}, "rows": rows, "groups": groups(rows)}
+    found = reference.compare(results, reference.load(REPO / reference.path_of(study.study)))
+    assert found["differ"] == 0, found
+    assert found["same"] == found["again"], found["said"]
+    for row in rows:
+        row["scores"]["train_error_pct"] += 5  # what a small mistake does
+    found = reference.compare(results, reference.load(REPO / reference.path_of(study.study)))
+    assert found["differ"] == len(ROWS)
