@@ -8,12 +8,10 @@ from pipeline.execution.place import place_of
 from pipeline.execution.wanted import Wanted
 from pipeline.files import write
 from pipeline.formats import as_csv, as_yaml
-from pipeline.tracking import results
-from pipeline.tracking.tracker import tolerant
 
 
 def main(name: str) -> None:
-    """Searches, writes the chosen schedule, the table of all trials and their curves, and publishes them."""
+    """Searches, writes the chosen schedule, the table of all trials and their curves."""
     study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
     place = place_of(study, storage)
     search = Wanted(study, data.digest, storage, place).search(name)
@@ -24,8 +22,6 @@ def main(name: str) -> None:
     write(paths.trial_curves(name), as_csv(curves))
     write(paths.trials(name), as_csv([search.line(place) for place in trials]))
     write(paths.chosen(name), as_yaml(trials[0].trial.schedule.model_dump(mode="json")))
-    with tolerant():
-        results.search_result(results.tracker_of(study, storage), name, storage)
     print(f"chosen from {len(trials)} trials: {trials[0].trial.schedule!r}")
 
 

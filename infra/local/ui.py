@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from infra.local import s3
 from pipeline.errors import StudyError
 from pipeline.storage.bucket import Bucket
-from pipeline.tracking.address import COLUMNS
+from pipeline.tracking.address import COLUMNS, FOLDER, PROXIED
 
 DEFAULT_PORT = 5000
 COOKIE = "study-ui"
@@ -89,9 +89,9 @@ def serve(uri: str, place: Bucket, port: int) -> None:
         {
             server.BACKEND_STORE_URI_ENV_VAR: uri,
             server.REGISTRY_STORE_URI_ENV_VAR: uri,
-            server.ARTIFACT_ROOT_ENV_VAR: f"s3://{place.bucket}/mlflow",
+            server.ARTIFACT_ROOT_ENV_VAR: PROXIED,
             server.SERVE_ARTIFACTS_ENV_VAR: "true",
-            server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/mlflow",
+            server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/{FOLDER}",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
     )

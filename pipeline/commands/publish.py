@@ -1,54 +1,81 @@
-"""Sends a finished study to MLflow, pictures included; `make publish` does it again."""
+"""Sends to MLflow what it lacks of the study that report/report.json shows: `make publish`."""
 
+import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from infra.local import s3
 from pipeline import command, params, paths
+from pipeline.errors import DataError
 from pipeline.files import scratch
+from pipeline.git import commit
 from pipeline.params import Study
 from pipeline.report import charts, drawing
-from pipeline.report.gathering import gather
 from pipeline.report.saving import headlines
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
-from pipeline.tracking.tracker import tolerant
+from pipeline.tracking.tracker import Tracker
 
 
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
-    """Publishes whatever MLflow lacks of a finished study; `results` is what the report shows."""
-    tracker = send.tracker_of(study, storage)
-    with scratch("pictures") as drawn:
-        for row in results["rows"]:
-            folder = drawn / row["name"]
-            folder.mkdir()
-            pictures = [
-                drawing.png(charts.curve(row), folder / "curve.png"),
-                paths.scores(row["name"]) / paths.METRICS,
-            ]
-            if row["confusion"] is not None:
-                matrix = charts.confusion(results, row["name"])
-                pictures.append(drawing.png(matrix, folder / "confusion.png"))
-            send.row_result(
-                tracker, row["name"], study.models[row["name"]], row["scores"], pictures
-            )
-        for name in study.tune:
-            send.search_result(tracker, name, storage)
-        picture = drawing.png(charts.errors(results), drawn / "errors.png")
+    """Publishes whatever MLflow lacks, and prints after each run how many are complete.
+
+    Raises TrackingError where MLflow does not answer.
+    """
+    tracker = Tracker(send.address_of(study, storage), storage.upload)
+    complete = tracker.complete()
+    work: list[Callable[[], None]] = []
+    for row in results["rows"]:
+        which = ("training", row["run_key"], str(row["instance"]))
+        if complete.get(which) != send.digest_of_row(row["name"]):
+            work.append(partial(_row, tracker, study, results, row))
+    for name in study.tune:
+        if send.digest_of_search(name) not in complete.values():
+            work.append(partial(send.search_result, tracker, name, storage))
+    total = len(results["rows"]) + len(study.tune) + 1
+    work.append(partial(_study, tracker, study, results))
+    for place, one in enumerate(work):
+        print(f"MLflow has {total - len(work) + place} of {total} runs", flush=True)
+        one()
+    print(f"MLflow has {total} of {total} runs", flush=True)
+
+
+def _row(tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str, Any]) -> None:
+    name, pictures = row["name"], [paths.scores(row["name"]) / paths.METRICS]
+    with scratch("pictures") as folder:
+        if row["confusion"] is not None:
+            matrix = charts.confusion(results, name)
+            pictures.append(drawing.png(matrix, folder / "confusion.png"))
+        send.row_result(tracker, name, study.models[name], row["group"], row["scores"], pictures)
+
+
+def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
+    with scratch("pictures") as folder:
+        picture = drawing.png(charts.errors(results), folder / "errors.png")
         send.ensemble_result(tracker, params.digest(study), [picture])
     parent = tracker.study()
     document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
     parent.params({"study": study.study, "rows": len(study.models), **document})
     parent.metrics(headlines(results))
+    parent.tags({send.NOTE: (
+        f"{results['claims_decided']} of {results['claims_of_the_paper']} claims of the paper decided; see the "
+        f"artifact {paths.PAGE.name}. `dvc repro` at commit {commit()} with its params.yaml reruns this study."
+    )})  # fmt: skip
     parent.artifacts([params.PARAMS, paths.PAGE])
-    parent.finished()
+    parent.status("FINISHED")
+    tracker.supersede()
 
 
 def main() -> None:
     """Publishes the study on disk."""
     study = params.load()
-    with tolerant():
-        everything(study, gather(study), s3.connect())
-        print("MLflow is complete: `make ui` shows it")
+    if not paths.REPORT.exists():
+        raise DataError(f"{paths.REPORT}: not found: `dvc repro` writes it")
+    results = json.loads(paths.REPORT.read_text(encoding="utf-8"))
+    if set(study.models) != {row["name"] for row in results["rows"]}:
+        raise DataError(f"{paths.REPORT} is of other rows than {params.PARAMS}: `dvc repro`")
+    everything(study, results, s3.connect())
 
 
 if __name__ == "__main__":

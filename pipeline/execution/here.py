@@ -38,7 +38,7 @@ class Here:
         """Trains in this process, or in several worker processes."""
         from pipeline.cluster.trainer import train
 
-        with results.followed(self.study, self.storage) as follow, follow(training):
+        with results.followed(self.study, self.storage, here=True) as follow, follow(training):
             train(training, paths.ARRAYS, started())
 
     def train_all(self, trainings: Sequence[Training]) -> None:
@@ -47,7 +47,7 @@ class Here:
             return
         from pipeline.cluster.side_by_side import train_side_by_side
 
-        with results.followed(self.study, self.storage) as follow:
+        with results.followed(self.study, self.storage, here=True) as follow:
 
             @contextmanager
             def watch(training: Training) -> Iterator[None]:

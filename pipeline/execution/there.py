@@ -61,7 +61,7 @@ class There:
         """Submits a training, or joins its job, and follows it."""
         self.make_ready(training.data)
         self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
-        with results.followed(self.study, self.storage) as follow, follow(training):
+        with results.followed(self.study, self.storage, here=False) as follow, follow(training):
             self.cluster.finish(self.work_of(training))
 
     def train_all(self, trainings: Sequence[Training]) -> None:

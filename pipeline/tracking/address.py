@@ -7,6 +7,8 @@ from pipeline.environment import MLFLOW
 from pipeline.errors import TrackingError
 
 EXPERIMENT = "resnet-study"
+PROXIED = "mlflow-artifacts:/"  # fetched through whatever server serves the runs
+FOLDER = "mlflow"  # of the bucket: artifacts, as <run>/artifacts/<file>
 COLUMNS = (  # what MLflow's page shows of a study's rows
     *(f"metrics.`final_{name}`" for name in ("test_error_pct", "val_error_pct", "train_error_pct")),
     *(

@@ -1,62 +1,50 @@
 """What a study sends to MLflow: rows, searches, the ensemble, each any number of times."""
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
-from pipeline.checkpoint import Record
 from pipeline.models import weights
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import TRIALS
 from pipeline.storage.objects import Storage
-from pipeline.tracking.follow import Follower, Publisher
-from pipeline.tracking.tracker import Child, Tracker, tolerant
+from pipeline.tracking.follow import Follower
+from pipeline.tracking.sending import Sender
+from pipeline.tracking.tracker import Address, Tracker
 from pipeline.training.history import parse_history_csv
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 
 
-def tracker_of(study: Study, storage: Storage) -> Tracker:
-    """Returns the tracker of a study, as the study was when it was loaded."""
-    digest = params.digest(study)
-    return Tracker(study.study, digest, data_digest(), storage.bucket, storage.upload)
+def address_of(study: Study, storage: Storage) -> Address:
+    """Returns what a study's run is found by, as the study was when it was loaded."""
+    return Address(study.study, params.digest(study), data_digest(), storage.bucket)
 
 
 @contextmanager
-def followed(study: Study, storage: Storage) -> Iterator[Callable[[Training], Follower]]:
+def followed(
+    study: Study, storage: Storage, *, here: bool
+) -> Iterator[Callable[[Training], Follower]]:
     """Yields a function whose followers, while the context lasts, show progress and publish curves.
 
-    MLflow may come up later; nothing waits for it.
+    A process of its own publishes (`pipeline.tracking.sending`), for which nothing waits. `here` says that the
+    trainings end with this process; those on a cluster go on.
     """
-
-    known: dict[str, Training] = {}
-
-    @cache  # a failure is not cached: it is tried until it succeeds once
-    def tracker() -> Tracker:
-        return tracker_of(study, storage)
-
-    @cache
-    def run_of(name: str) -> Child:
-        return row_run(tracker(), known[name])
-
-    def publish(name: str, history: Sequence[Record]) -> None:
-        with tolerant():
-            run_of(name).history(history)
-
-    with Publisher(publish) as publisher:
+    with Sender(address_of(study, storage), here=here) as sender:
 
         def follow(training: Training) -> Follower:
-            known[training.name] = training
-            facts = CheckpointStore.of(training, storage).facts
-            offer = partial(publisher.offer, training.name)
-            return Follower(training.name, training.schedule.total_updates, facts, offer)
+            return Follower(
+                training.name, training.schedule.total_updates,
+                CheckpointStore.of(training, storage).facts, partial(sender.tell, said_of(training)),
+            )  # fmt: skip
 
         yield follow
 
@@ -67,46 +55,67 @@ def data_digest() -> str:
     return digest
 
 
-def row_run(tracker: Tracker, training: Training) -> Child:
-    """Returns the MLflow run of a row, with its parameters logged."""
-    overridden = {"run_key_overridden": str(training.overridden)}
-    child = tracker.child("training", training.name, training.key, overridden)
+NOTE = "mlflow.note.content"  # what MLflow's page shows as a run's description
+
+
+def said_of(training: Training) -> dict[str, Any]:
+    """Returns what a training's run is found by, its tags and its parameters, as a JSON document."""
     content = {"file": training.row.schedule, **training.schedule.model_dump(mode="json")}
-    child.params({**training.row.model_dump(mode="json"), "schedule": content})
-    return child
+    return {
+        "name": training.name,
+        "key": training.key,
+        "instance": training.instance,
+        "tags": {"run_key_overridden": str(training.overridden)},
+        "params": {**training.row.model_dump(mode="json"), "schedule": content},
+    }
 
 
 def row_result(
-    tracker: Tracker, name: str, row: Row, scores: dict[str, Any] | None = None,
-    pictures: Sequence[Path] = (),
-) -> None:  # fmt: skip
-    """Publishes a finished row: history, weights, and once it is evaluated also scores and pictures."""
+    tracker: Tracker,
+    name: str,
+    row: Row,
+    group: str,
+    scores: dict[str, Any],
+    pictures: Sequence[Path],
+) -> None:
+    """Publishes a row: history, weights, scores and pictures; `group` is equal for rows that differ in seed."""
     folder = paths.run(name)
     facts = weights.look(folder)
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     if training.key != facts.run_key:
         print(f"{name}: {folder} is of other parameters or code: not sent; run `dvc repro` first")
         return
-    child = row_run(tracker, replace(training, overridden=facts.run_key_overridden))
-    child.tags({"commit": facts.commit, "hardware": facts.hardware})
+    same = replace(training, overridden=facts.run_key_overridden, instance=facts.instance)
+    child = tracker.training(said_of(same))
+    child.tags({
+        "commit": facts.commit, "hardware": facts.hardware, "group": group,
+        "weights": f"dvc pull train@{name}", "weights_sha256": facts.sha256,
+        NOTE: f"`dvc pull train@{name}` at commit {facts.commit[:12]} fetches these weights.",
+    })  # fmt: skip
+    child.uses("prepared data", facts.data_digest[:36], str(paths.ARRAYS), ("train", "val"))
     history = parse_history_csv((folder / "history.csv").read_text())
     child.history(history)
     # prefixed, since the curves have the plain names
-    child.metrics({f"final_{name}": value for name, value in numbers(scores or {}).items()})
+    child.metrics({f"final_{name}": value for name, value in numbers(scores).items()})
     files = [folder / "model.safetensors", folder / "model.json", folder / "history.csv", *pictures]
     child.artifacts([file for file in files if file.exists()])
-    child.finished()
+    child.completed(digest_of_row(name))
+
+
+def digest_of_row(name: str) -> str:
+    """Returns a digest of what is published of a row: equal to what was sent, there is nothing to send."""
+    files = (paths.run(name) / "model.json", paths.scores(name) / paths.METRICS)
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
-    """Publishes a search and its trials, whose histories are on S3."""
+    """Publishes a search and its trials with their curves."""
     schedule, found = paths.chosen(name), paths.trials(name)
     with found.open() as file:
         table = list(csv.DictReader(file))
     search = tracker.child("search", f"search {name}", table[0]["search"])
     search.metrics({"best_val_error_pct": float(table[0]["val_error_pct"]), "trials": len(table)})
-    search.artifacts([found, schedule])
-    search.finished()
+    search.artifacts([found, schedule, paths.trial_curves(name)])
     for line in table:
         trial = tracker.child("trial", f"trial {name} {line['number']}", line["trial"])
         trial.params({name: line[name] for name in line if not name.startswith("val_")})
@@ -114,7 +123,13 @@ def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
         facts = CheckpointStore(storage, line["trial"], kind=TRIALS).facts()
         trial.history(facts.history if facts else ())
-        trial.finished()
+        trial.status("FINISHED")
+    search.completed(digest_of_search(name))
+
+
+def digest_of_search(name: str) -> str:
+    """Returns a digest of what is published of a search."""
+    return hashlib.sha256(paths.trials(name).read_bytes()).hexdigest()[:16]
 
 
 def ensemble_result(tracker: Tracker, key: str, pictures: Sequence[Path]) -> None:
@@ -125,7 +140,7 @@ def ensemble_result(tracker: Tracker, key: str, pictures: Sequence[Path]) -> Non
     for kind in ("declared", "greedy"):
         child.metrics({f"{kind}_{name}": value for name, value in numbers(metrics[kind]).items()})
     child.artifacts([paths.ENSEMBLE / paths.METRICS, *pictures])
-    child.finished()
+    child.completed(key)
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

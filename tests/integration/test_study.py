@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from pipeline.models import weights
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import REPO, changed_params, copy_study, run_in
+from tests.integration.trainings import start, wait_for
 
 NOBODY = "http://127.0.0.1:9"  # where nobody listens
 pytestmark = pytest.mark.integration
@@ -100,9 +103,24 @@ def test_the_report_groups_seeds_and_compares_options(study: Path):
 
 def test_the_page_needs_no_network(study: Path):
     html = (study / "report/index.html").read_text()
-    assert "<svg" in html
-    assert not re.findall(r"(?:src|href)=[\"'](?!#)(?!data:)", html.replace('xlink:href="#', ""))
-    assert "@import" not in html
+    written = html.split("<script>")[0]  # what follows is the library
+    assert "<svg" in written
+    assert not re.findall(r"(?:src|href)=[\"'][a-z]+:(?!image/)", written)
+    assert "@import" not in written
+    assert "default-src 'none'" in written
+    for path in ("tables/networks.csv", "plots/curves.csv", "metrics.json"):
+        assert (study / "report" / path).stat().st_size
+
+
+def test_a_paper_takes_tables_and_pictures_from_it_and_it_equals_itself(study: Path):
+    done = run_in(study, "python", "-m", "pipeline.commands.paper")
+    assert done.returncode == 0, done.stderr
+    for name in ("table-6.tex", "claims.tex", "curves-plain.pdf", "errors.pdf", "confusion.pdf"):
+        assert (study / "report/paper" / name).stat().st_size > 500
+    verify = ("python", "-m", "pipeline.commands.verify", "against=report/report.json")
+    done = run_in(study, *verify)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ROWS)} ended with the same bits" in done.stdout
 
 
 def test_scores_are_those_of_the_weights(study: Path):
@@ -147,10 +165,48 @@ def test_mlflow_has_every_line_of_a_history_once(study: Path):
 
 def test_mlflows_artifacts_are_in_the_bucket(study: Path, storage: Storage):
     for run in runs_of(study, "training"):
-        prefix = run.info.artifact_uri.removeprefix(f"s3://{storage.bucket}/")
+        prefix = run.info.artifact_uri.replace("mlflow-artifacts:/", "mlflow/")
         names = {key.removeprefix(f"{prefix}/") for key in storage.keys(prefix)}
-        assert {"model.safetensors", "model.json", "history.csv", "metrics.json", "curve.png",
+        assert {"model.safetensors", "model.json", "history.csv", "metrics.json",
                 "confusion.png"} <= names  # fmt: skip
+
+
+FETCH = """
+import json
+from mlflow import MlflowClient
+client = MlflowClient()
+experiment = client.get_experiment_by_name("resnet-study")
+found = {}
+for run in client.search_runs([experiment.experiment_id], "tags.kind = 'training'"):
+    names = [one.path for one in client.list_artifacts(run.info.run_id)]
+    found[run.info.run_name] = [client.download_artifacts(run.info.run_id, "model.safetensors"), names]
+print(json.dumps(found))
+"""
+
+
+def test_any_client_fetches_weights_with_the_address_alone(study: Path, tmp_path: Path):
+    """It knows the address of `make ui` and its token, and nothing of S3."""
+    port = s3.free_port()
+    ui = start(study, "python", "-m", "infra.local", "ui", STUDY_UI_PORT=str(port))
+    try:
+        wait_for(lambda: s3.answers(port))
+        token = s3.secret_file("ui_token").read_text().strip()
+        done = subprocess.run(
+            [sys.executable, "-c", FETCH], cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_TOKEN": token,
+                 "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        ui.terminate()
+        ui.wait()
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.keys() == set(ROWS)
+    for name, (path, names) in found.items():
+        assert "metrics.json" in names
+        facts = json.loads((study / f"runs/{name}/model.json").read_text())
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == facts["sha256"]
 
 
 def test_publishing_again_changes_nothing(study: Path):

@@ -1,6 +1,5 @@
 """Following a training by its history."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from pipeline.checkpoint import CheckpointFacts, Record
 from pipeline.errors import StorageError
 from pipeline.tracking import follow
-from pipeline.tracking.follow import Follower, Publisher
+from pipeline.tracking.follow import Follower
 from tests import pace
 from tests.checkpoints import facts
 
@@ -27,28 +26,55 @@ def quick(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(follow, "POLL_S", 0.05)
 
 
+class Published(list[tuple[int, str]]):
+    """How long each published history was, and the status with it."""
+
+    def __call__(self, history: Sequence[Record], status: str) -> None:
+        self.append((len(history), status))
+
+
 def test_the_last_history_is_published_even_at_the_very_end():
     now: dict[str, Any] = {}
-    published: list[int] = []
-    with Follower("net", 12, lambda: now.get("facts"), lambda h: published.append(len(h))):
+    published = Published()
+    with Follower("net", 12, lambda: now.get("facts"), published):
         now["facts"] = facts(4)
-        wait_for(lambda: published == [1])
+        wait_for(lambda: (1, "RUNNING") in published)
         now["facts"] = facts(12)
-    assert published == [1, 3]
+    assert published[:2] == [(0, "RUNNING"), (1, "RUNNING")]
+    assert published[-1] == (3, "FINISHED")
+
+
+@pytest.mark.parametrize(
+    "error, last", [(ValueError, (1, "FAILED")), (KeyboardInterrupt, (1, "RUNNING"))]
+)
+def test_how_a_training_ended_is_published(error: type[BaseException], last: tuple[int, str]):
+    published = Published()
+    with pytest.raises(error), Follower("net", 12, lambda: facts(4), published):
+        wait_for(lambda: (1, "RUNNING") in published)
+        raise error
+    assert published[-1] == last
+
+
+def test_a_training_that_ends_before_its_last_update_has_failed():
+    published = Published()
+    with Follower(
+        "net", 12, lambda: facts(8), published
+    ):  # a row of several: its error is told elsewhere
+        pass
+    assert published[-1] == (2, "FAILED")
 
 
 def test_an_outage_of_s3_is_told_and_outlived(capfd: pytest.CaptureFixture[str]):
     answers = iter([StorageError("s3://x: cannot be reached")])
-    published: list[int] = []
+    published = Published()
 
     def look() -> CheckpointFacts:
         for error in answers:
             raise error
         return facts(8)
 
-    with Follower("net", 12, look, lambda h: published.append(len(h))):
-        wait_for(lambda: published == [2])
-    assert published == [2]
+    with Follower("net", 12, look, published):
+        wait_for(lambda: (2, "RUNNING") in published)
     assert "cannot be reached" in capfd.readouterr().err
 
 
@@ -57,26 +83,10 @@ def test_plain_lines_show_rate_and_time_left_where_there_is_no_terminal(
 ):
     monkeypatch.setattr("pipeline.progress.PLAIN_LINE_EVERY_S", 0.0)
     updates = iter([0, 4, 4, 8])
-    published: list[int] = []
-    with Follower("net", 12, lambda: facts(next(updates, 8)), lambda h: published.append(len(h))):
-        wait_for(lambda: 2 in published)
+    published = Published()
+    with Follower("net", 12, lambda: facts(next(updates, 8)), published):
+        wait_for(lambda: (2, "RUNNING") in published)
     out = capfd.readouterr().out
     assert "net: 8/12 updates (67 %)" in out
     assert "updates/s" in out
     assert " s left" in out
-
-
-def test_who_follows_does_not_wait_for_who_publishes():
-    begun, may_end, seen = threading.Event(), threading.Event(), list[int]()
-
-    def publish(name: str, history: Sequence[Record]) -> None:
-        begun.set()
-        may_end.wait()  # MLflow hangs
-        seen.append(len(history))
-
-    with Publisher(publish) as publisher:
-        for update in (4, 8, 12):
-            publisher.offer("net", facts(update).history)
-            begun.wait()
-        may_end.set()
-    assert seen == [1, 3]  # the last that was offered, and none in between twice

@@ -1,15 +1,20 @@
 """Publishing to a real MLflow: each line once, and no harm by an outage."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.checkpoint import Record
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
-from pipeline.tracking.tracker import Child, Tracker, tolerant
+from pipeline.tracking.tracker import Address, Child, Tracker
+from tests import pace
 from tests.checkpoints import record
+from tests.conftest import REPO
 
 
 def lines(last: int) -> list[Record]:
@@ -17,9 +22,12 @@ def lines(last: int) -> list[Record]:
 
 
 @pytest.fixture
-def tracker(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return Tracker("study", "digest", "data", storage.bucket, storage.upload)
+def tracker(storage: Storage, uri: str) -> Tracker:
+    return tracker_of(storage)
+
+
+def tracker_of(storage: Storage, digest: str = "digest") -> Tracker:
+    return Tracker(Address("study", digest, "data", storage.bucket), storage.upload)
 
 
 def steps(child: Child, name: str) -> list[int]:
@@ -51,7 +59,7 @@ def test_of_several_values_the_latest_counts(tracker: Tracker):
 
 def test_a_run_is_found_again_by_its_key(tracker: Tracker, storage: Storage, tmp_path: Path):
     first = tracker.child("training", "net", "key").run_id
-    again = Tracker("study", "digest", "data", storage.bucket, storage.upload)
+    again = tracker_of(storage)
     assert again.parent == tracker.parent
     assert again.child("training", "net", "key").run_id == first
     assert again.child("training", "net", "other").run_id != first
@@ -61,7 +69,7 @@ def test_a_row_moves_to_the_study_that_published_it_last(
     tracker: Tracker, storage: Storage, tmp_path: Path
 ):
     child = tracker.child("training", "net", "key")
-    changed = Tracker("study", "another digest", "data", storage.bucket, storage.upload)
+    changed = tracker_of(storage, "another digest")
     assert changed.parent != tracker.parent
     changed.child("training", "net", "key")
     tags = child._client.get_run(child.run_id).data.tags
@@ -81,14 +89,109 @@ def test_artifacts_are_in_the_bucket_and_uploaded_once(
     assert storage.get(key) is None
 
 
+def test_an_experiment_whose_artifacts_only_we_could_fetch_is_put_aside(
+    uri: str, storage: Storage, tmp_path: Path
+):
+    client = MlflowClient(uri)
+    client.create_experiment("resnet-study", f"s3://{storage.bucket}/mlflow")
+    tracker = tracker_of(storage)
+    names = [one.name for one in client.search_experiments() if one.name != "Default"]
+    assert len(names) == 2
+    assert any(name.startswith("resnet-study before ") for name in names)
+    (tmp_path / "a.txt").write_text("hello")
+    child = tracker.child("training", "net", "key")
+    child.artifacts([tmp_path / "a.txt"])
+    assert storage.get(f"mlflow/{child.run_id}/artifacts/a.txt") == b"hello"
+
+
 def test_a_dead_server_is_told_in_bounded_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9") as caught:
-        Tracker("study", "digest", "data", "bucket", lambda key, path: None)
+        Tracker(Address("study", "digest", "data", "bucket"), lambda key, path: None)
     assert "secret" not in str(caught.value)
 
 
-def test_an_outage_is_a_warning(capfd: pytest.CaptureFixture[str]):
-    with tolerant():
-        raise TrackingError("MLflow at x: gone")
-    assert "warning: MLflow at x: gone; `make publish`" in capfd.readouterr().err
+def test_each_instance_of_a_key_is_a_run_linked_to_the_one_before(tracker: Tracker):
+    first = tracker.child("training", "net", "key")
+    first.history(lines(30))
+    again = tracker.child("training", "net", "key", instance=2)
+    again.history(lines(20))
+    assert again.run_id != first.run_id
+    assert steps(first, "val_loss") == [10, 20, 30]
+    assert steps(again, "val_loss") == [10, 20]
+    tags = again._client.get_run(again.run_id).data.tags
+    assert tags["instance_before"] == first.run_id
+    assert tracker.child("training", "net", "key", instance=2).run_id == again.run_id
+
+
+def test_a_run_and_an_experiment_that_were_deleted_are_made_again(
+    tracker: Tracker, storage: Storage
+):
+    child = tracker.child("training", "net", "key")
+    child.history(lines(20))
+    child._client.delete_run(child.run_id)
+    again = tracker.child("training", "net", "key")
+    again.history(lines(20))
+    assert steps(again, "val_loss") == [10, 20]
+    child._client.delete_experiment(tracker._experiment)
+    restored = tracker_of(storage).child("training", "net", "key")
+    restored.history(lines(20))
+    assert steps(restored, "val_loss") == [10, 20]
+
+
+def test_the_status_is_the_trainings(tracker: Tracker):
+    child = tracker.child("training", "net", "key")
+
+    def status() -> str:
+        return child._client.get_run(child.run_id).info.status
+
+    assert status() == "RUNNING"
+    for said in ("KILLED", "RUNNING", "FAILED", "RUNNING", "FINISHED"):
+        child.status(said)
+        assert status() == said
+    child.status("KILLED")  # by a process that did not know
+    assert status() == "FINISHED"
+
+
+def test_parents_of_other_parameters_are_superseded(tracker: Tracker, storage: Storage):
+    changed = tracker_of(storage, "another digest")
+    changed.supersede()
+
+    def superseded(of: Tracker) -> str | None:
+        return of._client.get_run(of.parent).data.tags.get("superseded_by")
+
+    assert superseded(tracker) == changed.parent
+    assert superseded(changed) is None
+    tracker.supersede()  # the parameters are as they were
+    assert superseded(tracker) is None
+    assert superseded(changed) == tracker.parent
+
+
+RACER = """
+import sys, time
+from pipeline.checkpoint import Record
+from pipeline.tracking.tracker import Address, Tracker
+from tests.checkpoints import record
+while time.time() < float(sys.argv[2]): time.sleep(0.005)
+tracker = Tracker(Address("study", "digest", "data", sys.argv[1]), lambda key, path: None)
+for number in range(3):
+    child = tracker.child("training", f"net-{number}", f"key-{number}")
+    child.history([record(update) for update in range(10, 101, 10)])
+"""
+
+
+@pytest.mark.parametrize("racers", [3, pytest.param(20, marks=pytest.mark.trial)])
+def test_many_publishers_at_once_make_one_run(
+    tracker: Tracker, storage: Storage, racers: int, tmp_path: Path
+):
+    at = str(time.time() + 4)  # they have imported by then
+    command = [sys.executable, "-c", RACER, storage.bucket, at]
+    started = [subprocess.Popen(command, cwd=REPO) for _ in range(racers)]
+    for process in started:
+        assert process.wait(pace.hangs_after_s(120)) == 0
+    found = tracker._client.search_runs([tracker._experiment])
+    assert len(found) == 1 + 3  # the parent and three children
+    for run in found:
+        if run.data.tags["kind"] == "training":
+            child = Child(tracker._client, "", run.info.run_id, storage.upload)
+            assert steps(child, "val_loss") == list(range(10, 101, 10))

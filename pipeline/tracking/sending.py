@@ -1,0 +1,170 @@
+"""A process that publishes the curves of trainings while they train, so that nothing waits for MLflow.
+
+Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool}, then
+again and again, for any training, all that is known of it: {"training", "history", "status"}. It sends the
+last line of each. At the end of its input the trainings have ended, or their process has died: it then has
+five seconds to send what is left, and to mark those as killed that did not say how they ended, if they were
+`here`; on a cluster they go on.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.checkpoint import Record
+from pipeline.errors import StudyError, TrackingError
+from pipeline.storage.objects import Storage
+from pipeline.tracking.address import tracking_uri
+from pipeline.tracking.tracker import Address, Child, Status, Tracker
+
+GOODBYE_S = 5.0
+RETRY_S = 5.0
+WAIT_S = 0.2
+
+Line = dict[str, Any]
+
+
+class Sender:
+    """While the context lasts, sends what it is told of trainings; telling it never blocks.
+
+    A thread writes to the process, so that even one that does not read hurts nobody.
+    """
+
+    def __init__(self, address: Address, *, here: bool) -> None:
+        self._header = {"study": asdict(address), "here": here}
+        self._told, self._done = dict[str, Line](), False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def tell(self, training: Line, history: Sequence[Record], status: Status) -> None:
+        """Notes what is known of a training, instead of what has not been written yet."""
+        line = {"training": training, "history": history, "status": status}
+        with self._changed:
+            self._told[training["key"]] = line
+            self._changed.notify()
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "pipeline.tracking.sending"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._done = True
+            self._changed.notify()
+        self._thread.join(WAIT_S)
+
+    def _work(self) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None
+        try:
+            pipe.write(json.dumps(self._header).encode() + b"\n")
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._told or self._done)
+                    lines = list(self._told.values())
+                    self._told.clear()
+                    if not lines:
+                        pipe.close()
+                        return
+                for line in lines:
+                    history = [asdict(record) for record in line["history"]]
+                    pipe.write(json.dumps({**line, "history": history}).encode() + b"\n")
+                pipe.flush()
+        except OSError:  # the process has died: `report` sends what is missing
+            return
+
+
+class _Sending:
+    """The process: a thread reads, the main thread sends the last of each training."""
+
+    def __init__(self, header: Line) -> None:
+        self._address, self._here = Address(**header["study"]), header["here"]
+        self._waiting, self._ended = dict[str, Line](), False
+        self._changed = threading.Condition()
+        self._tracker: Tracker | None = None
+        self._runs: dict[str, Child] = {}
+        self._seen: dict[str, Line] = {}
+        self._complained = ""
+
+    def read(self) -> None:
+        """Reads lines until there are no more; then the process ends in bounded time."""
+        for text in sys.stdin:
+            line = json.loads(text)
+            with self._changed:
+                self._waiting[line["training"]["key"]] = line
+                self._changed.notify()
+        timer = threading.Timer(GOODBYE_S, self._leave)
+        timer.daemon = True
+        timer.start()
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+
+    def _leave(self) -> None:
+        self._complain(TrackingError(f"MLflow at {tracking_uri()} has not taken everything yet"))
+        os._exit(1)
+
+    def _complain(self, error: StudyError) -> None:
+        """Prints a warning, but once and not at every report."""
+        if (said := str(error)) != self._complained:
+            rest = "`report` or `make publish` later sends what is missing"
+            print(f"warning: {said}; {rest}", file=sys.stderr, flush=True)
+        self._complained = said
+
+    def send(self) -> None:
+        """Sends until all has been read and sent."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    break
+                line = self._waiting.pop(key := next(iter(self._waiting)))
+            self._seen[key] = line
+            if not self._send(line):
+                with self._changed:
+                    self._waiting.setdefault(key, line)
+                    self._changed.wait_for(lambda: self._ended, RETRY_S)
+        for line in self._seen.values() if self._here else ():
+            if line["status"] == "RUNNING":
+                self._send({**line, "status": "KILLED"})
+
+    def _send(self, line: Line) -> bool:
+        """Tells whether MLflow has it."""
+        training = line["training"]
+        try:
+            self._tracker = self._tracker or Tracker(self._address, Storage().upload)
+            if (run := self._runs.get(training["key"])) is None:
+                run = self._runs[training["key"]] = self._tracker.training(training)
+                run.status("RUNNING")
+            run.history([Record(**record) for record in line["history"]])
+            run.status(line["status"])
+            self._complained = ""
+            return True
+        except StudyError as error:
+            self._complain(error)
+            return False
+
+
+def main() -> None:
+    """Sends what standard input says."""
+    sending = _Sending(json.loads(sys.stdin.readline()))
+    threading.Thread(target=sending.read, daemon=True).start()
+    sending.send()
+    os._exit(0)  # not waiting for connections of MLflow's
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""MLflow is published to by processes of their own: whatever its server does, nobody waits for it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.storage.objects import Storage
+from pipeline.tracking import waiting
+from pipeline.tracking.sending import Sender
+from pipeline.tracking.tracker import Address
+from tests import pace
+from tests.checkpoints import record
+
+ADDRESS = Address("study", "digest", "data", "bucket")
+
+
+def training(name: str = "net") -> dict[str, Any]:
+    return {
+        "name": name,
+        "key": f"key of {name}",
+        "instance": 1,
+        "tags": {},
+        "params": {"depth": 20},
+    }
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + pace.hangs_after_s(60)
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def run_of(uri: str, name: str = "net") -> Any:
+    client = MlflowClient(uri)
+    if (experiment := client.get_experiment_by_name("resnet-study")) is None:
+        return None
+    found = client.search_runs([experiment.experiment_id], f"tags.run_key = 'key of {name}'")
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def steps(uri: str) -> list[int]:
+    run = run_of(uri)
+    history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_loss") if run else []
+    return sorted(metric.step for metric in history)
+
+
+def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
+    with Sender(ADDRESS, here=True) as sender:
+        sender.tell(training(), [record(10)], "RUNNING")
+        wait_for(lambda: run_of(uri) and steps(uri) == [10])
+        assert run_of(uri).info.status == "RUNNING"
+        sender.tell(training(), [record(10), record(20)], "FINISHED")
+    wait_for(lambda: run_of(uri).info.status == "FINISHED")
+    assert steps(uri) == [10, 20]
+    assert run_of(uri).data.params["depth"] == "20"
+
+
+TRAINER = """
+import sys, time
+from tests.checkpoints import record
+from tests.tracking.test_sending import ADDRESS, Sender, training
+with Sender(ADDRESS, here=sys.argv[1] == "here") as sender:
+    sender.tell(training(), [record(10)], "RUNNING")
+    print("told", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("where, status", [("here", "KILLED"), ("there", "RUNNING")])
+def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str, status: str):
+    process = subprocess.Popen([sys.executable, "-c", TRAINER, where], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"told\n"
+    wait_for(lambda: run_of(uri) and steps(uri) == [10])
+    children = _children(process.pid)
+    assert len(children) == 1
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(_lives(child) for child in children))
+    assert run_of(uri).info.status == status
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server on loopback that does with every connection what `answer` does."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                held.append(connection)
+                threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        for connection in held:
+            connection.close()
+
+
+def hangs(connection: socket.socket) -> None:
+    connection.recv(1)
+
+
+def trickles(connection: socket.socket) -> None:
+    try:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.2)
+    except OSError:
+        return
+
+
+def breaks(connection: socket.socket) -> None:
+    connection.recv(10_000)
+    connection.sendall(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    connection.close()
+
+
+@pytest.mark.parametrize("answer", [hangs, trickles, breaks])
+def test_who_trains_waits_for_no_server(
+    answer: Callable[[socket.socket], None], storage: Storage, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):  # fmt: skip
+    with server(answer) as address:
+        with_password = address.replace("://", "://user:secret@")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
+        told, waited = 0.0, time.monotonic()
+        with Sender(ADDRESS, here=True) as sender:
+            for update in range(10, 500, 10):
+                began = time.thread_time()
+                sender.tell(training(), [record(done) for done in range(10, update, 10)], "RUNNING")
+                told += time.thread_time() - began
+            (child,) = [one for one in _children(os.getpid()) if one == sender._process.pid]
+            waited = time.monotonic()
+        assert time.monotonic() - waited < pace.hangs_after_s(5)  # it waits for 0.2 s
+        wait_for(lambda: sender._process.poll() is not None)  # and the process for 5 s
+        assert not _lives(child)
+    said = capfd.readouterr().err
+    assert f"warning: MLflow at {address}" in said and "secret" not in said
+    assert said.count("warning") <= 2  # not at every report
+
+
+@pytest.mark.parametrize("answer", [hangs, trickles, breaks])
+def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
+    answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):  # fmt: skip
+    ask = (
+        "from pipeline.tracking.tracker import Address, Tracker; print('MLflow has 3 of 9 runs', flush=True); "
+        "Tracker(Address('s', 'd', 'd', 'b'), lambda key, path: None)"
+    )
+    monkeypatch.setattr(waiting, "COMMAND", (sys.executable, "-c", ask))
+    with server(answer) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert not waiting.publish(3.0)
+    said = capfd.readouterr().err
+    assert "warning: MLflow has 3 of 9 runs: " in said
+    assert "`make publish` sends the rest" in said
