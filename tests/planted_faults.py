@@ -134,7 +134,7 @@ FAULTS = (
       "if not np.array_equal(member.ids, first.ids) or not np.array_equal(", "if False and not np.array_equal(",
       "tests/evaluation"),
     F("the calibration error has a sign", "pipeline/evaluation/scores.py",
-      "np.abs(gap).sum()", "gap.sum()", "tests/evaluation"),
+      "np.abs(correct - confidence).sum()", "(correct - confidence).sum()", "tests/evaluation"),
     # report
     F("networks that have not converged prove the paper's claims", "pipeline/report/claims/claim.py",
       "[one for one in networks if one.is_converged]", "list(networks)", "tests/report -k not_converged"),
@@ -144,6 +144,26 @@ FAULTS = (
       "for sign in (1, -1))", "for sign in (-1, 1))", "tests/report -k paired"),
     F("1,202 layers are the usual deepest", "pipeline/report/claims/catalogue.py",
       "one.depth != DEEPEST and ", "", "tests/report -k deepest"),
+    # comparing and publishing
+    F("responses are taken before batch normalization", "pipeline/evaluation/responses.py",
+      "layers += [block.bn1, block.bn2]", "layers += [block.conv1, block.conv2]", "tests/evaluation/test_responses.py"),
+    F("an image that one member misses is missed by all", "pipeline/report/predicted.py",
+      "np.logical_and.reduce(members)", "np.logical_or.reduce(members)", "tests/report/test_page.py -k all_members"),
+    F("a claim of one's own is turned around", "pipeline/report/claims/catalogue.py",
+      '"own", measure, "below", -wanted.by / 100', '"own", measure, "below", wanted.by / 100', "tests/report/test_page.py -k claim"),
+    F("nothing differs from a reference", "pipeline/report/reference.py",
+      "for one, bad in zip(tested, rejected, strict=True) if bad}", "for one, bad in zip(tested, rejected, strict=True) if False}",
+      "tests/report/test_reference.py -k named"),
+    F("a reference's seeds are as many as images", "pipeline/report/reference.py",
+      "math.sqrt(1 / n + 1 / m)", "math.sqrt(1 / images)", "tests/report/test_reference.py -k rarely"),
+    F("who trains waits for MLflow", "pipeline/tracking/sending.py",
+      "self._thread.join(WAIT_S)", "self._process.wait()", "tests/tracking/test_sending.py -k waits_for_no"),
+    F("a job on a cluster is called killed", "pipeline/tracking/sending.py",
+      "self._seen.values() if self._here else ()", "self._seen.values()", "tests/tracking/test_sending.py -k killed"),
+    F("a fresh training continues the old one's curve", "pipeline/tracking/tracker.py",
+      'return {"instance": str(instance)}', "return {}", "tests/tracking/test_tracker.py -k instance"),
+    F("two publishers make two runs", "pipeline/tracking/tracker.py",
+      "with _alone(self._uri, self._experiment):", "if True:", "tests/tracking/test_tracker.py -k many_publishers"),
 )  # fmt: skip
 
 
