@@ -425,12 +425,12 @@ def against_reference(found: Row) -> Table:
     columns = [
         Column("network", "text"), Column("metric", "text"), Column("ours", digits=2),
         Column("seeds", "count"), Column("reference", digits=2), Column("its seeds", "count"),
-        Column("p", digits=4), Column("", "text"),
+        Column("p", digits=4), Column("result", "text"),
     ]  # fmt: skip
     lines = [
         (
             line["network"], line["metric"], line["ours"], line["seeds"], line["reference"],
-            line["reference_seeds"], line["p"], "differs" if line["differs"] else "",
+            line["reference_seeds"], line["p"], "differs" if line["differs"] else "agrees",
         )
         for line in found["lines"]
     ]  # fmt: skip
