@@ -99,7 +99,7 @@ FAULTS = (
     F("whoever listens is asked", "infra/local/s3.py",
       "int(line[7]) == os.getuid()", "True", "tests/storage/test_server.py"),
     F("a bucket that another has just made is an error", "pipeline/storage/objects.py",
-      'if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:', "if True:", "tests/storage/test_server.py"),
+      'if error.response.get("Error", {}).get("Code") not in MADE_BY_ANOTHER:', "if True:", "tests/storage/test_storage.py -k just_made"),
     F("afresh goes on with what was there", "pipeline/storage/layout.py",
       "new = last + 1", "new = max(last, 1)", "tests/storage/test_storage.py -k instance"),
     # cluster

@@ -177,6 +177,10 @@ def test_a_worker_that_was_cut_off_is_fenced(checkpoints: CheckpointStore, stora
     assert (found.tensors, found.facts.attempt) == (b"second", 2)
 
 
+def test_a_bucket_that_another_has_just_made_is_used(storage: Storage):
+    storage._create_bucket()  # as who looked for it before it was there
+
+
 def test_of_many_who_begin_at_once_one_may_commit(storage: Storage):
     stores = [CheckpointStore(storage, "claimed", instance=1) for _ in range(8)]
 
