@@ -24,7 +24,7 @@ from pipeline.tracking.address import tracking_uri
 from pipeline.tracking.tracker import Address, Child, Status, Tracker
 
 GOODBYE_S = 5.0
-RETRY_S = 5.0
+RETRY_S, LAST_RETRY_S = 5.0, 0.5
 WAIT_S = 0.2
 
 Line = dict[str, Any]
@@ -136,7 +136,7 @@ class _Sending:
             if not self._send(line):
                 with self._changed:
                     self._waiting.setdefault(key, line)
-                    self._changed.wait_for(lambda: self._ended, RETRY_S)
+                    self._changed.wait(LAST_RETRY_S if self._ended else RETRY_S)
         for line in self._seen.values() if self._here else ():
             if line["status"] == "RUNNING":
                 self._send({**line, "status": "KILLED"})

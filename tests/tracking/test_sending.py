@@ -152,15 +152,11 @@ def test_who_trains_waits_for_no_server(
     with server(answer) as address:
         with_password = address.replace("://", "://user:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
-        told, waited = 0.0, time.monotonic()
         with Sender(ADDRESS, here=True) as sender:
             for update in range(10, 500, 10):
-                began = time.thread_time()
                 sender.tell(training(), [record(done) for done in range(10, update, 10)], "RUNNING")
-                told += time.thread_time() - began
             (child,) = [one for one in _children(os.getpid()) if one == sender._process.pid]
-            waited = time.monotonic()
-        assert time.monotonic() - waited < pace.hangs_after_s(5)  # it waits for 0.2 s
+        assert sender._process.poll() is None  # it was not waited for
         wait_for(lambda: sender._process.poll() is not None)  # and the process for 5 s
         assert not _lives(child)
     said = capfd.readouterr().err
