@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import Timeout
 from mlflow import MlflowClient
 
 from pipeline.checkpoint import Record
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
-from pipeline.tracking.tracker import Address, Child, Tracker
+from pipeline.tracking.tracker import Address, Child, Tracker, _alone
 from tests import pace
 from tests.checkpoints import record
 from tests.conftest import REPO
@@ -165,6 +166,29 @@ def test_parents_of_other_parameters_are_superseded(tracker: Tracker, storage: S
     tracker.supersede()  # the parameters are as they were
     assert superseded(tracker) is None
     assert superseded(changed) == tracker.parent
+
+
+def test_a_run_is_made_under_a_lock_of_the_host(tracker: Tracker, monkeypatch: pytest.MonkeyPatch):
+    make, made = tracker._client.create_run, []
+
+    def create(*arguments: object, **named: object) -> object:
+        with pytest.raises(Timeout):
+            _alone(tracker._uri, tracker._experiment).acquire(timeout=0)
+        made.append(make(*arguments, **named))
+        return made[-1]
+
+    monkeypatch.setattr(tracker._client, "create_run", create)
+    tracker.child("training", "net", "key")
+    assert len(made) == 1
+
+
+def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker):
+    """As two hosts make it, whose locks know nothing of each other."""
+    identity = {"kind": "training", "run_key": "key", "instance": "1"}
+    theirs = tracker._client.create_run(tracker._experiment, start_time=1, tags=identity)
+    assert tracker._create("net", identity).info.run_id == theirs.info.run_id
+    assert len(tracker._find(identity)) == 1
+    assert tracker.child("training", "net", "key").run_id == theirs.info.run_id
 
 
 RACER = """
