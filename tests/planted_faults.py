@@ -150,7 +150,7 @@ FAULTS = (
     F("an image that one member misses is missed by all", "pipeline/report/predicted.py",
       "np.logical_and.reduce(members)", "np.logical_or.reduce(members)", "tests/report/test_page.py -k all_members"),
     F("a claim of one's own is turned around", "pipeline/report/claims/catalogue.py",
-      '"own", measure, "below", -wanted.by / 100', '"own", measure, "below", wanted.by / 100', "tests/report/test_page.py -k claim"),
+      '"own", measure, "below", 0.0 - wanted.by / 100', '"own", measure, "below", wanted.by / 100', "tests/report/test_page.py -k claim"),
     F("nothing differs from a reference", "pipeline/report/reference.py",
       "for one, bad in zip(tested, rejected, strict=True) if bad}", "for one, bad in zip(tested, rejected, strict=True) if False}",
       "tests/report/test_reference.py -k named"),

@@ -4,6 +4,7 @@ As many train at once as cores, free memory and GPUs allow. A worker process tra
 another; one that dies is replaced, and its row goes on from its last checkpoint.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -209,7 +210,7 @@ class _Crew:
     def leave(self) -> None:
         """Closes what surrounds the rows that are still in training: they are interrupted."""
         for seat in self.running.values():
-            seat.around.close()
+            seat.around.__exit__(*sys.exc_info())  # the interruption itself
 
     def _take(self, seat: Seat, sign: int) -> None:
         self._cores += sign * seat.cores

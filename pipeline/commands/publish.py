@@ -31,7 +31,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
         if complete.get(which) != send.digest_of_row(row["name"]):
             work.append(partial(_row, tracker, study, results, row))
     for name in study.tune:
-        if send.digest_of_search(name) not in complete.values():
+        if send.digest_of_search(name, storage) not in complete.values():
             work.append(partial(send.search_result, tracker, name, storage))
     total = len(results["rows"]) + len(study.tune) + 1
     work.append(partial(_study, tracker, study, results))

@@ -54,9 +54,11 @@ class Here:
                 with self.only_one(training.key, f"the training of {training.name}"):
                     if CheckpointStore.of(training, self.storage).facts() is None:
                         begun.refuse_training_left_behind(training, self.storage)
-                    with follow(training):
-                        yield
-                begun.note(training.key, None)
+                    try:
+                        with follow(training):
+                            yield
+                    finally:
+                        begun.note(training.key, None)
 
             height, width = prepared.look(paths.ARRAYS).input_size(trainings[0].row.crop_px)
             failed = train_side_by_side(

@@ -116,7 +116,11 @@ def curves(results: Results, kind: str) -> Chart:
         {"mark": {"type": "line", "strokeWidth": 2.4, "aria": False},
          "encoding": {"y": {**error, "field": "val"}, **dash}},
         {
-            "transform": [{"pivot": "network", "value": "val", "groupby": ["update"]}],
+            "transform": [
+                {"pivot": "network", "value": "val", "op": "mean", "groupby": ["update"]},
+                *({"calculate": f"isValid(datum['{name}']) ? format(datum['{name}'], '.2f') : '–'",
+                   "as": name} for name in names),
+            ],
             "params": [{"name": "hover", "select": {
                 "type": "point", "fields": ["update"], "nearest": True, "on": "pointerover",
                 "clear": "pointerout"}}],
@@ -125,7 +129,7 @@ def curves(results: Results, kind: str) -> Chart:
                 "color": {"value": SOFT},
                 "opacity": {"condition": {"param": "hover", "empty": False, "value": 0.8}, "value": 0},
                 "tooltip": [{"field": "update", "type": "quantitative", "format": ","}] + [
-                    {"field": name, "type": "quantitative", "format": ".2f"} for name in names],
+                    {"field": name, "type": "nominal"} for name in names],
             },
         },
     ]  # fmt: skip

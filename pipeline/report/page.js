@@ -10,12 +10,12 @@ function changed(spec, width) {
     const log = document.getElementById("log").checked;
     const each = document.getElementById("each").checked;
     const smooth = Number(document.getElementById("smooth").value);
-    const average = (field) => ({ op: "mean", field, as: field });
+    const average = (field) => ({ op: "mean", field, as: `${field}_mean` });
     if (smooth)
       made.transform.unshift({
         window: [average("train"), average("val")], frame: [-smooth, smooth], groupby: ["row"],
         sort: [{ field: "update" }],
-      });
+      }, { calculate: "datum.train_mean", as: "train" }, { calculate: "datum.val_mean", as: "val" });
     for (const layer of made.layer)
       if (log && layer.encoding.y)
         layer.encoding.y.scale = { type: "symlog", constant: 0.5, domainMin: 0, domainMax: 100 };

@@ -172,7 +172,7 @@ def claims(results: Results) -> Table:
         (
             one["claim"], one["source"], one["verdict"],
             None if one["value"] is None else (one["value"], *one["interval"]),
-            f"{one['must_be']} {one['bound']:g}", one["unit"], one["evidence"],
+            None if one["value"] is None else f"{one['must_be']} {one['bound']:g}", one["unit"], one["evidence"],
         )
         for one in results["verdicts"]
     ]  # fmt: skip
@@ -448,7 +448,7 @@ def provenance(results: Results) -> Table:
     lines = [
         (
             row["name"], row["run_key"], row["commit"][:12], row["hardware"], row["torch"],
-            row["threads"], row["weights_sha256"][:16], f"dvc pull runs/{row['name']}",
+            row["threads"], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
             f"tags.run_key = '{row['run_key']}'",
         )
         for row in results["rows"]

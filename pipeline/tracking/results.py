@@ -14,7 +14,7 @@ from pipeline import params, paths
 from pipeline.models import weights
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.layout import TRIALS
+from pipeline.storage.layout import SEARCHES, TRIALS, Instances
 from pipeline.storage.objects import Storage
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.sending import Sender
@@ -113,23 +113,31 @@ def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
     schedule, found = paths.chosen(name), paths.trials(name)
     with found.open() as file:
         table = list(csv.DictReader(file))
-    search = tracker.child("search", f"search {name}", table[0]["search"])
+    key = table[0]["search"]
+    number = Instances(storage, SEARCHES, key).current()
+    search = tracker.child("search", f"search {name}", key, instance=number)
     search.metrics({"best_val_error_pct": float(table[0]["val_error_pct"]), "trials": len(table)})
     search.artifacts([found, schedule, paths.trial_curves(name)])
     for line in table:
-        trial = tracker.child("trial", f"trial {name} {line['number']}", line["trial"])
+        store = CheckpointStore(storage, line["trial"], kind=TRIALS)
+        trial = tracker.child(
+            "trial", f"trial {name} {line['number']}", line["trial"], instance=store.instance.number
+        )
         trial.params({name: line[name] for name in line if not name.startswith("val_")})
         if line["val_error_pct"]:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
-        facts = CheckpointStore(storage, line["trial"], kind=TRIALS).facts()
+        facts = store.facts()
         trial.history(facts.history if facts else ())
         trial.status("FINISHED")
-    search.completed(digest_of_search(name))
+    search.completed(digest_of_search(name, storage))
 
 
-def digest_of_search(name: str) -> str:
-    """Returns a digest of what is published of a search."""
-    return hashlib.sha256(paths.trials(name).read_bytes()).hexdigest()[:16]
+def digest_of_search(name: str, storage: Storage) -> str:
+    """Returns a digest of what is published of a search, and of its instance."""
+    content = paths.trials(name).read_bytes()
+    key = next(csv.DictReader(content.decode().splitlines()))["search"]
+    number = Instances(storage, SEARCHES, key).current()
+    return hashlib.sha256(content + str(number).encode()).hexdigest()[:16]
 
 
 def ensemble_result(tracker: Tracker, key: str, pictures: Sequence[Path]) -> None:

@@ -102,6 +102,8 @@ class _Sending:
     def read(self) -> None:
         """Reads lines until there are no more; then the process ends in bounded time."""
         for text in sys.stdin:
+            if not text.endswith("\n"):
+                break  # who wrote it died, or left, in the middle of it
             line = json.loads(text)
             with self._changed:
                 self._waiting[line["training"]["key"]] = line
@@ -136,7 +138,10 @@ class _Sending:
             if not self._send(line):
                 with self._changed:
                     self._waiting.setdefault(key, line)
-                    self._changed.wait(LAST_RETRY_S if self._ended else RETRY_S)
+                    if self._ended:
+                        self._changed.wait(LAST_RETRY_S)
+                    else:
+                        self._changed.wait_for(lambda: self._ended, RETRY_S)
         for line in self._seen.values() if self._here else ():
             if line["status"] == "RUNNING":
                 self._send({**line, "status": "KILLED"})

@@ -76,6 +76,8 @@ class Tracker:
                 if found and self._is_here and found.artifact_location.startswith("s3://"):
                     # of an earlier version: only who has the keys of S3 could fetch its artifacts
                     aside = f"{EXPERIMENT} before {time.strftime('%Y-%m-%d %H:%M:%S')}"
+                    if found.lifecycle_stage == "deleted":
+                        self._client.restore_experiment(found.experiment_id)
                     self._client.rename_experiment(found.experiment_id, aside)
                     found = None
                 if found is None:

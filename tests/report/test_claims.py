@@ -16,7 +16,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation import predictions
 from pipeline.report.claims.asking import row_of
 from pipeline.report.claims.catalogue import claims_of, ensemble, published
-from pipeline.report.claims.claim import Decided, decide
+from pipeline.report.claims.claim import Claim, Decided, Measured, decide
 from pipeline.report.claims.inference import (
     Errors,
     Paired,
@@ -441,6 +441,22 @@ def test_an_effect_of_two_points_is_found(studies: int):
         hits += asked(simulated(generator, rates))[GAIN].verdict == "holds"
     print(f"an effect of two points is found in {hits} of {studies} studies")
     assert stats.binom.cdf(hits, studies, 0.95) > 0.001
+
+
+def test_one_claims_certainty_does_not_decide_anothers():
+    """Of the same networks and figures: one knows more of how much seeds vary."""
+    networks = plain((1000, 1500))
+
+    def claim(text: str, se: float) -> Claim:
+        estimate = Student(0.01, se, 9, se**2 / 2, 3, IMAGES)
+        return Claim(
+            text, "", "own", lambda some: Measured(estimate, some, "same"), "above",
+            needs_convergence=False,
+        )  # fmt: skip
+
+    for order in ((0.001, 1.0), (1.0, 0.001)):
+        found = decide([(claim(str(se), se), networks) for se in order])
+        assert {one.claim: one.verdict for one in found} == {"0.001": "holds", "1.0": "undecided"}
 
 
 def test_what_would_decide_is_said_of_any_seeds():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation.scores import Predictions
-from pipeline.report import drawing, page
+from pipeline.report import drawing, page, reference
 from pipeline.report.charts import charts
 from pipeline.report.document import REPORT
 from pipeline.report.gathering import gather
@@ -28,7 +28,8 @@ from tests.report.studies import CLASSES, study_of, write_study
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root, study = tmp_path_factory.mktemp("study"), study_of(seeds=2)
     write_study(root, study)
-    return gather(study, root)
+    found = gather(study, root)
+    return {**found, "reference": reference.compare(found, reference.reference_of([found]))}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(html: str):
     assert found.open == []
     assert not [one for one in found.addresses if re.match(r"[a-z]+:", one) and "data:" not in one]
     assert "default-src 'none'" in html  # and the browser holds it to that
+    assert len(set(found.ids)) == len(found.ids)
     named = {one.removeprefix("#") for one in found.addresses if one.startswith("#")}
     assert named <= set(found.ids)
 

@@ -1,5 +1,6 @@
 """MLflow is published to by processes of their own: whatever its server does, nobody waits for it."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,17 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
     said = capfd.readouterr().err
     assert "warning: MLflow has 3 of 9 runs: " in said
     assert "`make publish` sends the rest" in said
+
+
+@pytest.mark.parametrize("left", [b"", b'{"training": {"na'])
+def test_a_sender_ends_even_if_its_trainer_died_in_the_middle_of_a_line(uri: str, left: bytes):
+    header = json.dumps({"study": asdict(ADDRESS), "here": True}).encode() + b"\n"
+    line = {"training": training(), "history": [asdict(record(10))], "status": "RUNNING"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.tracking.sending"], stdin=subprocess.PIPE
+    )
+    process.communicate(
+        header + json.dumps(line).encode() + b"\n" + left, timeout=pace.hangs_after_s(60)
+    )
+    assert process.returncode == 0
+    assert run_of(uri).info.status == "KILLED"

@@ -428,7 +428,7 @@ def own(wanted: OwnClaim, networks: Networks) -> Claim:
         case Better():
             lower = f"more than {wanted.by:g} points lower" if wanted.by else "lower"
             text = f"The {what} of {pair[0]} is {lower} than that of {pair[1]}"
-            return Claim(text, "params.yaml", "own", measure, "below", -wanted.by / 100, False)
+            return Claim(text, "params.yaml", "own", measure, "below", 0.0 - wanted.by / 100, False)
         case Equal():
             text = f"The {what}s of {pair[0]} and {pair[1]} are less than {wanted.within:g} points apart"
             return Claim(text, "params.yaml", "own", measure, "within", wanted.within / 100, False)

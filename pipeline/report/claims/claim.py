@@ -156,7 +156,8 @@ class _Asked:
     def test(self) -> tuple[object, ...]:
         """What is tested: the same number asked twice, of the paper and at a budget, is one test."""
         names = tuple(one.name for one in self.measured.networks)
-        return (names, self.measured.figures, self.claim.must_be, self.claim.bound)
+        measured = self.measured
+        return (names, measured.figures, measured.estimate, self.claim.must_be, self.claim.bound)
 
     @property
     def is_tested(self) -> bool:
