@@ -23,7 +23,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
 
     Raises TrackingError where MLflow does not answer.
     """
-    tracker = Tracker(send.address_of(study, storage), storage.upload)
+    tracker = Tracker(send.address_of(study), storage.upload)
     complete = tracker.complete()
     work: list[Callable[[], None]] = []
     for row in results["rows"]:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.report.predicted import rows_and_ensembles
+from pipeline.report.predicted import cells_of, rows_and_ensembles
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -45,6 +45,15 @@ def charts(results: Results) -> dict[str, Chart]:
 def _kinds(results: Results) -> list[str]:
     there = {group["kind"] for group in results["groups"]}
     return [kind for kind in ("plain", "residual", "other") if kind in there]
+
+
+def _by_kind(kinds: set[str]) -> dict[str, Any]:
+    """Returns the encoding that colors by kind of network; the legend names only those that are there."""
+    return {
+        "field": "kind", "type": "nominal", "title": None,
+        "scale": {"domain": list(KINDS), "range": list(KINDS.values())},
+        "legend": {"orient": "top", "values": [kind for kind in KINDS if kind in kinds]},
+    }  # fmt: skip
 
 
 def _number(value: float) -> float:
@@ -157,31 +166,6 @@ def curves(results: Results, kind: str) -> Chart:
     }  # fmt: skip
 
 
-def curve(row: Row) -> Chart:
-    """The error and the learning rate of one training by update, for MLflow."""
-    values = [
-        {
-            "update": line["update"],
-            "lr": line["lr"],
-            "kind": kind,
-            "error": line[f"{name}_error_pct"],
-        }
-        for line in row["history"]
-        for name, kind in (("val", "validation"), ("train", "training, on augmented images"))
-    ]
-    x = {"field": "update", "type": "quantitative", "title": "update"}
-    return {
-        "data": {"values": values},
-        "vconcat": [
-            {"title": row["name"], "width": 480, "height": 260, "mark": "line", "encoding": {
-                "x": {**x, "title": None}, "color": {"field": "kind", "type": "nominal", "title": None},
-                "y": {"field": "error", "type": "quantitative", "title": "error (%)"}}},
-            {"width": 480, "height": 80, "mark": {"type": "line", "color": PALETTE[2]}, "encoding": {
-                "x": x, "y": {"field": "lr", "type": "quantitative", "title": "learning rate"}}},
-        ],
-    }  # fmt: skip
-
-
 def errors(results: Results) -> Chart:
     """Test error of every network and of both ensembles with 95 % intervals; a dot for each seed."""
     rows = {row["name"]: row["scores"]["test_error_pct"] for row in results["rows"]}
@@ -207,16 +191,7 @@ def errors(results: Results) -> Chart:
         "title": None,
         "axis": {"labelLimit": 220},
     }
-    color = {
-        "field": "kind",
-        "type": "nominal",
-        "title": None,
-        "scale": {"domain": list(KINDS), "range": list(KINDS.values())},
-        "legend": {
-            "orient": "top",
-            "values": sorted({v["kind"] for v in values}, key=list(KINDS).index),
-        },
-    }
+    color = _by_kind({value["kind"] for value in values})
     tooltip = [
         {"field": "network", "type": "nominal"},
         *({"field": name, "type": "quantitative", "format": ".2f"}
@@ -269,21 +244,13 @@ def against(results: Results, what: str, title: str) -> Chart:
         "scale": {"type": "log", "nice": False, "padding": 24},
         "axis": {"format": ".2~s" if what == "multiply_adds" else ".2~g", "tickCount": 5},
     }
-    color = {
-        "field": "kind",
-        "type": "nominal",
-        "title": None,
-        "legend": {"orient": "top"},
-        "scale": {"domain": list(KINDS)[:3], "range": list(KINDS.values())[:3]},
-    }
     return {
         "description": f"Test error of every network against {title}",
         "title": f"Error against {title.partition(' (')[0]}",
         "width": 480,
         "height": 260,
         "data": {"values": values},
-        "encoding": {"x": x, "color": {**color, "legend": {
-            "orient": "top", "values": _kinds(results)}}},
+        "encoding": {"x": x, "color": _by_kind(set(_kinds(results)))},
         "layer": [
             {"mark": {"type": "rule", "opacity": 0.5, "aria": False}, "encoding": {
                 "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}},
@@ -539,14 +506,13 @@ def confusion(results: Results, name: str | None = None) -> Chart:
         shown = shown[:2]
     values = []
     for one in shown:
-        for label, row in enumerate(everything[one]["confusion"]):
-            total = max(sum(row), 1)
-            values += [
-                {"of": one, "true": classes[label], "predicted": classes[place], "images": count,
-                 "share": round(count / total, 4)}
-                for place, count in enumerate(row)
-                if count
-            ]  # fmt: skip
+        matrix = everything[one]["confusion"]
+        totals = [max(sum(row), 1) for row in matrix]
+        values += [
+            {"of": one, "true": classes[label], "predicted": classes[place], "images": count,
+             "share": round(count / totals[label], 4)}
+            for label, place, count in cells_of(matrix)
+        ]  # fmt: skip
     axis = {"labelLimit": 120, "labelAngle": -90 if max(map(len, classes)) > 2 else 0}
     encoding = {
         "x": {"field": "predicted", "type": "nominal", "sort": classes, "scale": {"domain": classes},

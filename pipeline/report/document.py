@@ -9,28 +9,12 @@ from typing import Any, Literal, NotRequired
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from pipeline.checkpoint import Record
+from pipeline.report.claims.claim import Verdict
 from pipeline.report.predicted import Bin, Missed
 
 CLOSED = ConfigDict(extra="forbid")
 Interval = list[float]
-Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked", "not run"]
-
-
-@with_config(CLOSED)
-class HistoryLine(TypedDict):
-    """A line of a training's history (runs/<row>/history.csv)."""
-
-    update: int
-    epoch: float
-    lr: float
-    train_loss: float
-    train_error_pct: float
-    val_loss: float
-    val_error_pct: float
-    precision: str
-    threads: int
-    seconds: float
-    train_images_per_s: float
 
 
 @with_config(CLOSED)
@@ -73,7 +57,7 @@ class RowResult(TypedDict):
     calibration: list[Bin]
     confusion: list[list[int]] | None
     responses: list[float]
-    history: list[HistoryLine]
+    history: list[Record]
 
 
 @with_config(CLOSED)

@@ -13,7 +13,7 @@ from pipeline.command import TIMES
 from pipeline.data.sources.account import said
 from pipeline.errors import DataError
 from pipeline.evaluation import predictions
-from pipeline.evaluation.scores import Predictions, outcomes_of
+from pipeline.evaluation.scores import Outcomes, Predictions, outcomes_of
 from pipeline.models import weights
 from pipeline.params import (
     ImageNetData,
@@ -80,13 +80,13 @@ def _verdicts(
     rows: list[dict[str, Any]],
     wrong: Wrong,
     best: str,
-    together: Predictions,
+    together: Outcomes,
     chance: float,
 ) -> dict[str, Any]:
     """Returns the verdicts on the claims, from which images each network gets wrong."""
     alone, all_together = (
         Errors(np.array([images.sum()]), len(images), images[None])
-        for images in (wrong[best]["test"], outcomes_of(together).wrong())
+        for images in (wrong[best]["test"], together.wrong())
     )
     networks = networks_of(rows, wrong, chance)
     return verdicts(study, networks, chance, (best, alone), all_together)
@@ -96,20 +96,21 @@ def _predictions(name: str, root: Path) -> Path:
     return root / paths.scores(name) / paths.PREDICTIONS
 
 
-def _together(study: Study, ensemble: dict[str, Any], root: Path) -> Predictions:
-    """Returns the declared ensemble's test predictions; adds to both ensembles what they show."""
+def _together(study: Study, ensemble: dict[str, Any], root: Path) -> Outcomes:
+    """Returns the declared ensemble's test outcomes; adds to both ensembles what they show."""
+    path = root / paths.ENSEMBLE / paths.PREDICTIONS
+    outcomes = {}
     for kind, found in ensemble.items():
-        said = predictions.of_ensemble(root / paths.ENSEMBLE / paths.PREDICTIONS, kind)["test"]
-        found |= _shown(said, study)
-        if kind == "declared":
-            declared = said
-    return declared
+        said = predictions.of_ensemble(path, kind)["test"]
+        outcomes[kind] = outcomes_of(said)
+        found |= _shown(outcomes[kind], said, study)
+    return outcomes["declared"]
 
 
-def _shown(said: Predictions, study: Study) -> dict[str, Any]:
+def _shown(outcomes: Outcomes, said: Predictions, study: Study) -> dict[str, Any]:
     return {
-        "calibration": bins_of(said, study.evaluation.calibration_bins),
-        "confusion": confusion_of(said),
+        "calibration": bins_of(outcomes, study.evaluation.calibration_bins),
+        "confusion": confusion_of(outcomes, said.probabilities.shape[1]),
     }
 
 
@@ -225,7 +226,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "paper_ten_crops": paper.IMAGENET_TEN_CROPS_PCT.get(which) if on_imagenet else None,
         "paper_scales": paper.IMAGENET_SCALES_PCT.get(which) if scales else None,
         "scores": scores,
-        **_shown(said, study),
+        **_shown(outcomes_of(said), said, study),
         "responses": [layer["std"] for layer in layers],
         "history": [vars(record) for record in history],
     }

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -11,10 +11,10 @@ from markupsafe import Markup
 from pipeline.formats import as_yaml
 from pipeline.report import drawing
 from pipeline.report.charts import charts
+from pipeline.report.claims.claim import Verdict
 from pipeline.report.deviations import deviations
 from pipeline.report.tables import tables
 
-VERDICTS = ("holds", "does not hold", "undecided", "cannot be asked", "not run")
 WIDTH, HEIGHT, MARGIN = 190, 30, 8  # of a claim's picture, in pixels
 
 
@@ -33,7 +33,7 @@ def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
     drawn = charts(results)
     specs = {name: drawing.complete(chart) for name, chart in drawn.items()}
     said = [one["verdict"] for one in results["verdicts"]]
-    counts = {verdict: said.count(verdict) for verdict in VERDICTS if verdict in said}
+    counts = {verdict: said.count(verdict) for verdict in get_args(Verdict) if verdict in said}
     return template.render(
         **results,
         counts=counts,

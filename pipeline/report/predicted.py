@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from pipeline.evaluation.scores import Predictions, calibration, confusion, outcomes_of
+from pipeline.evaluation.scores import Outcomes, calibration, confusion
 
 CONFUSION_CLASSES = 100  # with more, the matrix is neither readable nor small
 MOST_MISSED = 24  # images are shown
@@ -33,9 +33,9 @@ class Missed(TypedDict):
     probability: float
 
 
-def bins_of(predictions: Predictions, bins: int) -> list[Bin]:
+def bins_of(found: Outcomes, bins: int) -> list[Bin]:
     """Returns the bins of confidence that have images, in order."""
-    counts, confidence, correct = calibration(outcomes_of(predictions), bins)
+    counts, confidence, correct = calibration(found, bins)
     return [
         {"images": int(n), "confidence": float(said / n), "accuracy": float(right / n)}
         for n, said, right in zip(counts, confidence, correct, strict=True)
@@ -43,31 +43,39 @@ def bins_of(predictions: Predictions, bins: int) -> list[Bin]:
     ]
 
 
-def confusion_of(predictions: Predictions) -> list[list[int]] | None:
+def confusion_of(found: Outcomes, classes: int) -> list[list[int]] | None:
     """Returns counts by true class (rows) and predicted class; None for more than a hundred classes."""
-    classes = predictions.probabilities.shape[1]
     if classes > CONFUSION_CLASSES:
         return None
-    found: list[list[int]] = confusion(outcomes_of(predictions), classes).tolist()
-    return found
+    matrix: list[list[int]] = confusion(found, classes).tolist()
+    return matrix
+
+
+def cells_of(matrix: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
+    """Returns true class, predicted class and count of the cells of a confusion matrix that are not 0."""
+    return [
+        (label, place, count)
+        for label, row in enumerate(matrix)
+        for place, count in enumerate(row)
+        if count
+    ]
 
 
 def missed_by_all(
-    members: Sequence[NDArray[np.bool_]], together: Predictions, classes: Sequence[str]
+    members: Sequence[NDArray[np.bool_]], together: Outcomes, classes: Sequence[str]
 ) -> list[Missed]:
     """Returns the images that all members get wrong, the ones that the ensemble is surest of first.
 
     `members` say for each test image whether it is classified wrongly, bool (N,).
     """
     places = np.flatnonzero(np.logical_and.reduce(members))
-    found = outcomes_of(together)
-    places = places[np.argsort(-found.confidence[places], kind="stable")]
+    places = places[np.argsort(-together.confidence[places], kind="stable")]
     return [
         {
             "place": int(place),
-            "label": classes[found.labels[place]],
-            "predicted": classes[found.predicted[place]],
-            "probability": float(found.confidence[place]),
+            "label": classes[together.labels[place]],
+            "predicted": classes[together.predicted[place]],
+            "probability": float(together.confidence[place]),
         }
         for place in places
     ]

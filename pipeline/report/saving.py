@@ -8,6 +8,7 @@ from pipeline.files import write, write_json
 from pipeline.formats import as_csv
 from pipeline.report import page
 from pipeline.report.document import REPORT
+from pipeline.report.predicted import cells_of
 from pipeline.report.tables import tables
 
 
@@ -74,8 +75,6 @@ def plots(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     matrix = results["ensemble"]["declared"]["confusion"] or []
     confusion = [
         {"actual": classes[label], "predicted": classes[place], "images": count}
-        for label, row in enumerate(matrix)
-        for place, count in enumerate(row)
-        if count
+        for label, place, count in cells_of(matrix)
     ] or [{"actual": "", "predicted": "", "images": 0}]
     return {"curves": curves, "errors": errors, "confusion": confusion}

@@ -24,9 +24,9 @@ from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 
 
-def address_of(study: Study, storage: Storage) -> Address:
+def address_of(study: Study) -> Address:
     """Returns what a study's run is found by, as the study was when it was loaded."""
-    return Address(study.study, params.digest(study), data_digest(), storage.bucket)
+    return Address(study.study, params.digest(study), data_digest())
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def followed(
     A process of its own publishes (`pipeline.tracking.sending`), for which nothing waits. `here` says that the
     trainings end with this process; those on a cluster go on.
     """
-    with Sender(address_of(study, storage), here=here) as sender:
+    with Sender(address_of(study), here=here) as sender:
 
         def follow(training: Training) -> Follower:
             return Follower(

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import Any, Self
 
 from pipeline.checkpoint import Record
@@ -55,12 +54,7 @@ class Sender:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._done = True
             self._changed.notify()

@@ -49,12 +49,11 @@ def _named(uri: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Address:
-    """What a study's own run is found by, and the bucket of its artifacts."""
+    """What a study's own run is found by."""
 
     study: str
     params_digest: str
     data_digest: str
-    bucket: str
 
 
 class Tracker:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 
 from pipeline.command import TIMES
 
@@ -18,28 +17,20 @@ def publish(limit_s: float = LIMIT_S) -> bool:
         COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=environ,
     )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    said, complaints = list[str](), list[str]()
-    readers = [
-        threading.Thread(target=into.extend, args=(pipe,), daemon=True)
-        for into, pipe in ((said, process.stdout), (complaints, process.stderr))
-    ]
-    for reader in readers:
-        reader.start()
     why = ""
     try:
-        if process.wait(limit_s):
-            why = "".join(complaints[-1:]).strip().removeprefix("error: ")
+        said, complaints = process.communicate(timeout=limit_s)
+        if process.returncode:
+            last = complaints.strip().splitlines()[-1:] or [f"exit status {process.returncode}"]
+            why = last[0].removeprefix("error: ")
     except subprocess.TimeoutExpired:
         why = f"it took longer than {limit_s:.0f} s"
+        process.kill()
+        said, _ = process.communicate()
     finally:
         process.kill()
-        process.wait()
-    for reader in readers:
-        reader.join(1.0)
-    done = said[-1].strip() if said else "MLflow did not answer"
-    if why or process.returncode:
-        why = why or f"exit status {process.returncode}"
+    done = (said.strip().splitlines() or ["MLflow did not answer"])[-1]
+    if why:
         print(f"warning: {done}: {why}; `make publish` sends the rest", file=sys.stderr)
         return False
     print(done)

@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pipeline.evaluation.scores import Predictions
+from pipeline.evaluation.scores import Predictions, outcomes_of
 from pipeline.report import drawing, page, reference
 from pipeline.report.charts import charts
 from pipeline.report.document import REPORT
@@ -139,7 +139,7 @@ def test_images_that_all_members_miss_are_those_that_every_one_gets_wrong():
     wrong = [np.array([True, True, False, True]), np.array([True, False, False, True])]
     probabilities = np.array([[0.4, 0.6], [0.5, 0.5], [1.0, 0.0], [0.1, 0.9]])
     together = Predictions(probabilities, np.array([0, 0, 0, 0]), np.arange(4))
-    found = missed_by_all(wrong, together, ["cat", "dog"])
+    found = missed_by_all(wrong, outcomes_of(together), ["cat", "dog"])
     assert [(one["place"], one["label"], one["predicted"]) for one in found] == [
         (3, "cat", "dog"), (0, "cat", "dog"),
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from pipeline.tracking.tracker import Address
 from tests import pace
 from tests.checkpoints import record
 
-ADDRESS = Address("study", "digest", "data", "bucket")
+ADDRESS = Address("study", "digest", "data")
 
 
 def training(name: str = "net") -> dict[str, Any]:
@@ -173,7 +173,7 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
 ):  # fmt: skip
     ask = (
         "from pipeline.tracking.tracker import Address, Tracker; print('MLflow has 3 of 9 runs', flush=True); "
-        "Tracker(Address('s', 'd', 'd', 'b'), lambda key, path: None)"
+        "Tracker(Address('s', 'd', 'd'), lambda key, path: None)"
     )
     monkeypatch.setattr(waiting, "COMMAND", (sys.executable, "-c", ask))
     with server(answer) as address:

@@ -28,7 +28,7 @@ def tracker(storage: Storage, uri: str) -> Tracker:
 
 
 def tracker_of(storage: Storage, digest: str = "digest") -> Tracker:
-    return Tracker(Address("study", digest, "data", storage.bucket), storage.upload)
+    return Tracker(Address("study", digest, "data"), storage.upload)
 
 
 def steps(child: Child, name: str) -> list[int]:
@@ -108,7 +108,7 @@ def test_an_experiment_whose_artifacts_only_we_could_fetch_is_put_aside(
 def test_a_dead_server_is_told_in_bounded_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9") as caught:
-        Tracker(Address("study", "digest", "data", "bucket"), lambda key, path: None)
+        Tracker(Address("study", "digest", "data"), lambda key, path: None)
     assert "secret" not in str(caught.value)
 
 
@@ -196,8 +196,8 @@ import sys, time
 from pipeline.checkpoint import Record
 from pipeline.tracking.tracker import Address, Tracker
 from tests.checkpoints import record
-while time.time() < float(sys.argv[2]): time.sleep(0.005)
-tracker = Tracker(Address("study", "digest", "data", sys.argv[1]), lambda key, path: None)
+while time.time() < float(sys.argv[1]): time.sleep(0.005)
+tracker = Tracker(Address("study", "digest", "data"), lambda key, path: None)
 for number in range(3):
     child = tracker.child("training", f"net-{number}", f"key-{number}")
     child.history([record(update) for update in range(10, 101, 10)])
@@ -209,7 +209,7 @@ def test_many_publishers_at_once_make_one_run(
     tracker: Tracker, storage: Storage, racers: int, tmp_path: Path
 ):
     at = str(time.time() + 4)  # they have imported by then
-    command = [sys.executable, "-c", RACER, storage.bucket, at]
+    command = [sys.executable, "-c", RACER, at]
     started = [subprocess.Popen(command, cwd=REPO) for _ in range(racers)]
     for process in started:
         assert process.wait(pace.hangs_after_s(120)) == 0
