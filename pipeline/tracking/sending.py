@@ -1,10 +1,10 @@
 """A process that publishes the curves of trainings while they train, so that nothing waits for MLflow.
 
-Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool}, then
-again and again, for any training, all that is known of it: {"training", "history", "status"}. It sends the
-last line of each. At the end of its input the trainings have ended, or their process has died: it then has
-five seconds to send what is left, and to mark those as killed that did not say how they ended, if they were
-`here`; on a cluster they go on.
+Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
+"goodbye_s": float}, then again and again, for any training, all that is known of it: {"training", "history",
+"status"}. It sends the last line of each. At the end of its input the trainings have ended, or their process
+has died: it then has `goodbye_s` to send what is left, and to mark those as killed that did not say how they
+ended, if they were `here`; on a cluster they go on.
 """
 
 import json
@@ -35,8 +35,8 @@ class Sender:
     A thread writes to the process, so that even one that does not read hurts nobody.
     """
 
-    def __init__(self, address: Address, *, here: bool) -> None:
-        self._header = {"study": asdict(address), "here": here}
+    def __init__(self, address: Address, *, here: bool, goodbye_s: float = GOODBYE_S) -> None:
+        self._header = {"study": asdict(address), "here": here, "goodbye_s": goodbye_s}
         self._told, self._done = dict[str, Line](), False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -86,6 +86,7 @@ class _Sending:
 
     def __init__(self, header: Line) -> None:
         self._address, self._here = Address(**header["study"]), header["here"]
+        self._goodbye_s = header["goodbye_s"]
         self._waiting, self._ended = dict[str, Line](), False
         self._changed = threading.Condition()
         self._tracker: Tracker | None = None
@@ -102,7 +103,7 @@ class _Sending:
             with self._changed:
                 self._waiting[line["training"]["key"]] = line
                 self._changed.notify()
-        timer = threading.Timer(GOODBYE_S, self._leave)
+        timer = threading.Timer(self._goodbye_s, self._leave)
         timer.daemon = True
         timer.start()
         with self._changed:

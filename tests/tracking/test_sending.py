@@ -60,7 +60,7 @@ def steps(uri: str) -> list[int]:
 
 
 def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
-    with Sender(ADDRESS, here=True) as sender:
+    with Sender(ADDRESS, here=True, goodbye_s=pace.hangs_after_s(60)) as sender:
         sender.tell(training(), [record(10)], "RUNNING")
         wait_for(lambda: run_of(uri) and steps(uri) == [10])
         assert run_of(uri).info.status == "RUNNING"
@@ -74,7 +74,7 @@ TRAINER = """
 import sys, time
 from tests.checkpoints import record
 from tests.tracking.test_sending import ADDRESS, Sender, training
-with Sender(ADDRESS, here=sys.argv[1] == "here") as sender:
+with Sender(ADDRESS, here=sys.argv[1] == "here", goodbye_s=float(sys.argv[2])) as sender:
     sender.tell(training(), [record(10)], "RUNNING")
     print("told", flush=True)
     time.sleep(600)
@@ -83,7 +83,10 @@ with Sender(ADDRESS, here=sys.argv[1] == "here") as sender:
 
 @pytest.mark.parametrize("where, status", [("here", "KILLED"), ("there", "RUNNING")])
 def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str, status: str):
-    process = subprocess.Popen([sys.executable, "-c", TRAINER, where], stdout=subprocess.PIPE)
+    limit = str(pace.hangs_after_s(60))
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, where, limit], stdout=subprocess.PIPE
+    )
     assert process.stdout is not None and process.stdout.readline() == b"told\n"
     wait_for(lambda: run_of(uri) and steps(uri) == [10])
     children = _children(process.pid)
@@ -186,13 +189,13 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
 
 @pytest.mark.parametrize("left", [b"", b'{"training": {"na'])
 def test_a_sender_ends_even_if_its_trainer_died_in_the_middle_of_a_line(uri: str, left: bytes):
-    header = json.dumps({"study": asdict(ADDRESS), "here": True}).encode() + b"\n"
+    limit_s = pace.hangs_after_s(60)
+    said = {"study": asdict(ADDRESS), "here": True, "goodbye_s": limit_s}
+    header = json.dumps(said).encode() + b"\n"
     line = {"training": training(), "history": [asdict(record(10))], "status": "RUNNING"}
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.tracking.sending"], stdin=subprocess.PIPE
     )
-    process.communicate(
-        header + json.dumps(line).encode() + b"\n" + left, timeout=pace.hangs_after_s(60)
-    )
+    process.communicate(header + json.dumps(line).encode() + b"\n" + left, timeout=2 * limit_s)
     assert process.returncode == 0
     assert run_of(uri).info.status == "KILLED"
