@@ -63,7 +63,7 @@ class Study(Section):
 
     study: RowName
     data: Data
-    tune: dict[RowName, Tune] = Field(min_length=1)
+    tune: dict[RowName, Tune]
     models: dict[RowName, Row] = Field(min_length=1)
     ensemble: Ensemble
     evaluation: Evaluation
