@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish verify paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish verify paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -71,6 +71,12 @@ forget: install ## delete a training or search, such as one that other code bega
 
 export: install ## write a trained row as ONNX and torch.export: make export RUN=<row>
 	@python -m pipeline.commands.export "$(RUN)"
+
+fsck: install up ## check every hash and reference of what is on S3
+	@python -m pipeline.commands.fsck
+
+gc: install up ## show what no branch, tag or clone needs on S3; APPLY=1 deletes it (DAYS=7: not what is newer)
+	@python -m pipeline.commands.gc apply=$(APPLY) days=$(DAYS)
 
 doctor: install ## check everything that the study needs, and say how to fix what is wrong
 	@python -m infra.local doctor

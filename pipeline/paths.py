@@ -14,6 +14,7 @@ PAPER = Path("report/paper")  # `make paper`
 STATE = Path("state")
 PLAN = STATE / "plan.json"
 SOURCE = STATE / "source.json"  # what `fetch` depends on
+WEIGHTS, FACTS = "model.safetensors", "model.json"
 METRICS, PREDICTIONS, RESPONSES = "metrics.json", "predictions.npz", "responses.csv"
 
 

@@ -8,6 +8,8 @@ from configobj import ConfigObj
 from infra.local import s3
 from pipeline import environment
 from pipeline.errors import StudyError, without_password
+from pipeline.execution import clones
+from pipeline.storage.layout import project
 
 REMOTE = 'remote "s3"'
 OURS = ("url", "endpointurl", "region", "credentialpath", "profile")
@@ -17,11 +19,13 @@ def up() -> None:
     """Starts the embedded S3 server if it is needed, and points DVC's remote at the bucket."""
     place = s3.connect().place
     endpoint = place.endpoint or f"https://s3.{place.region}.amazonaws.com"
-    wanted = {"url": f"s3://{place.bucket}/dvc", "endpointurl": endpoint, "region": place.region}
+    url = f"s3://{place.bucket}/{project()}/dvc"
+    wanted = {"url": url, "endpointurl": endpoint, "region": place.region}
     if place.is_embedded:
         wanted["credentialpath"] = str(s3.credentials_file())
     _point_dvc_there(Path(".dvc/config.local"), wanted)
     kind = "embedded" if place.is_embedded else "external"
+    clones.note(Path.cwd())
     print(f"S3 ({kind}): s3://{place.bucket} at {endpoint}; DVC's remote points at it")
 
 

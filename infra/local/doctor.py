@@ -20,6 +20,7 @@ from infra.local import s3
 from pipeline import environment, machine
 from pipeline.errors import StudyError
 from pipeline.files import private_folder
+from pipeline.storage.layout import project
 
 GB = 1e9
 LEAST_DISK_GB, LEAST_MEMORY_GB = 5, 3
@@ -142,7 +143,7 @@ def dvc_remote() -> Finding:
     place = s3.connect().place
     local = Path(".dvc/config.local")
     known = place.endpoint is None or (local.exists() and place.endpoint in local.read_text())
-    if done.returncode or f"s3://{place.bucket}/dvc" not in done.stdout or not known:
+    if done.returncode or f"s3://{place.bucket}/{project()}/dvc" not in done.stdout or not known:
         return Finding("DVC's remote", done.stdout.strip() or done.stderr.strip(), "run `make up`")
     return Finding("DVC's remote", done.stdout.split()[1])
 

@@ -58,7 +58,8 @@ def pack(study: Study, storage: Storage) -> str:
     odd = packing.oddities(packed)
     index = packing.index(data, found.classes, pieces, packed)
     fitting.settle(study, packing.account_of(found, pieces, packed))
-    shards = {"count": len(packed), "bytes": sum(part.shard.bytes for part in packed)}
+    size = sum(part.shard.bytes for part in packed)
+    shards = {"key": key, "count": len(packed), "bytes": size}
     recipe = fitting.recipe_of(study)
     dataset.save(index, paths.ARRAYS, paths.DIGEST, shards=shards, oddities=odd, recipe=recipe)
     counts = ", ".join(f"{len(index[f'{split}_labels']):,} {split}" for split in dataset.SPLITS)
@@ -66,7 +67,7 @@ def pack(study: Study, storage: Storage) -> str:
     window = data.shuffle_shards * max(part.shard.bytes for part in packed)
     return (
         f"{counts} images in {shards['count']:,} shards ({unusual}); a training uses up to "
-        f"{2 * min(window, shards['bytes']) / 1e9:.1f} GB of them at a time, out of {LIMIT} on its node"
+        f"{2 * min(window, size) / 1e9:.1f} GB of them at a time, out of {LIMIT} on its node"
     )
 
 

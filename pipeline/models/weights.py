@@ -16,13 +16,13 @@ from pipeline.errors import CheckpointError
 from pipeline.files import write, write_json
 from pipeline.models.networks import build
 from pipeline.params import Network, validate
+from pipeline.paths import FACTS, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Weights = dict[str, NDArray[np.generic]]
 
-WEIGHTS, FACTS = "model.safetensors", "model.json"
 MEAN = "input.mean"
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 
 from pipeline.checkpoint import Checkpoint, CheckpointFacts
 from pipeline.errors import BusyError, StorageError
-from pipeline.storage.layout import TRAININGS, Instance, Instances, sha256
+from pipeline.storage.layout import TRAININGS, Instance, Instances, sealed, sha256
 from pipeline.storage.objects import Storage
 
 KEPT = 2
@@ -58,8 +58,7 @@ class CheckpointStore:
         self._storage, self._key, self._kind = storage, key, kind
         self._commit, self._number, self._attempt = commit, instance, 0
         self._named: dict[str, str | None] = {}  # objects by manifest, once an attempt is claimed
-        who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-        self._who = json.dumps(who).encode()
+        self._who = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
 
     @classmethod
     def of(cls, training: Training, storage: Storage, commit: str = "unknown") -> Self:
@@ -151,7 +150,7 @@ class CheckpointStore:
         """Claims the next attempt's number, and deletes what killed attempts left without a manifest."""
         while True:
             number = self._attempts() + 1
-            if self._storage.put_new(self._attempt_key(number), self._who):
+            if self._storage.put_new(self._attempt_key(number), self._claim_of(number)):
                 break
         self._named = {name: self._object_of(name) for name in self.instance.names()}
         named = set(self._named.values())
@@ -163,10 +162,14 @@ class CheckpointStore:
     def _attempt_key(self, number: int) -> str:
         return f"{self.instance.prefix}attempts/{number:06d}.json"
 
+    def _claim_of(self, number: int) -> bytes:
+        return sealed(self._who, f"{self.instance.place}attempts/{number:06d}.json")
+
     def _require_last(self) -> None:
         last = self._attempts()
         # without conditional puts, two may claim one number at the same moment: the later one wins
-        if last > self._attempt or self._storage.get(self._attempt_key(last)) != self._who:
+        mine = self._claim_of(self._attempt)
+        if last > self._attempt or self._storage.get(self._attempt_key(last)) != mine:
             raise BusyError(
                 f"{self._key}: attempt {last} at this training has begun elsewhere, and this process "
                 f"is attempt {self._attempt}: it stops, and stores nothing more"

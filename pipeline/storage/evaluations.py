@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from pipeline.errors import StorageError
-from pipeline.models.weights import FACTS, WEIGHTS
+from pipeline.paths import FACTS, WEIGHTS
 from pipeline.storage.layout import EVALUATIONS, Instance
 from pipeline.storage.objects import Storage
 

@@ -5,8 +5,8 @@
     <instance>/objects/<sha256>      the bytes
     <instance>/attempts/<n>.json     the writing process (checkpoints: only the last attempt may write)
 
-What has no manifest does not count as stored. Listing the manifests reads no object (some stores hash
-all bytes that they list). The project's id is in a file of the repository, so that two studies in one
+What has no manifest does not count as stored. Every document names its own place and has a checksum.
+Listing the manifests reads no object (some stores hash all bytes that they list). The project's id is in a file of the repository, so that two studies in one
 bucket never touch each other's objects; beginning again makes the next instance and deletes nothing.
 """
 
@@ -46,11 +46,33 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sealed(document: Mapping[str, Any], at: str) -> bytes:
+    """Returns a document's bytes with a checksum and its place below the project's prefix."""
+    said = {**document, "at": at}
+    return json.dumps({"manifest": said, "sha256": _sum_of(said)}).encode()
+
+
+def opened(content: bytes, at: str) -> dict[str, Any] | None:
+    """Returns a sealed document, or None if it is damaged or was written for another place.
+
+    Those written before 2026-11-26 do not name their place.
+    """
+    try:
+        found = json.loads(content)
+        said: dict[str, Any] = found["manifest"]
+        if _sum_of(said) == found["sha256"] and said.get("at", at) == at:
+            return said
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
+
+
 class Instances:
     """The instances of one key of a kind."""
 
     def __init__(self, storage: Storage, kind: str, key: str) -> None:
-        self._storage, self.prefix = storage, f"{project()}/{kind}/{key}/"
+        self._storage, self._kind, self._key = storage, kind, key
+        self.prefix = f"{project()}/{kind}/{key}/"
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the existing instances, sorted."""
@@ -68,8 +90,9 @@ class Instances:
             if last and self._request_of(last) == request:
                 return last
             new = last + 1
-            content = {"request": request, "time": time.time()}
-            if self._storage.put_new(f"{self.prefix}{new}/{BEGUN}", json.dumps(content).encode()):
+            at = f"{self._kind}/{self._key}/{new}/{BEGUN}"
+            content = sealed({"request": request, "time": time.time()}, at)
+            if self._storage.put_new(f"{self.prefix}{new}/{BEGUN}", content):
                 return new
 
     def _request_of(self, number: int) -> str | None:
@@ -77,8 +100,9 @@ class Instances:
         if content is None:
             return None
         try:
-            return str(json.loads(content)["request"])
-        except (ValueError, KeyError):
+            found = json.loads(content)
+            return str(found.get("manifest", found)["request"])
+        except (ValueError, KeyError, AttributeError):
             return None
 
     def forget(self) -> int:
@@ -93,7 +117,8 @@ class Instance:
 
     def __init__(self, storage: Storage, kind: str, key: str, number: int = 1) -> None:
         self.storage, self.number = storage, number
-        self.prefix = f"{project()}/{kind}/{key}/{number}/"
+        self.place = f"{kind}/{key}/{number}/"
+        self.prefix = f"{project()}/{self.place}"
 
     def address(self, name: str) -> str:
         """Returns the address, for messages, of an object of this instance."""
@@ -113,9 +138,8 @@ class Instance:
 
     def put_manifest(self, name: str, facts: Mapping[str, Any], objects: Mapping[str, str]) -> None:
         """Records that something is stored: its facts, and the sha256 of each of its objects by name."""
-        said = {"facts": facts, "objects": objects}
-        content = json.dumps({"manifest": said, "sha256": _sum_of(said)})
-        self.storage.put(self.manifest_key(name), content.encode())
+        content = sealed({"facts": facts, "objects": objects}, self._at(name))
+        self.storage.put(self.manifest_key(name), content)
 
     def put(self, name: str, facts: Mapping[str, Any], contents: Mapping[str, bytes]) -> None:
         """Stores objects, and then the manifest that names them."""
@@ -131,15 +155,10 @@ class Instance:
         content = self.storage.get(self.manifest_key(name))
         if content is None:
             return None
-        try:
-            found = json.loads(content)
-            said = found["manifest"]
-            if _sum_of(said) == found["sha256"]:
-                return said["facts"], said["objects"]
-        except (ValueError, KeyError, TypeError):
-            pass
-        where = self.address(f"manifests/{name}.json")
-        raise StorageError(f"{where}: damaged: it is not what was written")
+        if (said := opened(content, self._at(name))) is None:
+            where = self.address(f"manifests/{name}.json")
+            raise StorageError(f"{where}: damaged: it is not what was written there")
+        return said["facts"], said["objects"]
 
     def object(self, digest: str) -> bytes:
         """Returns an object's bytes; raises StorageError if they do not match its digest."""
@@ -154,6 +173,9 @@ class Instance:
     def manifest_key(self, name: str) -> str:
         """Returns a manifest's key."""
         return f"{self.prefix}manifests/{name}.json"
+
+    def _at(self, name: str) -> str:
+        return f"{self.place}manifests/{name}.json"
 
     def object_key(self, digest: str) -> str:
         """Returns an object's key."""

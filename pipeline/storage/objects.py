@@ -3,6 +3,7 @@
 One file, although long: every request needs the same retries, bounds and errors, and nothing else may call boto3.
 """
 
+import hashlib
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import cache, partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import boto3
 import botocore.session
@@ -50,8 +51,17 @@ RETRY_EVERY_S = 3.0
 # the longest that a request may take, retries included; and one for a whole, perhaps large, file
 LONGEST_S, LONGEST_FILE_S = 1800.0, 6 * 3600.0
 OF_FILES = {"upload", "download"}
+PIECE_BYTES = 1 << 20
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Listed(NamedTuple):
+    """An object in a listing: its size in bytes, its ETag, and when it was written (seconds since 1970)."""
+
+    bytes: int
+    etag: str
+    modified: float
 
 
 class UnreachableError(StorageError):
@@ -242,15 +252,33 @@ class Storage:
         return list(self.listing(prefix))
 
     @_patient
-    def listing(self, prefix: str) -> dict[str, tuple[int, str]]:
-        """Returns size in bytes and ETag of the objects under a prefix by their keys, sorted."""
+    def digest(self, key: str, algorithm: str) -> tuple[str, int] | None:
+        """Returns the digest and the size in bytes of an object, read in pieces; None if there is none."""
+        with self._named(key):
+            try:
+                body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+                found, size = hashlib.new(algorithm, usedforsecurity=False), 0
+                for piece in body.iter_chunks(PIECE_BYTES):
+                    found.update(piece)
+                    size += len(piece)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in ABSENT:
+                    return None
+                raise
+            return found.hexdigest(), size
+
+    @_patient
+    def listing(self, prefix: str) -> dict[str, Listed]:
+        """Returns what is listed of the objects under a prefix, by their keys, sorted."""
         with self._named(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix
             )
             entries = [entry for page in pages for entry in page.get("Contents", ())]
             return {
-                entry["Key"]: (entry["Size"], entry.get("ETag", ""))
+                entry["Key"]: Listed(
+                    entry["Size"], entry.get("ETag", ""), entry["LastModified"].timestamp()
+                )
                 for entry in sorted(entries, key=lambda entry: entry["Key"])
             }
 
@@ -318,7 +346,7 @@ def in_prefix(address: str, patience_s: float = 0.0) -> tuple[str, str, dict[str
     found = Storage(bucket, patience_s=patience_s).listing(prefix)
     if not found:
         raise StorageError(f"{address}: no object lies under this prefix: check data.archive")
-    return bucket, prefix, {key[len(prefix) :]: facts for key, facts in found.items()}
+    return bucket, prefix, {key[len(prefix) :]: one[:2] for key, one in found.items()}
 
 
 def fetch_address(address: str, path: Path) -> None:

@@ -24,6 +24,7 @@ from pipeline.errors import TrackingError
 from pipeline.files import private_folder
 from pipeline.git import commit
 from pipeline.tracking.address import EXPERIMENT, FOLDER, HERE, PROXIED, tracking_uri
+from pipeline.tracking.artifacts import SHA256
 
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
@@ -264,14 +265,14 @@ class Child:
             tags, place = run.data.tags, run.info.artifact_uri
             for path in files:
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                if tags.get(f"sha256.{path.name}") != sha256:
+                if tags.get(f"{SHA256}{path.name}") != sha256:
                     if self._uri.startswith(
                         "sqlite:"
                     ):  # there, where `make ui`'s server looks for it
                         self._upload(f"{FOLDER}/{place.removeprefix(PROXIED)}/{path.name}", path)
                     else:
                         self._client.log_artifact(self.run_id, str(path))
-                    self._client.set_tag(self.run_id, f"sha256.{path.name}", sha256)
+                    self._client.set_tag(self.run_id, f"{SHA256}{path.name}", sha256)
 
     def status(self, status: Status) -> None:
         """Says how the training is; one that is finished stays so."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from safetensors.numpy import load as load_tensors
 
+from pipeline import paths
 from pipeline.checkpoint import Checkpoint, Record
 from pipeline.data.prepared import Prepared
 from pipeline.errors import CheckpointError
@@ -23,7 +24,7 @@ def is_collected(folder: Path, training: Training) -> bool:
         facts = weights.look(folder)
     except CheckpointError:
         return False
-    there = (folder / weights.WEIGHTS).exists()
+    there = (folder / paths.WEIGHTS).exists()
     return there and facts.run_key == training.key and facts.instance >= training.instance
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import paths
 from pipeline.errors import CheckpointError
 from pipeline.models import weights
 from pipeline.models.networks import build
@@ -40,7 +41,7 @@ def test_a_saved_network_predicts_the_same(saved: Path):
 
 
 def test_damaged_weights_are_refused(saved: Path):
-    path = saved / weights.WEIGHTS
+    path = saved / paths.WEIGHTS
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -49,14 +50,14 @@ def test_damaged_weights_are_refused(saved: Path):
 
 
 def test_missing_weights_name_the_command_that_brings_them(saved: Path):
-    (saved / weights.WEIGHTS).unlink()
+    (saved / paths.WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match="dvc pull train@row"):
         weights.load(saved)
 
 
 def test_weights_of_another_network_are_refused(saved: Path):
-    facts = json.loads((saved / weights.FACTS).read_text())
+    facts = json.loads((saved / paths.FACTS).read_text())
     facts["network"]["depth"] = 14
-    (saved / weights.FACTS).write_text(json.dumps(facts))
+    (saved / paths.FACTS).write_text(json.dumps(facts))
     with pytest.raises(CheckpointError, match="do not fit"):
         weights.load(saved)

@@ -1,0 +1,88 @@
+"""`make fsck`: checks every hash and every reference of what the project has on S3; changes nothing."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from infra.local import s3
+from pipeline import command
+from pipeline.errors import TrackingError
+from pipeline.execution.needed import LOCK, outputs
+from pipeline.progress import Progress
+from pipeline.storage.audit import Audit, Fault, dvc_key
+from pipeline.storage.layout import project
+from pipeline.storage.objects import Storage
+from pipeline.tracking import artifacts
+
+SHOWN = 20
+NEXT = {  # by the first part of what lies below the project's prefix
+    "trainings": "`dvc repro` goes on from the last checkpoint that is intact, or trains again",
+    "trials": "`dvc repro` goes on from the last checkpoint that is intact, or `make again RUN=tune@<search>`",
+    "searches": "`make again RUN=tune@<search>` searches afresh",
+    "sets": "delete it; the next training on a cluster uploads it again",
+    "shards": "`make again RUN=prepare` packs the photographs again",
+    "evaluations": "delete it; `dvc repro` evaluates again if the scores are lost",
+    "dvc": "delete it, then `dvc push` in a clone that has it, or `dvc repro` here",
+    "mlflow": "`make publish` in the clone whose study it is sends it again, once its tag `sha256.…` is deleted",
+}
+
+
+def unpushed(there: Mapping[str, int]) -> list[str]:
+    """Returns what of this clone's dvc.lock DVC has in its cache alone, and not in its remote."""
+    if not LOCK.exists():
+        return []
+    lock = YAML(typ="safe", pure=True).load(LOCK.read_text())
+    cache = Path(".dvc/cache/files/md5")
+    return [
+        path
+        for path, md5 in outputs(lock)
+        if (cache / md5[:2] / md5[2:]).exists() and f"{project()}/{dvc_key(md5)}" not in there
+    ]
+
+
+def copies(storage: Storage) -> dict[str, str]:
+    """Returns the sha256 of MLflow's artifacts by their keys; says if MLflow cannot be asked."""
+    try:
+        return artifacts.in_bucket()
+    except TrackingError as error:
+        print(f"warning: {error}: its artifacts are not checked", file=sys.stderr)
+        return {}
+
+
+def line(fault: Fault, bucket: str) -> str:
+    """Returns a fault as a line, with what to do about it."""
+    what = fault.key.removeprefix(f"{project()}/").split("/")[0]
+    do = "" if fault.kind == "orphaned" else f": {NEXT.get(what, 'delete it')}"
+    return f"{fault.kind}: s3://{bucket}/{fault.key}: {fault.why}{do}"
+
+
+def main() -> None:
+    """Prints what is damaged, missing or orphaned; ends with status 1 if anything is damaged or missing."""
+    storage = s3.connect()
+    began = time.monotonic()
+    audit = Audit(storage, copies(storage))
+    with Progress("fsck", audit.bytes, "B") as progress:
+        faults = audit.faults(progress.advance)
+    took = time.monotonic() - began
+    for fault in faults:
+        print(line(fault, storage.bucket))
+    if left := unpushed(audit.sizes):
+        some = ", ".join(sorted(left)[:SHOWN]) + (", …" if len(left) > SHOWN else "")
+        print(f"{len(left)} of this clone's results are not on S3 (`dvc push` stores them): {some}")
+    count = {
+        kind: sum(fault.kind == kind for fault in faults)
+        for kind in ("damaged", "missing", "orphaned")
+    }
+    print(
+        f"{len(audit.sizes):,} objects, {audit.bytes / 1e6:,.0f} MB in {took:.1f} s "
+        f"({audit.bytes / 1e6 / took:,.0f} MB/s): "
+        + ", ".join(f"{number} {kind}" for kind, number in count.items())
+    )
+    sys.exit(1 if count["damaged"] or count["missing"] else 0)
+
+
+if __name__ == "__main__":
+    command.main(main)

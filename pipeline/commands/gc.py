@@ -1,0 +1,188 @@
+"""`make gc`: shows what nobody needs of what the project has on S3; `make gc APPLY=1` deletes it.
+
+Needed is what the last commit of a branch, tag or stash names, of this clone and the user's others on this
+host, after fetching what colleagues pushed; what their working folders name; what a process or a job works
+on; and whatever was written in the last DAYS days, since it may be of a clone that is not known here.
+"""
+
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
+
+from filelock import FileLock, Timeout
+
+from infra.local import s3
+from pipeline import command, params, paths
+from pipeline.data import prepared
+from pipeline.errors import ParamsError, StudyError
+from pipeline.execution import clones, needed
+from pipeline.execution.begun import lock_of
+from pipeline.execution.needed import Needs
+from pipeline.execution.place import place_of
+from pipeline.execution.there import cluster
+from pipeline.execution.wanted import Wanted
+from pipeline.files import exclusively
+from pipeline.storage.audit import DVC, IN_INSTANCE, dvc_key
+from pipeline.storage.layout import (
+    DATA_SETS,
+    SEARCHES,
+    SHARDS,
+    TRAININGS,
+    TRIALS,
+    Instance,
+    project,
+)
+from pipeline.storage.objects import Listed, Storage
+from pipeline.tuning.search import ALL
+
+DAY_S = 24 * 3600.0
+
+
+@dataclass
+class Part:
+    """What is kept or deleted together: an instance of a key, or a file of DVC's."""
+
+    name: str
+    keys: list[str] = field(default_factory=list)
+    bytes: int = 0
+    modified: float = 0.0
+
+    def add(self, key: str, listed: Listed) -> None:
+        """Adds an object."""
+        self.keys.append(key)
+        self.bytes += listed.bytes
+        self.modified = max(self.modified, listed.modified)
+
+
+def parts_of(storage: Storage) -> dict[str, Part]:
+    """Returns what lies below the project's prefix in parts, by name; what is not ours is left out."""
+    found = dict[str, Part]()
+    prefix = f"{project()}/"
+    for key, listed in storage.listing(prefix).items():
+        inside = key.removeprefix(prefix)
+        match = IN_INSTANCE.fullmatch(inside)
+        if match or inside.startswith(DVC):
+            name = match["place"].rstrip("/") if match else inside
+            found.setdefault(name, Part(name)).add(key, listed)
+    return found
+
+
+def needed_here(storage: Storage) -> Needs:
+    """Returns what the parameters of this folder need, which may not be trained yet."""
+    found = Needs()
+    with suppress(StudyError, FileNotFoundError):
+        study = params.load()
+        data = prepared.look(paths.ARRAYS).digest
+        wanted = Wanted(study, data, storage, place_of(study, storage))
+        for name in study.models:
+            with suppress(StudyError):
+                training = wanted.training(name)
+                found.trainings.add((training.key, training.instance))
+        found.searches.update(wanted.search(name).key for name in study.tune)
+    return found
+
+
+def all_needs(storage: Storage) -> Needs:
+    """Returns what all clones and their branches, tags and folders need."""
+    documents = (chain(needed.in_git(clone), needed.in_folder(clone)) for clone in clones.known())
+    found, here = Needs.of(chain.from_iterable(documents)), needed_here(storage)
+    found.trainings.update(here.trainings)
+    found.searches.update(here.searches)
+    return found
+
+
+def places_of(needs: Needs, parts: dict[str, Part], storage: Storage) -> set[str]:
+    """Returns the names of the parts that are needed."""
+    found = {f"{TRAININGS}/{key}/{number}" for key, number in needs.trainings}
+    found |= {f"{DATA_SETS}/{digest}/1" for digest in needs.data}
+    for name in parts:
+        kind, key, *rest = name.split("/")
+        if kind == SHARDS and key in needs.packings:
+            found.add(name)
+        elif kind == SEARCHES and key in needs.searches:
+            found.add(name)
+            said = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)
+            found |= {
+                f"{TRIALS}/{trial}/{rest[0]}" for trial in (said[0]["trials"] if said else ())
+            }
+    for md5 in needs.md5:
+        found.add(dvc_key(md5))
+        content = storage.get(f"{project()}/{dvc_key(md5)}") if md5.endswith(".dir") else None
+        found |= {dvc_key(one["md5"]) for one in json.loads(content or b"[]")}
+    return found
+
+
+def busy() -> set[str]:
+    """Returns the keys that a process of this host or a job of the cluster works on."""
+    found = set()
+    for lock in lock_of("").glob("*"):
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            found.add(lock.name)
+    there = cluster()
+    return found | {job.key for job in (there.jobs() if there else ()) if job.is_alive}
+
+
+def useless(storage: Storage, days: float) -> list[Part]:
+    """Returns what nobody needs and nobody has written to for some days, sorted by name."""
+    parts = parts_of(storage)
+    kept, at_work = places_of(all_needs(storage), parts, storage), busy()
+    latest = time.time() - days * DAY_S
+    return [
+        part
+        for name, part in sorted(parts.items())
+        if name not in kept and part.modified <= latest and f"{name}/".split("/")[1] not in at_work
+    ]
+
+
+def lines(found: list[Part]) -> Iterator[str]:
+    """Yields a line for each kind, and one for each part that is not DVC's."""
+    kinds = defaultdict[str, list[Part]](list)
+    for part in found:
+        kinds[part.name.split("/")[0]].append(part)
+        if not part.name.startswith(DVC):
+            days = (time.time() - part.modified) / DAY_S
+            yield f"{part.name}: {part.bytes / 1e6:,.1f} MB, written {days:.1f} days ago"
+    for kind, some in kinds.items():
+        yield f"{kind}: {len(some):,} not needed, {sum(part.bytes for part in some) / 1e6:,.1f} MB"
+
+
+def main(apply: str = "apply=", days: str = "days=") -> None:
+    """Prints what nobody needs, and deletes it if asked to."""
+    text = days.removeprefix("days=") or "7"
+    try:
+        age = float(text)
+    except ValueError:
+        raise ParamsError(f"DAYS: found {text!r}, wanted a number of days") from None
+    storage, deletes = s3.connect(), bool(apply.removeprefix("apply="))
+    with exclusively(lock_of("gc"), "`make gc`"):
+        for clone in clones.known():
+            try:
+                needed.fetch(clone)
+            except StudyError as error:
+                if deletes:
+                    raise
+                print(f"warning: {error}", file=sys.stderr)
+        found = useless(storage, age)
+        for line in lines(found):
+            print(line)
+        if not found:
+            print(f"everything is needed, or was written in the last {age:g} days (DAYS=)")
+        elif not deletes:
+            print("nothing was deleted: `make gc APPLY=1` deletes what is listed")
+        for part in found if deletes else ():
+            # documents first, so that what is left of a part is never taken for whole
+            storage.delete(*sorted(part.keys, key=lambda key: not key.endswith(".json")))
+        if deletes and found:
+            print(f"deleted {sum(len(part.keys) for part in found):,} objects")
+
+
+if __name__ == "__main__":
+    command.main(main)

@@ -1,0 +1,107 @@
+"""What branches, tags and working folders need of what is on S3: read from the files that Git has of them."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline import paths
+from pipeline.errors import ResourceError
+from pipeline.training.identity import KEY_LENGTH
+
+LOCK = Path("dvc.lock")
+RUNS = Path("runs")
+SEARCH = re.compile(rf'"search": *"([0-9a-f]{{{KEY_LENGTH}}})"')
+
+
+@dataclass(frozen=True)
+class Needs:
+    """MD5 of what DVC stores (of a folder: `<md5>.dir`), trainings by key and instance, other keys."""
+
+    md5: set[str] = field(default_factory=set)
+    trainings: set[tuple[str, int]] = field(default_factory=set)
+    searches: set[str] = field(default_factory=set)
+    data: set[str] = field(default_factory=set)
+    packings: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, documents: Iterator[tuple[Path, bytes]]) -> Self:
+        """Returns what documents need; raises ResourceError for one that cannot be read."""
+        found = cls()
+        for path, content in documents:
+            try:
+                found._add(path, content)
+            except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ResourceError(
+                    f"{path}, of some branch, tag or clone, cannot be read ({error!r}), so what it needs is "
+                    "unknown: mend it there"
+                ) from error
+        return found
+
+    def _add(self, path: Path, content: bytes) -> None:
+        if path == LOCK:
+            lock = YAML(typ="safe", pure=True).load(content.decode())
+            self.md5.update(md5 for _, md5 in outputs(lock or {}))
+            return
+        if path == paths.REPORT:  # of whatever version: the keys of its searches
+            self.searches.update(SEARCH.findall(content.decode()))
+            return
+        said = json.loads(content)
+        if path.name == paths.FACTS:
+            self.trainings.add((said["run_key"], said.get("instance", 1)))
+        elif path == paths.DIGEST:
+            self.data.add(said["digest"])
+            if key := (said.get("shards") or {}).get("key"):
+                self.packings.add(key)
+
+
+def outputs(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields path and MD5 (of a folder: `<md5>.dir`) of the outputs in a dvc.lock."""
+    for stage in lock.get("stages", {}).values():
+        yield from ((out["path"], out["md5"]) for out in stage.get("outs", ()) if "md5" in out)
+
+
+def in_folder(clone: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yields the documents of a clone's working folder that say what it needs."""
+    for path in (LOCK, paths.DIGEST, paths.REPORT):
+        if (clone / path).exists():
+            yield path, (clone / path).read_bytes()
+    for found in sorted(clone.glob(f"{RUNS}/*/{paths.FACTS}")):
+        yield found.relative_to(clone), found.read_bytes()
+
+
+def in_git(clone: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yields those of the last commits of all branches, tags and stashes of a clone, and of HEAD."""
+    refs = _git(clone, "for-each-ref", "--format=%(objectname)").split()
+    blobs = dict[str, Path]()
+    for commit in dict.fromkeys([*refs, "HEAD"]):
+        wanted = [str(path) for path in (LOCK, paths.DIGEST, paths.REPORT, RUNS)]
+        for line in _git(clone, "ls-tree", "-r", "-z", commit, "--", *wanted).split("\0"):
+            facts, _, name = line.partition("\t")
+            path = Path(name)
+            if name and (path.parts[0] != str(RUNS) or path.name == paths.FACTS):
+                blobs[facts.split()[2]] = path
+    for blob, path in blobs.items():
+        yield path, _git(clone, "cat-file", "blob", blob).encode()
+
+
+def fetch(clone: Path) -> None:
+    """Fetches what others have pushed; raises ResourceError if a remote does not answer."""
+    _git(clone, "fetch", "--all", "--tags", "--quiet")
+
+
+def _git(clone: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(clone), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ResourceError(
+            f"git {arguments[0]} in {clone}: {done.stderr.strip()}: what branches and tags need is unknown"
+        )
+    return done.stdout

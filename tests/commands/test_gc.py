@@ -1,0 +1,195 @@
+"""`make gc` deletes what nobody needs, and nothing else."""
+
+import hashlib
+import json
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from infra.local import s3
+from pipeline import paths
+from pipeline.commands import gc
+from pipeline.errors import ParamsError, ResourceError
+from pipeline.execution import clones
+from pipeline.execution.begun import lock_of
+from pipeline.storage.audit import dvc_key
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.layout import (
+    DATA_SETS,
+    SEARCHES,
+    SHARDS,
+    TRAININGS,
+    TRIALS,
+    Instance,
+    project,
+)
+from pipeline.storage.objects import Storage
+from tests.checkpoints import checkpoint
+
+USED = "0123456789abcdef01234567"  # a key
+
+
+@pytest.fixture
+def bucket(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Storage:
+    """A bucket and a state folder of its own."""
+    monkeypatch.setattr("pipeline.execution.clones.state_dir", lambda: tmp_path / "state")
+    monkeypatch.setattr("pipeline.execution.begun.state_dir", lambda: tmp_path / "state")
+    own = Storage(f"gc-{uuid.uuid4().hex[:12]}", at=storage.place)
+    own.ensure_bucket()
+    monkeypatch.setattr(s3, "connect", lambda: own)
+    return own
+
+
+def git(clone: Path, *arguments: str) -> None:
+    named = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", "-C", str(clone), *named, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty clone, in which this process runs."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "commit", "--allow-empty", "--quiet", "-m", "first")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def trained(clone: Path, key: str, instance: int = 1) -> None:
+    """Leaves a clone with the result of a training."""
+    path = clone / paths.run("row") / paths.FACTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"run_key": key, "instance": instance}))
+
+
+def commit(clone: Path) -> None:
+    git(clone, "add", "--all")
+    git(clone, "commit", "--quiet", "-m", "more")
+
+
+def put_trainings(bucket: Storage, *keys: str) -> None:
+    for key in keys:
+        name, _, instance = key.partition("/")
+        store = CheckpointStore(bucket, name, instance=int(instance or 1))
+        store.save(checkpoint(b"weights", 10))
+
+
+def names(bucket: Storage, days: float = 0.0) -> list[str]:
+    return [part.name for part in gc.useless(bucket, days)]
+
+
+def test_what_a_branch_a_tag_a_stash_or_a_folder_names_is_kept(bucket: Storage, clone: Path):
+    put_trainings(bucket, "main", "branch", "tag", "stash", "folder", "old", "again/1", "again/2")
+    trained(clone, "main")
+    commit(clone)
+    for name in ("branch", "tag"):
+        git(clone, "checkout", "--quiet", "-B", "other", "main")
+        trained(clone, name)
+        commit(clone)
+        git(clone, name, *(["-f"] if name == "branch" else []), f"the-{name}")
+    git(clone, "checkout", "--quiet", "-B", "other", "main")
+    trained(clone, "stash")
+    git(clone, "stash")
+    trained(clone, "again", 2)
+    commit(clone)
+    trained(clone, "folder")
+    assert names(bucket) == ["trainings/again/1", "trainings/old/1"]
+    assert names(bucket, days=1) == []  # all was written just now
+
+
+def test_another_clone_of_the_user_needs_what_it_names(
+    bucket: Storage, clone: Path, tmp_path: Path
+):
+    put_trainings(bucket, "other", "pushed", "old")
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "--quiet", str(clone), str(other)], check=True)
+    trained(other, "other")
+    assert names(bucket) == [f"trainings/{key}/1" for key in ("old", "other", "pushed")]
+    clones.note(other)
+    assert names(bucket) == ["trainings/old/1", "trainings/pushed/1"]
+    colleagues = tmp_path / "colleague"
+    subprocess.run(["git", "clone", "--quiet", str(clone), str(colleagues)], check=True)
+    git(clone, "remote", "add", "origin", str(colleagues))
+    trained(colleagues, "pushed")
+    commit(colleagues)
+    gc.main("apply=1", "days=0")  # fetches what the colleague has pushed
+    assert sorted(bucket.folders(f"{project()}/{TRAININGS}/")) == ["other", "pushed"]
+
+
+def test_files_of_dvc_data_searches_and_shards_are_kept_with_what_they_consist_of(
+    bucket: Storage, clone: Path
+):
+    def put(content: bytes, suffix: str = "") -> str:
+        md5 = hashlib.md5(content).hexdigest() + suffix
+        bucket.put(f"{project()}/{dvc_key(md5)}", content)
+        return md5
+
+    inside, alone, useless = put(b"inside"), put(b"alone"), put(b"useless")
+    folder = put(json.dumps([{"md5": inside, "relpath": "a"}]).encode(), ".dir")
+    outs = "".join(f"    - {{path: p{md5[:4]}, md5: {md5}}}\n" for md5 in (folder, alone))
+    (clone / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  a:\n    outs:\n{outs}")
+    for path in (paths.DIGEST, paths.REPORT):
+        (clone / path).parent.mkdir()
+    (clone / paths.DIGEST).write_text(json.dumps({"digest": USED, "shards": {"key": "packed"}}))
+    (clone / paths.REPORT).write_text(json.dumps({"searches": [{"trials": [{"search": USED}]}]}))
+    for key in (USED, "left"):
+        Instance(bucket, SEARCHES, key).put("search", {"trials": [f"trial of {key}"]}, {})
+        CheckpointStore(bucket, f"trial of {key}", kind=TRIALS).save(checkpoint(b"a", 10))
+        Instance(bucket, DATA_SETS, key).put("prepared", {}, {"prepared": b"1"})
+    for key in ("packed", "left"):
+        Instance(bucket, SHARDS, key).put("train-0", {}, {"shard": b"1"})
+    commit(clone)
+    assert names(bucket) == [
+        dvc_key(useless), "searches/left/1", "sets/left/1", "shards/left/1", "trials/trial of left/1",
+    ]  # fmt: skip
+
+
+def test_what_a_process_works_on_is_kept(bucket: Storage, clone: Path):
+    put_trainings(bucket, "busy", "idle")
+    lock_of("").mkdir(parents=True)
+    lock_of("idle").touch()
+    with FileLock(lock_of("busy")):
+        assert names(bucket) == ["trainings/idle/1"]
+    assert names(bucket) == ["trainings/busy/1", "trainings/idle/1"]
+
+
+def test_it_shows_before_it_deletes(
+    bucket: Storage, clone: Path, capsys: pytest.CaptureFixture[str]
+):
+    put_trainings(bucket, "old")
+    gc.main("apply=", "days=")
+    assert "was written in the last 7 days" in capsys.readouterr().out
+    gc.main("apply=", "days=0")
+    said = capsys.readouterr().out
+    assert "trainings/old/1: 0.0 MB" in said and "make gc APPLY=1" in said
+    assert len(bucket.keys("")) == 3
+    gc.main("apply=1", "days=0")
+    assert "deleted 3 objects" in capsys.readouterr().out
+    assert bucket.keys("") == []
+
+
+@pytest.mark.parametrize("path, content", [("dvc.lock", "a: [1"), ("data/digest.json", "{")])
+def test_nothing_is_deleted_if_what_somebody_needs_is_unknown(
+    bucket: Storage, clone: Path, path: str, content: str
+):
+    put_trainings(bucket, "old")
+    (clone / path).parent.mkdir(exist_ok=True)
+    (clone / path).write_text(content)
+    commit(clone)
+    with pytest.raises(ResourceError, match=path):
+        gc.main("apply=1", "days=0")
+    git(clone, "rm", "--quiet", path)
+    commit(clone)
+    git(clone, "remote", "add", "origin", "/nowhere")
+    with pytest.raises(ResourceError, match="fetch"):
+        gc.main("apply=1", "days=0")
+    assert len(bucket.keys("")) == 3
+
+
+def test_days_that_are_no_number_are_refused(bucket: Storage, clone: Path):
+    with pytest.raises(ParamsError, match="DAYS: found 'week'"):
+        gc.main("apply=1", "days=week")
