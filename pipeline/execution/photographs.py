@@ -13,8 +13,9 @@ from pipeline.execution.begun import lock_of
 from pipeline.execution.place import named_cluster
 from pipeline.files import exclusively
 from pipeline.params import ImageNetData, Sharded, Study, canonical_sha256
+from pipeline.storage.node import LIMIT
 from pipeline.storage.objects import Storage, fetch_address
-from pipeline.storage.shard_store import LIMIT, ShardStore
+from pipeline.storage.shard_store import ShardStore
 
 
 def key_of(data: Sharded) -> str:

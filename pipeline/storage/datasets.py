@@ -1,4 +1,4 @@
-"""Prepared data sets on S3, stored by their digest, and a cache of them on each node of a cluster."""
+"""Prepared data sets on S3, stored by their digest, and copies of them on each node of a cluster."""
 
 import hashlib
 import os
@@ -10,21 +10,11 @@ from safetensors.numpy import load_file
 
 from pipeline.data.dataset import content_digest
 from pipeline.errors import ResourceError, StorageError
-from pipeline.files import private_folder
+from pipeline.storage import node
 from pipeline.storage.layout import DATA_SETS, Instance
 from pipeline.storage.objects import Storage
 
-CACHE = "STUDY_CACHE_DIR"
 PREPARED = "prepared"
-
-
-def cache_dir() -> Path:
-    """Returns this node's cache: `STUDY_CACHE_DIR`, or else a private temporary folder of the user."""
-    if not (chosen := os.environ.get(CACHE)):
-        return private_folder()
-    path = Path(chosen)
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
 
 
 class DataSets:
@@ -48,9 +38,11 @@ class DataSets:
         Raises StorageError if S3 does not have it or its bytes do not match the digest, and
         ResourceError if they cannot be written to the node's disk.
         """
-        path = cache_dir() / f"{digest}.safetensors"
+        path = node.cache_dir() / f"{digest}.safetensors"
         with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
+            if path.exists():
+                os.utime(path)
+            else:
                 self._fetch(digest, path)
         return path
 
@@ -69,7 +61,7 @@ class DataSets:
             except OSError as error:
                 raise ResourceError(
                     f"{socket.gethostname()}: {part}: {error.strerror}: free space there, or set "
-                    f"{CACHE} in the nodes' environment to a folder with room for the data set"
+                    f"{node.CACHE} in the nodes' environment to a folder with room for the data set"
                 ) from error
             with part.open("rb") as file:
                 whole = hashlib.file_digest(file, "sha256").hexdigest() == manifest[1][PREPARED]
@@ -79,6 +71,7 @@ class DataSets:
                     f"{there.address(PREPARED)}: its content has digest {found}, wanted {digest}: "
                     f"delete {there.prefix} there; `dvc repro` uploads it again"
                 )
+            node.make_room(part.stat().st_size)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Shards of photographs on S3, and a bounded cache of them on each node.
+"""Shards of photographs on S3, and copies of them on each node.
 
 A shard counts as stored once its manifest is. Its name is its sha256, on S3 and on a node, so that all
 studies and processes of a user share the node's copies.
@@ -13,13 +13,11 @@ from filelock import FileLock
 
 from pipeline.data.feeding.shards import Shard
 from pipeline.data.sources.packing import Packed
-from pipeline.errors import ParamsError, ResourceError, StorageError
-from pipeline.storage.datasets import CACHE, cache_dir
+from pipeline.errors import ResourceError, StorageError
+from pipeline.storage import node
 from pipeline.storage.layout import SHARDS, Instance, Instances
 from pipeline.storage.objects import Storage, UnreachableError
 
-LIMIT = "STUDY_CACHE_GB"
-DEFAULT_LIMIT_GB = 50.0
 SHARD, FACTS = "shard", "facts"
 
 
@@ -46,13 +44,13 @@ class ShardStore:
 
 
 class ShardCache:
-    """This node's shards; beyond `STUDY_CACHE_GB`, the least recently used are deleted."""
+    """This node's shards (`pipeline.storage.node` bounds them)."""
 
     def __init__(self, storage: Storage, decoders: int = 1) -> None:
         self._storage, self._process, self.decoders = storage, os.getpid(), decoders
-        self._folder = cache_dir() / "shards"
+        self._folder = node.cache_dir() / node.SHARDS
         self._folder.mkdir(exist_ok=True, mode=0o700)
-        self._limit = _limit_bytes()
+        node.limit_bytes()  # refused here rather than in mid-training
 
     def path(self, shard: Shard) -> Path:
         """Returns the shard's file here, fetched and checked if it is not there yet.
@@ -77,15 +75,15 @@ class ShardCache:
             self._storage = Storage(self._storage.bucket, patience_s=self._storage.patience_s)
             self._process = os.getpid()
         content = self._content(shard)
-        self._make_room(shard.bytes)
+        node.make_room(shard.bytes)
         part = path.with_suffix(".part")
         try:
             part.write_bytes(content)
             part.replace(path)
         except OSError as error:
             raise ResourceError(
-                f"{socket.gethostname()}: {part}: {error.strerror}: free space there, lower {LIMIT} or "
-                f"set {CACHE} to a folder with room"
+                f"{socket.gethostname()}: {part}: {error.strerror}: free space there, lower {node.LIMIT} or "
+                f"set {node.CACHE} to a folder with room"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -104,29 +102,3 @@ class ShardCache:
             f"{failure} ({shard.bytes:,} bytes): the shard is damaged or was deleted: "
             "`make again RUN=prepare` packs the data set again"
         )
-
-    def _make_room(self, needed: int) -> None:
-        """Deletes the least recently used shards; processes with an open file can go on reading it."""
-        with FileLock(self._folder / "room.lock"):
-            kept = []
-            for path in self._folder.glob("*.arrow"):
-                with suppress(FileNotFoundError):
-                    facts = path.stat()
-                    kept.append((facts.st_mtime_ns, facts.st_size, path))
-            size = sum(entry[1] for entry in kept) + needed
-            for _, some, path in sorted(kept):
-                if size <= self._limit:
-                    return
-                path.unlink(missing_ok=True)
-                size -= some
-
-
-def _limit_bytes() -> float:
-    text = os.environ.get(LIMIT, "")
-    try:
-        limit = float(text) if text else DEFAULT_LIMIT_GB
-    except ValueError:
-        limit = 0.0
-    if not limit > 0:
-        raise ParamsError(f"{LIMIT}: found {text!r}, wanted a number of gigabytes above 0")
-    return limit * 1e9

@@ -1,5 +1,6 @@
 """Shards on a real S3 server, and a node's cache of them."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pipeline.data.sources import packing
 from pipeline.data.sources.listing import Entry
 from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import ParamsError, StorageError
+from pipeline.storage.datasets import DataSets
 from pipeline.storage.layout import SHARDS, Instance, Instances
 from pipeline.storage.objects import Storage
 from pipeline.storage.shard_store import ShardCache, ShardStore
@@ -88,6 +90,26 @@ def test_the_cache_is_bounded_and_forgets_what_was_not_used_for_longest(
     names = {path.stem for path in cache_dir.rglob("*.arrow")}
     assert {shards[0].sha256, shards[-1].sha256} <= names
     assert shards[1].sha256 not in names
+
+
+def test_data_sets_and_shards_share_the_room(
+    storage: Storage, stored: list, cache_dir: Path, digits_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    digest = json.loads((digits_path.parent / "digest.json").read_text())["digest"]
+    DataSets(storage).upload(digest, digits_path)
+    copy = DataSets(storage).cached(digest)
+    size, shards = copy.stat().st_size, [packed.shard for _, _, packed in stored]
+    monkeypatch.setenv("STUDY_CACHE_GB", str((size + 2.5 * shards[0].bytes) / 1e9))
+    cache = ShardCache(storage)
+    for shard in shards[:3]:
+        DataSets(storage).cached(digest)  # used again and again
+        cache.path(shard)
+    assert copy.exists() and len(list(cache_dir.rglob("*.arrow"))) == 2
+    for shard in shards[2:5]:
+        cache.path(shard)
+    assert not copy.exists()
+    assert DataSets(storage).cached(digest).read_bytes() == digits_path.read_bytes()
 
 
 def test_many_ask_for_one_shard_and_it_is_fetched_whole(

@@ -1,0 +1,57 @@
+"""A node's copies of data sets and shards: bounded, whichever processes of the user share them.
+
+Beyond `STUDY_CACHE_GB`, the least recently used are deleted; processes with an open file can go on reading it.
+"""
+
+import os
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+
+from filelock import FileLock
+
+from pipeline.errors import ParamsError
+from pipeline.files import private_folder
+
+CACHE, LIMIT = "STUDY_CACHE_DIR", "STUDY_CACHE_GB"
+DEFAULT_LIMIT_GB = 50.0
+SHARDS = "shards"  # a folder of it
+COPIES = ("*.safetensors", f"{SHARDS}/*.arrow")
+
+
+def cache_dir() -> Path:
+    """Returns this node's cache: `STUDY_CACHE_DIR`, or else a private temporary folder of the user."""
+    if not (chosen := os.environ.get(CACHE)):
+        return private_folder()
+    path = Path(chosen)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def make_room(needed: int) -> None:
+    """Deletes the least recently used copies until `needed` more bytes stay within the limit."""
+    folder, limit = cache_dir(), limit_bytes()
+    with FileLock(folder / "room.lock"):
+        kept = []
+        for path in chain.from_iterable(folder.glob(pattern) for pattern in COPIES):
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                kept.append((facts.st_mtime_ns, facts.st_size, path))
+        size = sum(entry[1] for entry in kept) + needed
+        for _, some, path in sorted(kept):
+            if size <= limit:
+                return
+            path.unlink(missing_ok=True)
+            size -= some
+
+
+def limit_bytes() -> float:
+    """Returns the limit; raises ParamsError."""
+    text = os.environ.get(LIMIT, "")
+    try:
+        limit = float(text) if text else DEFAULT_LIMIT_GB
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise ParamsError(f"{LIMIT}: found {text!r}, wanted a number of gigabytes above 0")
+    return limit * 1e9
