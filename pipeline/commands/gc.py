@@ -174,7 +174,7 @@ def main(apply: str = "apply=", days: str = "days=") -> None:
         for line in lines(found):
             print(line)
         if not found:
-            print(f"everything is needed, or was written in the last {age:g} days (DAYS=)")
+            print(f"everything is needed, or less than {age:g} days old (DAYS=)")
         elif not deletes:
             print("nothing was deleted: `make gc APPLY=1` deletes what is listed")
         for part in found if deletes else ():

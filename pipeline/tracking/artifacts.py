@@ -1,9 +1,10 @@
 """MLflow's artifacts in the study's bucket, where a server without a place of its own has them."""
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TrackingError
-from pipeline.tracking.address import EXPERIMENT, FOLDER, PROXIED, tracking_uri
+from pipeline.tracking.address import EXPERIMENT, FOLDER, HERE, PROXIED, tracking_uri
 
 SHA256 = "sha256."  # and the file's name: a tag
 
@@ -14,7 +15,10 @@ def in_bucket() -> dict[str, str]:
     A server of a team's own keeps its artifacts itself: none of them are in the bucket. Raises
     TrackingError if MLflow does not answer.
     """
-    if not tracking_uri().startswith("sqlite:"):
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:") or (
+        uri == HERE and not Path(HERE.removeprefix("sqlite:///")).exists()
+    ):
         return {}
     return {
         f"{FOLDER}/{run.info.artifact_uri.removeprefix(PROXIED)}/{tag.removeprefix(SHA256)}": value
