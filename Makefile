@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui publish verify paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui serve publish verify paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -83,6 +83,9 @@ doctor: install ## check everything that the study needs, and say how to fix wha
 
 ui: install ## serve the MLflow UI on loopback, behind a token (STUDY_UI_PORT, default 5000)
 	@python -m infra.local ui
+
+serve: install ## classify images by HTTP, behind a token: make serve RUN=<row> or ENSEMBLE=1 (STUDY_SERVE_PORT, default 5001)
+	@python -m pipeline.commands.serve run=$(RUN) ensemble=$(ENSEMBLE)
 
 verify: install ## compare the results with the committed reference, or with AGAINST=<report.json>
 	@python -m pipeline.commands.verify against=$(AGAINST)

@@ -15,6 +15,7 @@ STATE = Path("state")
 PLAN = STATE / "plan.json"
 SOURCE = STATE / "source.json"  # what `fetch` depends on
 WEIGHTS, FACTS = "model.safetensors", "model.json"
+MEMBERS = "members.json"  # of a classifier
 METRICS, PREDICTIONS, RESPONSES = "metrics.json", "predictions.npz", "responses.csv"
 
 

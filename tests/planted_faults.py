@@ -163,7 +163,7 @@ FAULTS = (
     F("a fresh training continues the old one's curve", "pipeline/tracking/tracker.py",
       'return {"instance": str(instance)}', "return {}", "tests/tracking/test_tracker.py -k instance"),
     F("two publishers make two runs", "pipeline/tracking/tracker.py",
-      "with _alone(self._uri, self._experiment):", "if True:", "tests/tracking/test_tracker.py -k under_a_lock"),
+      "with alone(self._uri, self._experiment):", "if True:", "tests/tracking/test_tracker.py -k under_a_lock"),
     F("the younger of two runs is kept", "pipeline/tracking/tracker.py",
       "oldest = next(iter(self._find(identity)), mine)", "oldest = mine", "tests/tracking/test_tracker.py -k older_run"),
 )  # fmt: skip

@@ -53,7 +53,7 @@ class Gate:
         elif self._is(asked.cookies.get(COOKIE)) or self._is(_told_by_header(asked)):
             await self._app(scope, receive, send)
         else:
-            text = "Open the address that `make ui` prints: it contains the token.\n"
+            text = "Wanted the token: `make ui` prints an address that has it, `make serve` a command.\n"
             await PlainTextResponse(text, status_code=401)(scope, receive, send)
 
     def _is(self, told: str | None) -> bool:

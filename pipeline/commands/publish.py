@@ -47,13 +47,16 @@ def _row(tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str,
         if row["confusion"] is not None:
             matrix = charts.confusion(results, name)
             pictures.append(drawing.png(matrix, folder / "confusion.png"))
-        send.row_result(tracker, name, study.models[name], row["group"], row["scores"], pictures)
+        network = next(one["name"] for one in results["groups"] if name in one["rows"])
+        send.row_result(
+            tracker, name, study.models[name], row["group"], network, row["scores"], pictures
+        )
 
 
 def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
     with scratch("pictures") as folder:
         picture = drawing.png(charts.errors(results), folder / "errors.png")
-        send.ensemble_result(tracker, params.digest(study), [picture])
+        send.ensemble_result(tracker, params.digest(study), study, [picture])
     parent = tracker.study()
     document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
     parent.params({"study": study.study, "rows": len(study.models), **document})

@@ -1,5 +1,7 @@
 """MLflow's artifacts in the study's bucket, where a server without a place of its own has them."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +23,16 @@ def in_bucket() -> dict[str, str]:
     ):
         return {}
     return {
-        f"{FOLDER}/{run.info.artifact_uri.removeprefix(PROXIED)}/{tag.removeprefix(SHA256)}": value
-        for run in _runs()
-        if run.info.artifact_uri.startswith(PROXIED)
-        for tag, value in run.data.tags.items()
+        f"{FOLDER}/{place.removeprefix(PROXIED)}/{tag.removeprefix(SHA256)}": value
+        for place, tags in _places_and_tags()
+        if place.startswith(PROXIED)
+        for tag, value in tags.items()
         if tag.startswith(SHA256)
     }
 
 
-def _runs() -> list[Any]:
+def _places_and_tags() -> list[tuple[str, dict[str, str]]]:
+    """Returns where the artifacts of each run and model are, and its tags."""
     try:
         from mlflow import MlflowClient
         from mlflow.entities import ViewType
@@ -37,14 +40,24 @@ def _runs() -> list[Any]:
         client = MlflowClient(tracking_uri())
         if (found := client.get_experiment_by_name(EXPERIMENT)) is None:
             return []
-        runs, token = list[Any](), None
-        while True:
-            page = client.search_runs(
-                [found.experiment_id], run_view_type=ViewType.ALL, page_token=token
-            )
-            runs += page
-            if not (token := page.token):
-                return runs
+        experiments = [found.experiment_id]
+        runs = _all(partial(client.search_runs, experiments, run_view_type=ViewType.ALL))
+        models = _all(partial(client.search_logged_models, experiments))
+        return [(run.info.artifact_uri, run.data.tags) for run in runs] + [
+            (model.artifact_location, model.tags)
+            for model in models
+            if str(model.status) == "READY"
+        ]
     except Exception as error:  # MLflow passes on what SQLAlchemy and requests raise
         first = next(iter(str(error).strip().splitlines()), "")
         raise TrackingError(f"MLflow at {tracking_uri()}: {first}") from error
+
+
+def _all(search: Callable[..., Any]) -> list[Any]:
+    """Returns what all pages of a search have."""
+    found, token = list[Any](), None
+    while True:
+        page = search(page_token=token)
+        found += page
+        if not (token := page.token):
+            return found

@@ -13,7 +13,7 @@ from typing import Self
 from pipeline.checkpoint import CheckpointFacts, Record
 from pipeline.errors import StudyError
 from pipeline.progress import Progress
-from pipeline.tracking.tracker import Status
+from pipeline.tracking.run import Status
 
 POLL_S = 2.0
 JOIN_S = 20.0

@@ -16,6 +16,7 @@ from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances
 from pipeline.storage.objects import Storage
+from pipeline.tracking import registry
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.tracker import Address, Tracker
@@ -75,10 +76,14 @@ def row_result(
     name: str,
     row: Row,
     group: str,
+    network: str,
     scores: dict[str, Any],
     pictures: Sequence[Path],
 ) -> None:
-    """Publishes a row: history, weights, scores and pictures; `group` is equal for rows that differ in seed."""
+    """Publishes a row: history, weights, scores, pictures, and its model.
+
+    `group` is equal for rows that differ in seed, and `network` is the name of the first of them.
+    """
     folder = paths.run(name)
     facts = weights.look(folder)
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
@@ -99,13 +104,29 @@ def row_result(
     child.metrics({f"final_{name}": value for name, value in numbers(scores).items()})
     files = [folder / "model.safetensors", folder / "model.json", folder / "history.csv", *pictures]
     child.artifacts([file for file in files if file.exists()])
+    tags = {
+        "row": name, "run_key": facts.run_key, "instance": str(facts.instance), "commit": facts.commit,
+        "weights_sha256": facts.sha256, registry.VAL_ERROR: str(scores["val_error_pct"]),
+    }  # fmt: skip
+    if (folder / paths.WEIGHTS).exists():  # else not pulled
+        making = partial(save, members=[name], crop_px=row.crop_px)
+        tracker.model(child, name, network, tags, making)
     child.completed(digest_of_row(name))
+
+
+def save(folder: Path, members: Sequence[str], crop_px: int | None) -> None:
+    """Writes an MLflow model of trained rows, whose probabilities it averages, to a new folder."""
+    from pipeline.tracking import models
+
+    models.save(folder, members, [paths.run(member) for member in members], crop_px)
 
 
 def digest_of_row(name: str) -> str:
     """Returns a digest of what is published of a row: equal to what was sent, there is nothing to send."""
     files = (paths.run(name) / "model.json", paths.scores(name) / paths.METRICS)
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    content = b"".join(file.read_bytes() for file in files)
+    model = b"with a model" if (paths.run(name) / paths.WEIGHTS).exists() else b""
+    return hashlib.sha256(content + model).hexdigest()[:16]
 
 
 def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
@@ -140,14 +161,24 @@ def digest_of_search(name: str, storage: Storage) -> str:
     return hashlib.sha256(content + str(number).encode()).hexdigest()[:16]
 
 
-def ensemble_result(tracker: Tracker, key: str, pictures: Sequence[Path]) -> None:
-    """Publishes the ensemble's scores."""
+def ensemble_result(tracker: Tracker, key: str, study: Study, pictures: Sequence[Path]) -> None:
+    """Publishes the ensembles' scores, and the declared one as a model."""
     metrics = json.loads((paths.ENSEMBLE / paths.METRICS).read_text())
     child = tracker.child("ensemble", "ensemble", key)
     child.params({kind: metrics[kind]["members"] for kind in ("declared", "greedy")})
     for kind in ("declared", "greedy"):
         child.metrics({f"{kind}_{name}": value for name, value in numbers(metrics[kind]).items()})
     child.artifacts([paths.ENSEMBLE / paths.METRICS, *pictures])
+    members = study.ensemble.members
+    sums = [weights.look(paths.run(member)).sha256 for member in members]
+    tags = {
+        "members": ", ".join(members), "params_digest": key,
+        "weights_sha256": hashlib.sha256(" ".join(sums).encode()).hexdigest(),
+        registry.VAL_ERROR: str(metrics["declared"]["val_error_pct"]),
+    }  # fmt: skip
+    making = partial(save, members=members, crop_px=study.models[members[0]].crop_px)
+    if all((paths.run(member) / paths.WEIGHTS).exists() for member in members):
+        tracker.model(child, "ensemble", "ensemble", tags, making)
     child.completed(key)
 
 

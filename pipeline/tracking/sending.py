@@ -2,9 +2,10 @@
 
 Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
 "goodbye_s": float}, then again and again, for any training, all that is known of it: {"training", "history",
-"status"}. It sends the last line of each. At the end of its input the trainings have ended, or their process
-has died: it then has `goodbye_s` to send what is left, and to mark those as killed that did not say how they
-ended, if they were `here`; on a cluster they go on.
+"status"}. It sends the last line of each; for trainings that are `here`, also how busy this machine is. At
+the end of its input the trainings have ended, or their process has died: it then has `goodbye_s` to send
+what is left, and to mark those as killed that did not say how they ended, if they were `here`; on a cluster
+they go on.
 """
 
 import json
@@ -20,7 +21,9 @@ from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking.address import tracking_uri
-from pipeline.tracking.tracker import Address, Child, Status, Tracker
+from pipeline.tracking.run import Child, Status
+from pipeline.tracking.system import Monitors
+from pipeline.tracking.tracker import Address, Tracker
 
 GOODBYE_S = 5.0
 RETRY_S, LAST_RETRY_S = 5.0, 0.5
@@ -90,6 +93,7 @@ class _Sending:
         self._waiting, self._ended = dict[str, Line](), False
         self._changed = threading.Condition()
         self._tracker: Tracker | None = None
+        self._monitors: Monitors | None = None
         self._runs: dict[str, Child] = {}
         self._seen: dict[str, Line] = {}
         self._complained = ""
@@ -150,6 +154,9 @@ class _Sending:
                 run = self._runs[training["key"]] = self._tracker.training(training)
                 run.status("RUNNING")
             run.history([Record(**record) for record in line["history"]])
+            if self._here and line["status"] == "RUNNING" and line["history"]:
+                self._monitors = self._monitors or Monitors()
+                run.sample(self._monitors.sample(), line["history"][-1]["update"])
             run.status(line["status"])
             self._complained = ""
             return True

@@ -8,44 +8,22 @@ Processes of one host make a run one after another, under a lock. Two hosts coul
 same moment: who finds an older one beside its own deletes its own.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from filelock import FileLock
-
-from pipeline.checkpoint import Record
-from pipeline.errors import TrackingError
-from pipeline.files import private_folder
 from pipeline.git import commit
-from pipeline.tracking.address import EXPERIMENT, FOLDER, HERE, PROXIED, tracking_uri
-from pipeline.tracking.artifacts import SHA256
+from pipeline.tracking import registry
+from pipeline.tracking.address import EXPERIMENT, PROXIED, tracking_uri
+from pipeline.tracking.run import SENT, Child, Upload, alone, named, set_tags
 
-Upload = Callable[[str, Path], None]
-"""Stores a file under a key of the study's bucket."""
-BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 IDENTITY = ("kind", "run_key", "instance")  # tags
-SENT, SUPERSEDED = "sent", "superseded_by"
-LOCK_S = 60.0  # another process has as long for what it does to a run
+SUPERSEDED = "superseded_by"
 PAGE = 1000  # runs in one answer of MLflow
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 Parts = Mapping[str, str]
-
-
-@contextmanager
-def _named(uri: str) -> Iterator[None]:
-    """Turns whatever MLflow and the libraries beneath it raise into TrackingError."""
-    try:
-        yield
-    except Exception as error:
-        # MLflow passes on what SQLAlchemy, boto3 and requests raise; none of it may harm a training
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise TrackingError(f"MLflow at {uri}: {type(error).__name__}: {first}") from error
 
 
 @dataclass(frozen=True)
@@ -65,12 +43,12 @@ class Tracker:
         self._uri, self._upload = tracking_uri(), upload
         self._is_here = self._uri.startswith("sqlite:")
         self._study, self._tags = study, {"data_digest": address.data_digest}
-        with _named(self._uri):
+        with named(self._uri):
             from mlflow import MlflowClient
 
             for name in ("mlflow", "alembic", "urllib3"):  # they log migrations and each retry
                 logging.getLogger(name).setLevel(logging.ERROR)
-            with _alone(self._uri, EXPERIMENT):  # the first one makes the tables of SQLite
+            with alone(self._uri, EXPERIMENT):  # the first one makes the tables of SQLite
                 self._client = MlflowClient(self._uri)
                 found = self._client.get_experiment_by_name(EXPERIMENT)
                 if found and self._is_here and found.artifact_location.startswith("s3://"):
@@ -98,7 +76,7 @@ class Tracker:
         A further instance is linked to the one before. A row that two studies share (its key is the same)
         belongs to the last one that published it.
         """
-        with _named(self._uri):
+        with named(self._uri):
             more = {"mlflow.parentRunId": self.parent, **self._tags, **(tags or {})}
             identity = {"kind": kind, "run_key": key}
             if instance > 1:
@@ -118,7 +96,7 @@ class Tracker:
         found: dict[tuple[str, str, str], str] = {}
         token = None
         query = f"tags.`mlflow.parentRunId` = '{self.parent}'"
-        with _named(self._uri):
+        with named(self._uri):
             while True:
                 page = self._client.search_runs(
                     [self._experiment], query, max_results=PAGE, page_token=token
@@ -132,7 +110,7 @@ class Tracker:
     def supersede(self) -> None:
         """Marks the study's runs of other parameters as superseded by this one."""
         of_study = f"tags.kind = 'study' and tags.study = '{self._study}'"
-        with _named(self._uri):
+        with named(self._uri):
             for run in self._client.search_runs([self._experiment], of_study):
                 present, known = run.info.run_id == self.parent, run.data.tags.get(SUPERSEDED)
                 if present and known:
@@ -144,6 +122,21 @@ class Tracker:
         """Returns the parent run itself."""
         return self._child(self.parent)
 
+    def model(
+        self, child: "Child", name: str, network: str, tags: Mapping[str, str],
+        save: Callable[[Path], None],
+    ) -> None:  # fmt: skip
+        """Logs a run's model, which `save` writes to a folder, and registers it as `<study>-<network>`.
+
+        `tags` says what it was made from and its error on val.
+        """
+        registered, run = f"{self._study}-{network}", child.run_id
+        with named(self._uri), alone(self._uri, registered):
+            upload = self._upload if self._is_here else None
+            uri = registry.put(self._client, self._experiment, run, name, tags, save, upload)
+            version = registry.register(self._client, registered, uri, run, tags)
+        child.tags({"model": f"models:/{registered}/{version}"})
+
     def _child(self, run: str) -> "Child":
         return Child(self._client, self._uri, run, self._upload)
 
@@ -154,12 +147,10 @@ class Tracker:
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
     def _run(self, name: str, identity: Parts, tags: Parts) -> str:
-        with _alone(self._uri, self._experiment):
+        with alone(self._uri, self._experiment):
             run = next(iter(self._find(identity)), None) or self._create(name, identity)
         wanted = {**tags, "mlflow.runName": name}
-        for tag, value in wanted.items():
-            if run.data.tags.get(tag) != value:
-                self._client.set_tag(run.info.run_id, tag, value)
+        set_tags(self._client, run, wanted)
         identifier: str = run.info.run_id
         return identifier
 
@@ -174,130 +165,3 @@ class Tracker:
 
 def _numbered(instance: int) -> dict[str, str]:
     return {"instance": str(instance)}
-
-
-def _alone(uri: str, what: str) -> FileLock:
-    """Returns a lock that the processes of this host share, for what MLflow does not do in one step."""
-    name = hashlib.sha256(f"{uri} {Path.cwd() if uri == HERE else ''} {what}".encode()).hexdigest()[
-        :16
-    ]
-    return FileLock(private_folder() / f"mlflow-{name}.lock", timeout=LOCK_S)
-
-
-class Child:
-    """A run to which the same things can be published any number of times."""
-
-    def __init__(self, client: Any, uri: str, run_id: str, upload: Upload) -> None:
-        self._client, self._uri, self.run_id, self._upload = client, uri, run_id, upload
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags."""
-        with _named(self._uri):
-            known = self._client.get_run(self.run_id).data.tags
-            for tag, value in tags.items():
-                if known.get(tag) != value:
-                    self._client.set_tag(self.run_id, tag, value)
-
-    def params(self, params: Mapping[str, Any]) -> None:
-        """Logs parameters that are not there yet; nested ones with dotted names."""
-        from mlflow.entities import Param
-
-        with _named(self._uri):
-            known = self._client.get_run(self.run_id).data.params
-            new = {name: str(value) for name, value in _flat(params) if name not in known}
-            if new:
-                self._client.log_batch(self.run_id, params=[Param(*pair) for pair in new.items()])
-
-    def uses(self, name: str, digest: str, source: str, splits: Sequence[str]) -> None:
-        """Notes that the run used splits of a data set, once each."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        with _named(self._uri):
-            known = {
-                one.dataset.digest
-                for one in self._client.get_run(self.run_id).inputs.dataset_inputs
-            }
-            if digest not in known:
-                data = Dataset(name, digest, "dvc", source)
-                tags = [InputTag("mlflow.data.context", ", ".join(splits))]
-                self._client.log_inputs(self.run_id, [DatasetInput(data, tags)])
-
-    def history(self, history: Sequence[Record]) -> None:
-        """Logs the lines whose update is not there yet; the step of each metric is the update."""
-        from mlflow.entities import Metric
-
-        lines = [asdict(record) for record in history]
-        names = [name for name in (lines[0] if lines else ()) if _is_metric(name, lines[0][name])]
-        with _named(self._uri), _alone(self._uri, self.run_id):
-            run = self._client.get_run(self.run_id)
-            known = {m.step for m in self._client.get_metric_history(self.run_id, "val_loss")}
-            new = []
-            for line in lines:
-                if line["update"] not in known:
-                    time_ms = int(run.info.start_time + 1000 * line["seconds"])
-                    new += [
-                        Metric(name, float(line[name]), time_ms, line["update"]) for name in names
-                    ]
-            width = max(len(names), 1)
-            size = BATCH // width * width  # a line is in one request: there whole or not at all
-            for first in range(0, len(new), size):
-                self._client.log_batch(self.run_id, metrics=new[first : first + size])
-
-    def metrics(self, metrics: Mapping[str, float]) -> None:
-        """Logs single values; an unchanged one is not logged again, a changed one replaces the old."""
-        from mlflow.entities import Metric
-
-        with _named(self._uri):
-            known = self._client.get_run(self.run_id).data.metrics
-            now_ms = int(1000 * time.time())  # of several values MLflow shows the latest
-            new = [
-                Metric(name, float(value), now_ms, 0)
-                for name, value in metrics.items()
-                if known.get(name) != float(value)
-            ]
-            if new:
-                self._client.log_batch(self.run_id, metrics=new)
-
-    def artifacts(self, files: Sequence[Path]) -> None:
-        """Uploads the files whose present content is not there yet."""
-        with _named(self._uri):
-            run = self._client.get_run(self.run_id)
-            tags, place = run.data.tags, run.info.artifact_uri
-            for path in files:
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                if tags.get(f"{SHA256}{path.name}") != sha256:
-                    if self._uri.startswith(
-                        "sqlite:"
-                    ):  # there, where `make ui`'s server looks for it
-                        self._upload(f"{FOLDER}/{place.removeprefix(PROXIED)}/{path.name}", path)
-                    else:
-                        self._client.log_artifact(self.run_id, str(path))
-                    self._client.set_tag(self.run_id, f"{SHA256}{path.name}", sha256)
-
-    def status(self, status: Status) -> None:
-        """Says how the training is; one that is finished stays so."""
-        with _named(self._uri):
-            known = self._client.get_run(self.run_id).info.status
-            if status == known or known == "FINISHED":
-                return
-            if status == "RUNNING":
-                self._client.update_run(self.run_id, status=status)
-            else:
-                self._client.set_terminated(self.run_id, status)
-
-    def completed(self, sent: str) -> None:
-        """Marks the run as finished, and as complete; `sent` is a digest of what was sent."""
-        self.status("FINISHED")
-        self.tags({SENT: sent})
-
-
-def _is_metric(name: str, value: object) -> bool:
-    return name != "update" and isinstance(value, int | float)
-
-
-def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -1,22 +1,29 @@
 """A whole study by `dvc repro`, with real S3, Ray, MLflow and DVC; the tests share one run."""
 
+import base64
 import hashlib
 import json
 import os
 import re
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
 import torch
 from mlflow import MlflowClient
 
 from infra.local import s3
+from pipeline import paths
 from pipeline.data import dataset
 from pipeline.evaluation import predictions
+from pipeline.evaluation.classifier import as_png
 from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
 from pipeline.storage.objects import Storage
@@ -172,27 +179,43 @@ def test_mlflows_artifacts_are_in_the_bucket(study: Path, storage: Storage):
 
 
 FETCH = """
-import json
+import json, sys
+import mlflow, numpy, pandas
 from mlflow import MlflowClient
 client = MlflowClient()
+models = {one.name: dict(one.aliases) for one in client.search_registered_models()}
+study = next(name for name in models if name.endswith("-ensemble"))
+images = numpy.load(sys.argv[1])
+lines = pandas.DataFrame({"pixels": [image.tolist() for image in images]})
+said = {}
+for name in models:
+    for place in (f"models:/{name}/latest", f"models:/{name}@best"):
+        answers = mlflow.pyfunc.load_model(place).predict(lines)
+        said[place] = [list(one.values()) for one in answers["probabilities"]]
+        assert all(max(p, key=p.get) == c for p, c in zip(answers["probabilities"], answers["class"]))
 experiment = client.get_experiment_by_name("resnet-study")
 found = {}
 for run in client.search_runs([experiment.experiment_id], "tags.kind = 'training'"):
     names = [one.path for one in client.list_artifacts(run.info.run_id)]
     found[run.info.run_name] = [client.download_artifacts(run.info.run_id, "model.safetensors"), names]
-print(json.dumps(found))
+versions = [dict(one.tags) for one in client.search_model_versions()]
+print(json.dumps({"weights": found, "said": said, "versions": versions}))
 """
 
 
-def test_any_client_fetches_weights_with_the_address_alone(study: Path, tmp_path: Path):
-    """It knows the address of `make ui` and its token, and nothing of S3."""
+def test_any_client_fetches_weights_and_loads_models_with_the_address_alone(
+    study: Path, tmp_path: Path
+):
+    """It knows the address of `make ui` and its token, and nothing of S3, nor any of our code."""
+    images = dataset.load(study / paths.ARRAYS).test.images.numpy()[:20]
+    np.save(tmp_path / "images.npy", images)
     port = s3.free_port()
     ui = start(study, "python", "-m", "infra.local", "ui", STUDY_UI_PORT=str(port))
     try:
         wait_for(lambda: s3.answers(port))
         token = s3.secret_file("ui_token").read_text().strip()
         done = subprocess.run(
-            [sys.executable, "-c", FETCH], cwd=tmp_path,
+            [sys.executable, "-c", FETCH, str(tmp_path / "images.npy")], cwd=tmp_path,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_TOKEN": token,
                  "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"},
             capture_output=True, text=True, check=False,
@@ -201,12 +224,63 @@ def test_any_client_fetches_weights_with_the_address_alone(study: Path, tmp_path
         ui.terminate()
         ui.wait()
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found.keys() == set(ROWS)
-    for name, (path, names) in found.items():
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["weights"].keys() == set(ROWS)
+    for name, (path, names) in found["weights"].items():
         assert "metrics.json" in names
         facts = json.loads((study / f"runs/{name}/model.json").read_text())
         assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == facts["sha256"]
+        version = next(one for one in found["versions"] if one.get("row") == name)
+        assert version["weights_sha256"] == facts["sha256"]
+        assert version["run_key"] == facts["run_key"]
+    wanted = {}  # of each registered model, and of its best version
+    for row in json.loads((study / paths.REPORT).read_text())["groups"]:
+        rows = {name: predictions.load(study / paths.scores(name) / paths.PREDICTIONS)["test"]
+                for name in row["rows"]}  # fmt: skip
+        scores = {name: json.loads((study / paths.scores(name) / paths.METRICS).read_text())
+                  for name in rows}  # fmt: skip
+        best = min(rows, key=lambda name: scores[name]["val_error_pct"])
+        wanted[f"models:/tiny-{row['name']}@best"] = rows[best].probabilities
+    together = predictions.of_ensemble(study / paths.ENSEMBLE / paths.PREDICTIONS, "declared")
+    wanted["models:/tiny-ensemble/latest"] = together["test"].probabilities
+    assert wanted.keys() <= found["said"].keys()
+    for place, probabilities in wanted.items():
+        assert np.allclose(found["said"][place], probabilities[:20], rtol=0, atol=1e-6)
+
+
+def test_images_are_classified_by_http_for_whoever_has_the_token(study: Path):
+    images = dataset.load(study / paths.ARRAYS).test.images.numpy()
+    wanted = predictions.load(study / paths.scores(ROWS[0]) / paths.PREDICTIONS)["test"]
+    port = s3.free_port()
+    server = start(
+        study,
+        "python",
+        "-m",
+        "pipeline.commands.serve",
+        f"run={ROWS[0]}",
+        STUDY_SERVE_PORT=str(port),
+    )
+    lines = [{"image": base64.b64encode(as_png(image)).decode()} for image in images[:5]]
+    try:
+        wait_for(lambda: s3.answers(port))
+        address = f"http://127.0.0.1:{port}/invocations"
+        assert (
+            requests.post(address, json={"dataframe_records": lines}, timeout=60).status_code == 401
+        )
+        bearer = {"Authorization": f"Bearer {s3.secret_file('serve_token').read_text().strip()}"}
+        answer = requests.post(
+            address, json={"dataframe_records": lines}, headers=bearer, timeout=60
+        )
+        bad = requests.post(
+            address, json={"dataframe_records": [{"image": base64.b64encode(b"text").decode()}]},
+            headers=bearer, timeout=60,
+        )  # fmt: skip
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait()
+    said = [list(one["probabilities"].values()) for one in answer.json()["predictions"]]
+    assert np.allclose(said, wanted.probabilities[:5], rtol=0, atol=1e-6)
+    assert bad.status_code == 400 and "image 0: it does not decode" in bad.text
 
 
 def test_publishing_again_changes_nothing(study: Path):
@@ -466,3 +540,23 @@ def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
     assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
     assert done.returncode == 0, done.stderr
     assert f"warning: MLflow at {NOBODY}" in done.stderr
+
+
+def test_everything_on_s3_is_whole_and_needed(study: Path):
+    """After all that the other tests have done to it, and after what DVC pushes."""
+    assert run_in(study, "dvc", "push").returncode == 0
+    fsck = run_in(study, "python", "-m", "pipeline.commands.fsck")
+    assert fsck.returncode == 0, fsck.stdout
+    assert ": 0 damaged, 0 missing" in fsck.stdout
+    gc = run_in(study, "python", "-m", "pipeline.commands.gc", "apply=1", "days=0")
+    assert gc.returncode == 0, gc.stderr
+    for folder in (".dvc/cache", *(str(paths.run(name)) for name in ROWS)):
+        shutil.rmtree(study / folder)
+    assert run_in(study, "git", "checkout", "--", "runs").returncode in (0, 1)  # if they are in Git
+    pulled = run_in(study, "dvc", "pull")
+    assert pulled.returncode == 0, pulled.stderr
+    done = run_in(study, "dvc", "repro")
+    assert done.returncode == 0, done.stderr
+    assert not [
+        name for name in stages_run(done.stdout) if name.startswith(("train", "tune", "prepare"))
+    ]

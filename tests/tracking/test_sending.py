@@ -64,6 +64,8 @@ def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
         sender.tell(training(), [record(10)], "RUNNING")
         wait_for(lambda: run_of(uri) and steps(uri) == [10])
         assert run_of(uri).info.status == "RUNNING"
+        wait_for(lambda: "system/cpu_utilization_percentage" in run_of(uri).data.metrics)
+        assert run_of(uri).data.metrics["system/system_memory_usage_megabytes"] > 100
         sender.tell(training(), [record(10), record(20)], "FINISHED")
     wait_for(lambda: run_of(uri).info.status == "FINISHED")
     assert steps(uri) == [10, 20]

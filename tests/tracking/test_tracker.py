@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 from pipeline.checkpoint import Record
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
-from pipeline.tracking.tracker import Address, Child, Tracker, _alone
+from pipeline.tracking.run import Child, alone
+from pipeline.tracking.tracker import Address, Tracker
 from tests import pace
 from tests.checkpoints import record
 from tests.conftest import REPO
@@ -173,7 +174,7 @@ def test_a_run_is_made_under_a_lock_of_the_host(tracker: Tracker, monkeypatch: p
 
     def create(*arguments: object, **named: object) -> object:
         with pytest.raises(Timeout):
-            _alone(tracker._uri, tracker._experiment).acquire(timeout=0)
+            alone(tracker._uri, tracker._experiment).acquire(timeout=0)
         made.append(make(*arguments, **named))
         return made[-1]
 
@@ -194,6 +195,7 @@ def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker)
 RACER = """
 import sys, time
 from pipeline.checkpoint import Record
+from pipeline.tracking.run import Child, alone
 from pipeline.tracking.tracker import Address, Tracker
 from tests.checkpoints import record
 while time.time() < float(sys.argv[1]): time.sleep(0.005)

@@ -1,0 +1,63 @@
+"""`make serve RUN=<row>` or `make serve ENSEMBLE=1`: classifies images by HTTP, with MLflow's scoring server."""
+
+from pathlib import Path
+
+from infra.local import s3
+from infra.local.ui import Gate
+from pipeline import command, params
+from pipeline.errors import ParamsError, StudyError
+from pipeline.files import scratch
+from pipeline.params import Study
+from pipeline.tracking import results, scoring
+
+PORT, DEFAULT_PORT = "STUDY_SERVE_PORT", 5001
+TOKEN = "serve_token"
+EXAMPLE = """\
+{what} at {address}/invocations, for whoever has the token (Ctrl-C ends it):
+
+  curl {address}/invocations -H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json" \\
+    -d '{{"dataframe_records": [{{"image": "'"$(base64 < image.png | tr -d '\\n')"'"}}]}}'
+
+Instead of "image" (a PNG, JPEG or other file in base64), "pixels" may have height x width x channels numbers."""
+
+
+def members_of(study: Study, run: str, ensemble: str) -> list[str]:
+    """Returns the rows that a user asks for; raises ParamsError."""
+    if bool(run) == bool(ensemble):
+        raise ParamsError(f"wanted RUN=<row> or ENSEMBLE=1; the rows are {', '.join(study.models)}")
+    if ensemble:
+        return list(study.ensemble.members)
+    params.row_of(study, run)
+    return [run]
+
+
+def main(run: str = "run=", ensemble: str = "ensemble=") -> None:
+    """Serves until interrupted."""
+    study = params.load()
+    members = members_of(study, run.removeprefix("run="), ensemble.removeprefix("ensemble="))
+    port = s3.port_from(PORT) or DEFAULT_PORT
+    if s3.answers(port):
+        raise StudyError(f"port {port} is in use: set {PORT} to a free one")
+    secret = s3.secret_file(TOKEN)
+    with scratch("serve") as folder:
+        model = folder / "model"
+        results.save(model, members, study.models[members[0]].crop_px)
+        app = Gate(scoring.app_of(model), secret.read_text().strip())
+        what = (
+            f"{len(members)} networks together"
+            if ensemble.removeprefix("ensemble=")
+            else members[0]
+        )
+        address = f"http://127.0.0.1:{port}"
+        print(EXAMPLE.format(what=what, address=address, token=shown(secret)), flush=True)
+        scoring.serve(app, port)
+
+
+def shown(path: Path) -> str:
+    """Returns a path as a shell writes it."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+if __name__ == "__main__":
+    command.main(main)

@@ -1,0 +1,106 @@
+"""Trained networks as a classifier of image files: what it says of an image is what evaluation says of it.
+
+A folder holds the networks, each as in `runs/<row>/`, and `members.json`: their names in order, and the
+pixels of the crop (section 3.4's single view) if they were trained on photographs.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pipeline.data.feeding.decoding import cut, opened
+from pipeline.data.feeding.pixels import to_rgb
+from pipeline.data.feeding.shown import less_mean, resized_px
+from pipeline.errors import DataError
+from pipeline.evaluation.scores import Array, softmax
+from pipeline.models import weights
+from pipeline.models.predict import device, predict
+from pipeline.models.weights import Trained
+from pipeline.params import Precision, validate
+from pipeline.paths import FACTS, MEMBERS
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """One network or an ensemble; all have the same classes and channels."""
+
+    members: tuple[Trained, ...]
+    crop_px: int | None
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Returns the classifier in a folder; raises CheckpointError if a network is damaged or missing."""
+        said = json.loads((folder / MEMBERS).read_text(encoding="utf-8"))
+        return cls(tuple(weights.load(folder / name) for name in said["members"]), said["crop_px"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return tuple(self.members[0].facts.classes)
+
+    def probabilities(self, files: Sequence[bytes]) -> Array:
+        """Returns probabilities float64 (N, classes) of image files, averaged over the members.
+
+        Raises DataError, with its number, for one that does not decode.
+        """
+        images = [self._pixels(content, number) for number, content in enumerate(files)]
+        batch = torch.from_numpy(np.stack(images)).to(device())
+        found: Array = np.mean([self._of(member, batch) for member in self.members], axis=0)
+        return found
+
+    def _of(self, member: Trained, images: Tensor) -> Array:
+        precision: Precision = validate(Precision, member.facts.precision, FACTS)
+        model, mean = member.model.to(images.device), member.mean.to(images.device)
+        if self.crop_px is None:
+            inputs = (images - mean).permute(0, 3, 1, 2)
+        else:
+            inputs = less_mean(images, member.mean)
+        return softmax(torch.cat(list(predict(model, [inputs], precision))).cpu().numpy())
+
+    def _pixels(self, content: bytes, number: int) -> NDArray[np.uint8]:
+        """Returns what the networks see of a file, uint8 (height, width, channels)."""
+        facts = self.members[0].facts
+        try:
+            if self.crop_px is not None:
+                return self._crop(content, self.crop_px)
+            with opened(content) as image:
+                upright = ImageOps.exif_transpose(image)
+                pixels = upright.convert("L") if facts.channels == 1 else to_rgb(upright)
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            raise DataError(
+                f"image {number}: it does not decode ({error}): wanted the bytes of a PNG, JPEG or other "
+                "image file"
+            ) from error
+        size = (facts.image_size_px[1], facts.image_size_px[0])
+        if pixels.size != size:
+            pixels = ImageOps.fit(pixels, size, Image.Resampling.BILINEAR)
+        return np.asarray(pixels).reshape(*facts.image_size_px, facts.channels)
+
+    def _crop(self, content: bytes, crop_px: int) -> NDArray[np.uint8]:
+        with opened(content) as image:
+            width, height = image.size
+        side = min(width, height) * crop_px / resized_px(crop_px)
+        box = ((height - side) / 2, (width - side) / 2, side, side)
+        return cut(content, box, (crop_px, crop_px), mirror=False)
+
+
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Returns an image (height, width[, 1 or 3 channels]) as a PNG file, which loses nothing."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim != 2 and pixels.shape[2:] != (3,):
+        raise DataError(
+            f"pixels of shape {pixels.shape}: wanted (height, width[, 1 or 3 channels])"
+        )
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()

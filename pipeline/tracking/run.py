@@ -1,0 +1,181 @@
+"""A run in MLflow, to which the same things can be published any number of times."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from pipeline.checkpoint import Record
+from pipeline.errors import StudyError, TrackingError
+from pipeline.files import private_folder
+from pipeline.tracking.address import FOLDER, HERE, PROXIED
+from pipeline.tracking.artifacts import SHA256
+
+Upload = Callable[[str, Path], None]
+"""Stores a file under a key of the study's bucket."""
+BATCH = 900  # MLflow takes at most 1,000 metrics in one request
+SENT = "sent"  # a tag
+LOCK_S = 60.0  # another process has as long for what it does to a run
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+@contextmanager
+def named(uri: str) -> Iterator[None]:
+    """Turns whatever MLflow and the libraries beneath it raise into TrackingError."""
+    try:
+        yield
+    except StudyError:
+        raise
+    except Exception as error:
+        # MLflow passes on what SQLAlchemy, boto3 and requests raise; none of it may harm a training
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise TrackingError(f"MLflow at {uri}: {type(error).__name__}: {first}") from error
+
+
+def alone(uri: str, what: str) -> FileLock:
+    """Returns a lock that the processes of this host share, for what MLflow does not do in one step."""
+    name = hashlib.sha256(f"{uri} {Path.cwd() if uri == HERE else ''} {what}".encode()).hexdigest()[
+        :16
+    ]
+    return FileLock(private_folder() / f"mlflow-{name}.lock", timeout=LOCK_S)
+
+
+def set_tags(client: Any, run: Any, tags: Mapping[str, str]) -> None:
+    """Sets the tags that a run does not have yet, in one request."""
+    from mlflow.entities import RunTag
+
+    new = [RunTag(tag, value) for tag, value in tags.items() if run.data.tags.get(tag) != value]
+    if new:
+        client.log_batch(run.info.run_id, tags=new)
+
+
+class Child:
+    """A run, found or made by `pipeline.tracking.tracker`."""
+
+    def __init__(self, client: Any, uri: str, run_id: str, upload: Upload) -> None:
+        self._client, self._uri, self.run_id, self._upload = client, uri, run_id, upload
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags."""
+        with named(self._uri):
+            set_tags(self._client, self._client.get_run(self.run_id), tags)
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Logs parameters that are not there yet; nested ones with dotted names."""
+        from mlflow.entities import Param
+
+        with named(self._uri):
+            known = self._client.get_run(self.run_id).data.params
+            new = {name: str(value) for name, value in _flat(params) if name not in known}
+            if new:
+                self._client.log_batch(self.run_id, params=[Param(*pair) for pair in new.items()])
+
+    def uses(self, name: str, digest: str, source: str, splits: Sequence[str]) -> None:
+        """Notes that the run used splits of a data set, once each."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        with named(self._uri):
+            known = {
+                one.dataset.digest
+                for one in self._client.get_run(self.run_id).inputs.dataset_inputs
+            }
+            if digest not in known:
+                data = Dataset(name, digest, "dvc", source)
+                tags = [InputTag("mlflow.data.context", ", ".join(splits))]
+                self._client.log_inputs(self.run_id, [DatasetInput(data, tags)])
+
+    def history(self, history: Sequence[Record]) -> None:
+        """Logs the lines whose update is not there yet; the step of each metric is the update."""
+        from mlflow.entities import Metric
+
+        lines = [asdict(record) for record in history]
+        names = [name for name in (lines[0] if lines else ()) if _is_metric(name, lines[0][name])]
+        with named(self._uri), alone(self._uri, self.run_id):
+            run = self._client.get_run(self.run_id)
+            known = {m.step for m in self._client.get_metric_history(self.run_id, "val_loss")}
+            new = []
+            for line in lines:
+                if line["update"] not in known:
+                    time_ms = int(run.info.start_time + 1000 * line["seconds"])
+                    new += [
+                        Metric(name, float(line[name]), time_ms, line["update"]) for name in names
+                    ]
+            width = max(len(names), 1)
+            size = BATCH // width * width  # a line is in one request: there whole or not at all
+            for first in range(0, len(new), size):
+                self._client.log_batch(self.run_id, metrics=new[first : first + size])
+
+    def sample(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs figures of this moment, as they are."""
+        from mlflow.entities import Metric
+
+        now_ms = int(1000 * time.time())
+        with named(self._uri):
+            new = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
+            self._client.log_batch(self.run_id, metrics=new)
+
+    def metrics(self, metrics: Mapping[str, float]) -> None:
+        """Logs single values; an unchanged one is not logged again, a changed one replaces the old."""
+        from mlflow.entities import Metric
+
+        with named(self._uri):
+            known = self._client.get_run(self.run_id).data.metrics
+            now_ms = int(1000 * time.time())  # of several values MLflow shows the latest
+            new = [
+                Metric(name, float(value), now_ms, 0)
+                for name, value in metrics.items()
+                if known.get(name) != float(value)
+            ]
+            if new:
+                self._client.log_batch(self.run_id, metrics=new)
+
+    def artifacts(self, files: Sequence[Path]) -> None:
+        """Uploads the files whose present content is not there yet."""
+        with named(self._uri):
+            run = self._client.get_run(self.run_id)
+            place, sums = run.info.artifact_uri, dict[str, str]()
+            for path in files:
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                sums[tag := f"{SHA256}{path.name}"] = sha256
+                if run.data.tags.get(tag) != sha256:
+                    if self._uri.startswith(
+                        "sqlite:"
+                    ):  # there, where `make ui`'s server looks for it
+                        self._upload(f"{FOLDER}/{place.removeprefix(PROXIED)}/{path.name}", path)
+                    else:
+                        self._client.log_artifact(self.run_id, str(path))
+
+            set_tags(self._client, run, sums)
+
+    def status(self, status: Status) -> None:
+        """Says how the training is; one that is finished stays so."""
+        with named(self._uri):
+            known = self._client.get_run(self.run_id).info.status
+            if status == known or known == "FINISHED":
+                return
+            if status == "RUNNING":
+                self._client.update_run(self.run_id, status=status)
+            else:
+                self._client.set_terminated(self.run_id, status)
+
+    def completed(self, sent: str) -> None:
+        """Marks the run as finished, and as complete; `sent` is a digest of what was sent."""
+        self.status("FINISHED")
+        self.tags({SENT: sent})
+
+
+def _is_metric(name: str, value: object) -> bool:
+    return name != "update" and isinstance(value, int | float)
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,138 @@
+"""What a classifier says of image files is what evaluation says of the same images."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from pipeline import paths
+from pipeline.data.dataset import Split
+from pipeline.data.feeding import shown
+from pipeline.errors import DataError
+from pipeline.evaluation import views
+from pipeline.evaluation.classifier import Classifier, as_png
+from pipeline.evaluation.scores import softmax
+from pipeline.models import weights
+from pipeline.models.networks import build
+from pipeline.models.weights import Trained
+from pipeline.params import CifarNetwork, ImageNetNetwork
+from pipeline.tracking import models
+from tests.checkpoints import model_facts
+from tests.photographs import prepared
+
+CPU = torch.device("cpu")
+CLASSES = ("cat", "dog", "ox")
+
+
+def network(seed: int, channels: int) -> Trained:
+    """A network for images of 8x8, not trained."""
+    row = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
+    facts = model_facts(row, channels=channels, classes=CLASSES, image_size_px=(8, 8))
+    mean = torch.rand(8, 8, channels) * 255
+    return Trained(build(row, channels, 3, seed=seed).eval(), mean, facts)
+
+
+def images(channels: int, count: int = 7, side: int = 8) -> np.ndarray:
+    shape = (count, side, side, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def wanted(trained: Trained, pixels: np.ndarray) -> np.ndarray:
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    split = Split(torch.from_numpy(pixels), labels, labels)
+    done = views.logits(trained, "single", split, None, None, "float32", CPU, lambda count: None)
+    return softmax(done)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_images_are_classified_as_by_evaluation(channels: int):
+    members = tuple(network(seed, channels) for seed in (1, 2))
+    pixels = images(channels)
+    found = Classifier(members, None).probabilities([as_png(image) for image in pixels])
+    mean = np.mean([wanted(member, pixels) for member in members], axis=0)
+    assert np.abs(found - mean).max() < 1e-6
+    one = [Classifier(members, None).probabilities([as_png(image)])[0] for image in pixels]
+    assert np.abs(np.array(one) - mean).max() < 1e-6  # in whatever batches they come
+
+
+def test_other_sizes_and_colours_are_fitted_as_folders_of_images_are():
+    classifier = Classifier((network(1, 3),), None)
+    tall = Image.fromarray(images(3, 1, 32)[0]).resize((20, 40))
+    fitted = tall.resize((8, 8), Image.Resampling.BILINEAR, box=(0, 10, 20, 30))
+    out = io.BytesIO()
+    tall.convert("RGBA").save(out, "PNG")
+    both = classifier.probabilities([out.getvalue(), as_png(np.asarray(fitted))])
+    assert np.abs(both[0] - both[1]).max() < 1e-6
+
+
+def test_photographs_are_classified_as_by_evaluation(tmp_path: Path):
+    data = prepared(tmp_path, 12, 6)
+    row = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
+    model = build(row, 3, 2, seed=1)
+    with torch.no_grad():
+        for crops in shown.inputs(data.train, data.mean, 64, CPU):
+            model(crops)
+    facts = model_facts(row, classes=("a", "b"), image_size_px=(64, 64))
+    trained = Trained(model.eval(), data.mean, facts)
+    wanted = views.logits(
+        trained, "single", data.test, 64, None, "float32", CPU, lambda count: None
+    )
+    files = [data.test.images.content(place) for place in range(len(data.test))]
+    found = Classifier((trained,), 64).probabilities(files)
+    assert np.abs(found - softmax(wanted)).max() < 1e-6
+
+
+@pytest.mark.parametrize("crop_px", [None, 8])
+def test_what_is_no_image_is_named(crop_px: int | None):
+    with pytest.raises(DataError, match="image 1: it does not decode"):
+        Classifier((network(1, 3),), crop_px).probabilities([as_png(images(3)[0]), b"text"])
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 2), (1, 8, 8, 3)])
+def test_pixels_of_a_wrong_shape_are_refused(shape: tuple[int, ...]):
+    with pytest.raises(DataError, match="wanted \\(height, width"):
+        as_png(np.zeros(shape, np.uint8))
+
+
+LOAD = """
+import json, sys
+import mlflow.pyfunc, numpy, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+pixels = numpy.load(sys.argv[2])
+found = model.predict(pandas.DataFrame({"pixels": [image.tolist() for image in pixels]}))
+print(json.dumps([found["class"].tolist(), [list(one.values()) for one in found["probabilities"]]]))
+"""
+
+
+def test_an_mlflow_model_needs_none_of_our_files_and_has_no_pickle(tmp_path: Path):
+    members, pixels = [network(seed, 1) for seed in (1, 2)], images(1)
+    for number, member in enumerate(members):
+        arrays = {name: value.numpy() for name, value in member.model.state_dict().items()}
+        weights.save(tmp_path / f"runs/{number}", arrays, member.mean.numpy(), member.facts)
+    model, runs = tmp_path / "model", [tmp_path / f"runs/{number}" for number in range(2)]
+    models.save(model, ["first", "second"], runs, None)
+    for path in model.rglob("*"):
+        assert path.suffix in ("", ".yaml", ".txt", ".py", ".zip", ".safetensors", ".json")
+        if path.suffix == ".safetensors":
+            with safe_open(path, "np") as file:
+                assert file.keys()
+    assert str(tmp_path) not in (model / "MLmodel").read_text()
+    np.save(tmp_path / "pixels.npy", pixels)
+    command = [sys.executable, "-c", LOAD, str(model), str(tmp_path / "pixels.npy")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names, found = json.loads(done.stdout.splitlines()[-1])
+    mean = np.mean([wanted(member, pixels) for member in members], axis=0)
+    assert np.abs(np.array(found) - mean).max() < 1e-6
+    assert names == [CLASSES[line.argmax()] for line in mean]
+    damaged = model / "artifacts/networks/first" / paths.WEIGHTS
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode and "sha256" in done.stderr
