@@ -10,7 +10,10 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +29,17 @@ from pipeline.evaluation import predictions
 from pipeline.evaluation.classifier import as_png
 from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
+from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
-from tests.conftest import REPO, changed_params, copy_study, run_in
+from tests.conftest import (
+    REPO,
+    changed_params,
+    copy_study,
+    read_params,
+    run_in,
+    write_params,
+)
 from tests.integration.trainings import start, wait_for
 
 NOBODY = "http://127.0.0.1:9"  # where nobody listens
@@ -325,16 +336,60 @@ def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Pa
     assert "handover" not in one
 
 
-def test_one_changed_row_reruns_itself_and_what_depends_on_it(study: Path):
-    def slower(document: dict) -> None:
-        document["models"]["resnet-8"]["learning_rate_factor"] = 0.5
+def git(study: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    return run_in(study, "git", *named, *arguments).stdout
 
-    with changed_params(study, slower):
-        done = run_in(study, "dvc", "repro")
+
+def changed_on_a_branch(study: Path, branch: str, row: str, factor: float) -> list[str]:
+    """Changes a row on a branch and reruns the study; returns the stages that ran."""
+    git(study, "checkout", "-q", "-b", branch)
+    document = read_params(study)
+    document["models"][row]["learning_rate_factor"] = factor
+    write_params(study, document)
+    done = run_in(study, "dvc", "repro")
     assert done.returncode == 0, done.stdout + done.stderr
-    later = ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
-    assert stages_run(done.stdout) == ["check", "handover", *later]
-    done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
+    git(study, "add", "-A")
+    git(study, "commit", "-q", "-m", branch)
+    return stages_run(done.stdout)
+
+
+def test_one_changed_row_reruns_what_depends_on_it_and_two_peoples_changes_merge(
+    study: Path, storage: Storage
+):
+    git(study, "checkout", "-q", "-B", "first")
+    git(study, "add", "-A")
+    git(study, "commit", "-q", "-m", "results")
+    try:
+        stages = changed_on_a_branch(study, "ours", "resnet-8", 0.5)
+        later = ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
+        assert stages == ["check", "handover", *later]
+        git(study, "checkout", "-q", "first")
+        assert run_in(study, "dvc", "checkout").returncode == 0
+        changed_on_a_branch(study, "theirs", "resnet-8-c", 0.25)
+        wanted = {
+            name: git(study, "show", f"{branch}:runs/{name}/model.json")
+            for branch, name in (("ours", "resnet-8"), ("theirs", "resnet-8-c"))
+        }
+        before = [key for key in storage.keys(layout.project()) if "/attempts/" in key]
+
+        git(study, "merge", "ours")
+        conflicts = git(study, "diff", "--name-only", "--diff-filter=U").split()
+        assert "dvc.lock" in conflicts and "params.yaml" not in conflicts
+        git(study, "checkout", "--ours", "--", *conflicts)  # either side will do
+        git(study, "add", "-A")
+        git(study, "commit", "-q", "-m", "merged")
+        done = run_in(study, "dvc", "repro")
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        found = {name: (study / f"runs/{name}/model.json").read_text() for name in wanted}
+        assert found == wanted
+        after = [key for key in storage.keys(layout.project()) if "/attempts/" in key]
+        assert after == before  # nothing was trained
+    finally:
+        git(study, "checkout", "-q", "-f", "first")
+        run_in(study, "dvc", "checkout")
+        done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -472,6 +527,29 @@ def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage
         weights.load(clone / "runs/resnet-8").facts.sha256
         == hashlib.sha256(theirs.read_bytes()).hexdigest()
     )
+    done = run_in(clone, "dvc", "repro", "--pull")  # a colleague's results
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert stages_run(done.stdout) == ["check", "handover"]
+    assert (clone / "scores/resnet-8/predictions.npz").exists()
+
+
+def test_a_stranger_pulls_from_a_web_server_without_keys(
+    study: Path, tmp_path: Path, storage: Storage
+):
+    assert run_in(study, "dvc", "push").returncode == 0
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", study, clone], check=True)
+    bucket = s3.state_dir() / "data" / storage.bucket / layout.project()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(bucket))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/dvc"
+        assert run_in(clone, "dvc", "remote", "add", "public", address).returncode == 0
+        pulled = run_in(clone, "dvc", "pull", "-r", "public", "train@resnet-8")
+        server.shutdown()
+    assert pulled.returncode == 0, pulled.stderr
+    mine, theirs = (f / "runs/resnet-8/model.safetensors" for f in (study, clone))
+    assert mine.read_bytes() == theirs.read_bytes()
 
 
 def test_secrets_are_neither_in_the_clone_nor_in_mlflow(study: Path):
