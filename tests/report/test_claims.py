@@ -15,7 +15,12 @@ from pipeline import params
 from pipeline.errors import DataError
 from pipeline.evaluation import predictions
 from pipeline.report.claims.asking import row_of
-from pipeline.report.claims.catalogue import claims_of, ensemble, published
+from pipeline.report.claims.catalogue import (
+    claims_of,
+    ensemble,
+    ensemble_of_six,
+    published,
+)
 from pipeline.report.claims.claim import Claim, Decided, Measured, decide
 from pipeline.report.claims.inference import (
     Errors,
@@ -312,6 +317,29 @@ def test_18_layers_are_equal_within_half_a_point_but_faster():
     assert asked([imagenet("plain", 18, [0.28]), imagenet("basic", 18, [0.28])], "imagenet")[
         faster
     ].verdict == ("cannot be asked")
+
+
+def test_the_deepest_plain_network_is_worse_than_one_made_of_the_shallowest():
+    text = next(c.text for c in claims_of("cifar", CHANCE) if "identity layers" in c.text)
+    found = asked(plain((1000, 900, 1500)))[text]
+    assert found.verdict == "holds"
+    assert "plain-20" in found.evidence and "plain-44" in found.evidence
+    assert asked(plain((1500, 900, 1000)))[text].verdict == "does not hold"
+    # of two depths the trend is the same number, so it is one test and its bar no lower
+    two = asked(plain((1000, 1500)))
+    assert two[text].evidence == two[DEGRADES].evidence
+
+
+def test_table_5s_ensemble_is_of_six():
+    some = [imagenet("basic", 34, [0.245], option=o) for o in "ABC"]
+    some += [imagenet("bottleneck", 101, [0.22]), imagenet("bottleneck", 152, [0.21, 0.215])]
+    rows = [row for one in some for row in one.rows]
+    best, together = wrong([0.21], 50_000), wrong([0.19], 50_000)
+    claim = ensemble_of_six(some, rows, "resnet-152", best, together)
+    assert decide([(claim, some)])[0].verdict == "holds"
+    fewer = decide([(ensemble_of_six(some, rows[:5], "resnet-152", best, together), some)])[0]
+    assert fewer.verdict == "cannot be asked"
+    assert "has 5 members, of 34, 34, 34, 101, 152 layers" in fewer.evidence
 
 
 def test_bottlenecks_must_all_be_better():

@@ -5,7 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.params import Cifar10Data, ImageNetData, Row, Study
-from pipeline.report.claims.catalogue import claims_of, ensemble, own, published
+from pipeline.report.claims.catalogue import (
+    claims_of,
+    ensemble,
+    ensemble_of_six,
+    own,
+    published,
+)
 from pipeline.report.claims.claim import Claim, Decided, decide
 from pipeline.report.claims.inference import Errors
 from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Network, comparable
@@ -36,6 +42,8 @@ def verdicts(
             asked += [(claim, [one]) for one in some if (claim := _published(study, one, family))]
     members = [one for one in networks if set(one.rows) & set(study.ensemble.members)]
     asked.append((ensemble(members, *best, together), members))
+    if six := [one for one in members if one.family == "imagenet"]:
+        asked.append((ensemble_of_six(six, study.ensemble.members, *best, together), members))
     asked += [(own(claim, networks), networks) for claim in study.claims]
     found = decide(asked)
     of_paper = [one for one in found if one.of == "paper"]

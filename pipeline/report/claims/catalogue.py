@@ -63,6 +63,8 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
     found = [
         claim("Deeper plain networks have a higher training error",
               ("section 4.2, figure 6 left", "section 4.1, figure 4 left"), here.plain_trend, "above"),
+        claim("The deepest plain network fits the training images worse than the shallowest would with identity "
+              "layers added, which change nothing", ("section 1",) * 2, here.worse_than_constructed, "above"),
         claim("Deeper residual networks have a lower training error",
               ("section 4.2, figure 6 middle", "section 4.1, figure 4 right"),
               lambda some: here.residual_trend(some, "train"), "below"),
@@ -172,6 +174,27 @@ def ensemble(members: Networks, name: str, best: Errors, together: Errors) -> Cl
     return Claim(text, "section 4.1, table 5", "paper", measure, "below")
 
 
+def ensemble_of_six(
+    members: Networks, rows: Sequence[str], name: str, best: Errors, together: Errors
+) -> Claim:
+    """Returns the claim on table 5's ensemble: six networks of different depth, two of them of 152 layers.
+
+    `rows` are the declared members; the paper does not say which the other four are.
+    """
+
+    def measure(_: Networks) -> Measured:
+        depths = sorted(one.depth for one in members for row in one.rows if row in rows)
+        if len(depths) != 6 or depths.count(152) != 2 or len(set(depths)) < 3:
+            raise NotAskedError(
+                f"the declared ensemble has {len(rows)} members, of {', '.join(map(str, depths))} layers; the "
+                "paper's has six, two of them of 152 layers: name six in ensemble.members"
+            )
+        return ensemble(members, name, best, together).measure(members)
+
+    text = "An ensemble of six networks of different depth, two of 152 layers, has a lower test error than its best"
+    return Claim(text, "section 4.1, table 5", "paper", measure, "below")
+
+
 class Family:
     """What is measured of the networks of a family; `networks` are comparable ones everywhere."""
 
@@ -278,6 +301,15 @@ class Family:
         """How far the training error rises from the shallowest plain network to the deepest, by a straight line."""
         some = self._several(networks, plain=True)
         return self._compared(networks, some, trend_weights(len(some)), "train")
+
+    def worse_than_constructed(self, networks: Networks) -> Measured:
+        """The deepest plain network's training error less the shallowest one's.
+
+        That is also the error of the shallowest one with identity layers added up to the deepest one's depth
+        (tests/models/test_identity.py builds it): a solution no worse, which training does not find.
+        """
+        some = self._several(networks, plain=True)
+        return self._compared(networks, [some[0], some[-1]], [-1, 1], "train")
 
     def residual_trend(self, networks: Networks, view: str) -> Measured:
         """How far an error rises from the shallowest residual network to the deepest, by a straight line."""
