@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui serve publish verify paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -89,6 +89,9 @@ serve: install ## classify images by HTTP, behind a token: make serve RUN=<row> 
 
 verify: install ## compare the results with the committed reference, or with AGAINST=<report.json>
 	@python -m pipeline.commands.verify against=$(AGAINST)
+
+page: install ## write the page of another report: make page FROM=reference/cifar10-jpeg/report.json
+	@python -m pipeline.commands.page "$(FROM)"
 
 paper: install ## write the report's tables as LaTeX and its pictures as PDF to report/paper
 	@python -m pipeline.commands.paper

@@ -8,6 +8,7 @@ DIGEST = Path("data/digest.json")
 ACCOUNT = Path("data/account.json")
 ENSEMBLE = Path("ensemble")
 PAGE, REPORT = Path("report/index.html"), Path("report/report.json")
+OTHER_PAGE = Path("report/other.html")  # `make page`
 TABLES, PLOTS = Path("report/tables"), Path("report/plots")
 SHOWN_METRICS = Path("report/metrics.json")  # by `dvc metrics show`
 PAPER = Path("report/paper")  # `make paper`

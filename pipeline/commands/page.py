@@ -1,0 +1,38 @@
+"""`make page FROM=<report.json>`: the page of a study whose report.json is at hand, such as a reference's.
+
+It lacks only the pictures of the images that all members of the ensemble get wrong, which are not in that file.
+"""
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline import command, paths
+from pipeline.errors import DataError, ParamsError
+from pipeline.files import write
+from pipeline.report import page
+from pipeline.report.document import REPORT
+
+
+def main(source: str = "") -> None:
+    """Writes report/other.html."""
+    if not source:
+        raise ParamsError("FROM: wanted a report.json, such as reference/cifar10-jpeg/report.json")
+    path = Path(source)
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        REPORT.validate_python(results)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: not found") from error
+    except (ValueError, ValidationError) as error:
+        raise DataError(
+            f"{path}: not a report in this code's format: {str(error).splitlines()[0]}: `dvc repro report` "
+            "in its study writes it anew"
+        ) from error
+    write(paths.OTHER_PAGE, page.render(results))
+    print(paths.OTHER_PAGE.resolve())
+
+
+if __name__ == "__main__":
+    command.main(main)
