@@ -76,7 +76,7 @@ fsck: install up ## check every hash and reference of what is on S3
 	@python -m pipeline.commands.fsck
 
 gc: install up ## show what no branch, tag or clone needs on S3; APPLY=1 deletes it (DAYS=7: not what is newer)
-	@python -m pipeline.commands.gc apply=$(APPLY) days=$(DAYS)
+	@python -m pipeline.commands.gc apply=$(if $(findstring command,$(origin APPLY)),$(APPLY)) days=$(DAYS)
 
 doctor: install ## check everything that the study needs, and say how to fix what is wrong
 	@python -m infra.local doctor

@@ -1,5 +1,6 @@
 """`make fsck`: checks every hash and every reference of what the project has on S3; changes nothing."""
 
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -18,29 +19,35 @@ from pipeline.storage.objects import Storage
 from pipeline.tracking import artifacts
 
 SHOWN = 20
+PATIENCE_S = 60.0
 NEXT = {  # by the first part of what lies below the project's prefix
     "trainings": "`dvc repro` goes on from the last checkpoint that is intact, or trains again",
     "trials": "`dvc repro` goes on from the last checkpoint that is intact, or `make again RUN=tune@<search>`",
     "searches": "`make again RUN=tune@<search>` searches afresh",
-    "sets": "delete it; the next training on a cluster uploads it again",
+    "sets": "delete all below sets/<digest>/; the next training on a cluster uploads it again",
     "shards": "`make again RUN=prepare` packs the photographs again",
-    "evaluations": "delete it; `dvc repro` evaluates again if the scores are lost",
+    "evaluations": "delete all below evaluations/<key>/; `dvc repro` evaluates again if the scores are lost",
     "dvc": "delete it, then `dvc push` in a clone that has it, or `dvc repro` here",
-    "mlflow": "`make publish` in the clone whose study it is sends it again, once its tag `sha256.…` is deleted",
+    "mlflow": "delete its run in MLflow, then `make publish` in the clone whose study it is sends all again",
 }
 
 
-def unpushed(there: Mapping[str, int]) -> list[str]:
-    """Returns what of this clone's dvc.lock DVC has in its cache alone, and not in its remote."""
+def unpushed(there: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Returns what of this clone's dvc.lock is not on S3: in DVC's cache alone, and nowhere."""
     if not LOCK.exists():
-        return []
+        return [], []
     lock = YAML(typ="safe", pure=True).load(LOCK.read_text())
-    cache = Path(".dvc/cache/files/md5")
-    return [
-        path
+    asked = [sys.executable, "-m", "dvc", "cache", "dir"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    cache = Path(said or ".dvc/cache") / "files/md5"
+    absent = [
+        (path, (cache / md5[:2] / md5[2:]).exists())
         for path, md5 in outputs(lock)
-        if (cache / md5[:2] / md5[2:]).exists() and f"{project()}/{dvc_key(md5)}" not in there
+        if f"{project()}/{dvc_key(md5)}" not in there
     ]
+    return sorted(path for path, is_here in absent if is_here), sorted(
+        path for path, is_here in absent if not is_here
+    )
 
 
 def copies(storage: Storage) -> dict[str, str]:
@@ -61,7 +68,7 @@ def line(fault: Fault, bucket: str) -> str:
 
 def main() -> None:
     """Prints what is damaged, missing or orphaned; ends with status 1 if anything is damaged or missing."""
-    storage = s3.connect()
+    storage = Storage(at=s3.connect().place, patience_s=PATIENCE_S)
     began = time.monotonic()
     audit = Audit(storage, copies(storage))
     with Progress("fsck", audit.bytes, "B") as progress:
@@ -69,9 +76,12 @@ def main() -> None:
     took = time.monotonic() - began
     for fault in faults:
         print(line(fault, storage.bucket))
-    if left := unpushed(audit.sizes):
-        some = ", ".join(sorted(left)[:SHOWN]) + (", …" if len(left) > SHOWN else "")
-        print(f"{len(left)} of this clone's results are not on S3 (`dvc push` stores them): {some}")
+    here, nowhere = unpushed(audit.sizes)
+    for what, left in (("on S3 (`dvc push` stores them)", here),
+                       ("here or on S3 (`dvc repro` makes them)", nowhere)):  # fmt: skip
+        if left:
+            some = ", ".join(left[:SHOWN]) + (", …" if len(left) > SHOWN else "")
+            print(f"{len(left)} of the results that dvc.lock names are not {what}: {some}")
     count = {
         kind: sum(fault.kind == kind for fault in faults)
         for kind in ("damaged", "missing", "orphaned")

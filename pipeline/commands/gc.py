@@ -2,32 +2,36 @@
 
 Needed is what the last commit of a branch, tag or stash names, of this clone and the user's others on this
 host, after fetching what colleagues pushed; what their working folders name; what a process or a job works
-on; and whatever was written in the last DAYS days, since it may be of a clone that is not known here.
+on; trainings and searches that are not at their end; and whatever was written in the last DAYS days, since
+it may be of a clone that is not known here.
 """
 
 import json
+import os
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from infra.local import s3
 from pipeline import command, params, paths
-from pipeline.data import prepared
-from pipeline.errors import ParamsError, StudyError
+from pipeline.errors import ParamsError, ResourceError, StudyError
 from pipeline.execution import clones, needed
-from pipeline.execution.begun import lock_of
-from pipeline.execution.needed import Needs
+from pipeline.execution.begun import AGAIN, lock_of
+from pipeline.execution.needed import ANY, Needs
 from pipeline.execution.place import place_of
 from pipeline.execution.there import cluster
 from pipeline.execution.wanted import Wanted
 from pipeline.files import exclusively
+from pipeline.progress import Progress
 from pipeline.storage.audit import DVC, IN_INSTANCE, dvc_key
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import (
     DATA_SETS,
     SEARCHES,
@@ -75,21 +79,23 @@ def parts_of(storage: Storage) -> dict[str, Part]:
 def needed_here(storage: Storage) -> Needs:
     """Returns what the parameters of this folder need, which may not be trained yet."""
     found = Needs()
-    with suppress(StudyError, FileNotFoundError):
-        study = params.load()
-        data = prepared.look(paths.ARRAYS).digest
-        wanted = Wanted(study, data, storage, place_of(study, storage))
-        for name in study.models:
-            with suppress(StudyError):
-                training = wanted.training(name)
-                found.trainings.add((training.key, training.instance))
-        found.searches.update(wanted.search(name).key for name in study.tune)
+    if not params.PARAMS.exists() or not paths.DIGEST.exists():  # nothing has begun
+        return found
+    study = params.load()
+    data = json.loads(paths.DIGEST.read_text())["digest"]
+    wanted = Wanted(study, data, storage, place_of(study, storage))
+    for name, row in study.models.items():
+        if Path(row.schedule).exists():  # else its search has not ended
+            training = wanted.training(name)
+            found.trainings.add((training.key, training.instance))
+    found.searches.update(wanted.search(name).key for name in study.tune)
     return found
 
 
 def all_needs(storage: Storage) -> Needs:
     """Returns what all clones and their branches, tags and folders need."""
-    documents = (chain(needed.in_git(clone), needed.in_folder(clone)) for clone in clones.known())
+    there, _ = clones.known()
+    documents = (chain(needed.in_git(clone), needed.in_folder(clone)) for clone in there)
     found, here = Needs.of(chain.from_iterable(documents)), needed_here(storage)
     found.trainings.update(here.trainings)
     found.searches.update(here.searches)
@@ -102,14 +108,20 @@ def places_of(needs: Needs, parts: dict[str, Part], storage: Storage) -> set[str
     found |= {f"{DATA_SETS}/{digest}/1" for digest in needs.data}
     for name in parts:
         kind, key, *rest = name.split("/")
-        if kind == SHARDS and key in needs.packings:
+        if kind == SHARDS and {key, ANY} & needs.packings:
             found.add(name)
-        elif kind == SEARCHES and key in needs.searches:
-            found.add(name)
-            said = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)
-            found |= {
-                f"{TRIALS}/{trial}/{rest[0]}" for trial in (said[0]["trials"] if said else ())
-            }
+        elif kind == TRAININGS and name not in found:
+            facts = CheckpointStore(storage, key, instance=int(rest[0])).facts()
+            if (
+                facts and not facts.is_finished
+            ):  # of other code, or waiting: `make forget` deletes it
+                found.add(name)
+        elif kind == SEARCHES:
+            manifest = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)
+            said = manifest[0] if manifest else {}
+            if key in needs.searches or not said.get("done", True):
+                trials = said.get("trials", ())
+                found |= {name, *(f"{TRIALS}/{trial}/{rest[0]}" for trial in trials)}
     for md5 in needs.md5:
         found.add(dvc_key(md5))
         content = storage.get(f"{project()}/{dvc_key(md5)}") if md5.endswith(".dir") else None
@@ -133,7 +145,9 @@ def busy() -> set[str]:
 def useless(storage: Storage, days: float) -> list[Part]:
     """Returns what nobody needs and nobody has written to for some days, sorted by name."""
     parts = parts_of(storage)
-    kept, at_work = places_of(all_needs(storage), parts, storage), busy()
+    at_work, needs = busy(), all_needs(storage)
+    needs.searches.update(at_work)
+    kept = places_of(needs, parts, storage)
     latest = time.time() - days * DAY_S
     return [
         part
@@ -154,16 +168,43 @@ def lines(found: list[Part]) -> Iterator[str]:
         yield f"{kind}: {len(some):,} not needed, {sum(part.bytes for part in some) / 1e6:,.1f} MB"
 
 
+def delete(part: Part, storage: Storage) -> int:
+    """Deletes a part, unless somebody has begun to work on it; returns the number of objects deleted."""
+    lock = lock_of(f"{part.name}/".split("/")[1])
+    try:
+        with FileLock(lock, timeout=0) if lock.exists() else nullcontext():
+            now = storage.listing(f"{project()}/{part.name}")
+            if any(one.modified > part.modified for one in now.values()):
+                return 0
+            # documents first, so that what is left of a part is never taken for whole
+            storage.delete(*sorted(part.keys, key=lambda key: not key.endswith(".json")))
+            return len(part.keys)
+    except Timeout:
+        return 0
+
+
 def main(apply: str = "apply=", days: str = "days=") -> None:
     """Prints what nobody needs, and deletes it if asked to."""
+    wanted = apply.removeprefix("apply=")
+    if wanted not in ("", "1"):
+        raise ParamsError(
+            f"APPLY: found {wanted!r}, wanted 1, or nothing to be shown what nobody needs"
+        )
+    os.environ.pop(AGAIN, None)  # it begins nothing
     text = days.removeprefix("days=") or "7"
     try:
         age = float(text)
     except ValueError:
         raise ParamsError(f"DAYS: found {text!r}, wanted a number of days") from None
-    storage, deletes = s3.connect(), bool(apply.removeprefix("apply="))
+    storage, deletes = s3.connect(), wanted == "1"
     with exclusively(lock_of("gc"), "`make gc`"):
-        for clone in clones.known():
+        there, gone = clones.known()
+        for clone, noted in gone.items():
+            why = f"{clone} was a clone and is not there: if it is gone for good, delete {noted}"
+            if deletes:
+                raise ResourceError(f"{why}, else bring it back: what it needs is unknown")
+            print(f"warning: {why}", file=sys.stderr)
+        for clone in there:
             try:
                 needed.fetch(clone)
             except StudyError as error:
@@ -177,11 +218,13 @@ def main(apply: str = "apply=", days: str = "days=") -> None:
             print(f"everything is needed, or less than {age:g} days old (DAYS=)")
         elif not deletes:
             print("nothing was deleted: `make gc APPLY=1` deletes what is listed")
-        for part in found if deletes else ():
-            # documents first, so that what is left of a part is never taken for whole
-            storage.delete(*sorted(part.keys, key=lambda key: not key.endswith(".json")))
         if deletes and found:
-            print(f"deleted {sum(len(part.keys) for part in found):,} objects")
+            with Progress("gc", len(found), "parts") as progress:
+                count = 0
+                for part in found:
+                    count += delete(part, storage)
+                    progress.advance(1)
+            print(f"deleted {count:,} objects")
 
 
 if __name__ == "__main__":

@@ -5,20 +5,28 @@ from pathlib import Path
 
 from pipeline.environment import state_dir
 from pipeline.files import write
+from pipeline.storage.layout import project
 
 
 def note(clone: Path) -> None:
-    """Notes that a folder is a clone that uses this user's storage."""
+    """Notes that a folder is a clone that uses this user's storage; DVC's temporary copies are not."""
     place = clone.resolve()
-    write(_notes() / hashlib.sha256(str(place).encode()).hexdigest()[:16], f"{place}\n")
+    if ".dvc" not in place.parts:
+        name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+        write(_notes() / name, f"{place}\n")
 
 
-def known() -> list[Path]:
-    """Returns the noted clones that are still there, and the folder of this process."""
-    noted = (Path(note.read_text().strip()) for note in _notes().glob("*"))
-    there = {clone for clone in noted if (clone / ".git").exists()}
-    return sorted({Path.cwd().resolve(), *there})
+def known() -> tuple[list[Path], dict[Path, Path]]:
+    """Returns the clones, that of this process among them, and of those that are not there the notes."""
+    found, gone = {Path.cwd().resolve()}, dict[Path, Path]()
+    for noted in sorted(_notes().glob("*")):
+        clone = Path(noted.read_text().strip())
+        if (clone / ".git").exists():
+            found.add(clone)
+        else:
+            gone[clone] = noted
+    return sorted(found), gone
 
 
 def _notes() -> Path:
-    return state_dir() / "clones"
+    return state_dir() / "clones" / project()

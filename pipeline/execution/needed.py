@@ -17,6 +17,8 @@ from pipeline.training.identity import KEY_LENGTH
 
 LOCK = Path("dvc.lock")
 RUNS = Path("runs")
+STASH = "refs/stash"
+ANY = "any"  # a packing whose key an earlier version did not note
 SEARCH = re.compile(rf'"search": *"([0-9a-f]{{{KEY_LENGTH}}})"')
 
 
@@ -57,8 +59,8 @@ class Needs:
             self.trainings.add((said["run_key"], said.get("instance", 1)))
         elif path == paths.DIGEST:
             self.data.add(said["digest"])
-            if key := (said.get("shards") or {}).get("key"):
-                self.packings.add(key)
+            if shards := said.get("shards"):
+                self.packings.add(shards.get("key", ANY))
 
 
 def outputs(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -78,9 +80,8 @@ def in_folder(clone: Path) -> Iterator[tuple[Path, bytes]]:
 
 def in_git(clone: Path) -> Iterator[tuple[Path, bytes]]:
     """Yields those of the last commits of all branches, tags and stashes of a clone, and of HEAD."""
-    refs = _git(clone, "for-each-ref", "--format=%(objectname)").split()
     blobs = dict[str, Path]()
-    for commit in dict.fromkeys([*refs, "HEAD"]):
+    for commit in _commits(clone):
         wanted = [str(path) for path in (LOCK, paths.DIGEST, paths.REPORT, RUNS)]
         for line in _git(clone, "ls-tree", "-r", "-z", commit, "--", *wanted).split("\0"):
             facts, _, name = line.partition("\t")
@@ -91,17 +92,33 @@ def in_git(clone: Path) -> Iterator[tuple[Path, bytes]]:
         yield path, _git(clone, "cat-file", "blob", blob).encode()
 
 
+def _commits(clone: Path) -> list[str]:
+    found = _git(clone, "for-each-ref", "--format=%(objectname)").split()
+    if _git(clone, "for-each-ref", STASH):
+        # all of them, each with its parents: what was in the index, and what was not in Git
+        found += _git(clone, "log", "--walk-reflogs", "--format=%H %P", STASH).split()
+    peeled = (_git(clone, "rev-parse", "-q", "--verify", f"{one}^{{commit}}", ok=(0, 1, 128))
+              for one in dict.fromkeys([*found, "HEAD"]))  # fmt: skip
+    return list(dict.fromkeys(one.strip() for one in peeled if one))  # without tags of files
+
+
 def fetch(clone: Path) -> None:
-    """Fetches what others have pushed; raises ResourceError if a remote does not answer."""
-    _git(clone, "fetch", "--all", "--tags", "--quiet")
+    """Fetches all branches and tags of all remotes, whatever the clone usually fetches of them.
+
+    Raises ResourceError if a remote does not answer.
+    """
+    for remote in _git(clone, "remote").split():
+        branches = f"+refs/heads/*:refs/remotes/{remote}/*"
+        tags = f"+refs/tags/*:refs/study/{remote}/*"  # may differ from the clone's own of that name
+        _git(clone, "fetch", "--quiet", "--no-tags", remote, branches, tags)
 
 
-def _git(clone: Path, *arguments: str) -> str:
+def _git(clone: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
     done = subprocess.run(
         ["git", "-C", str(clone), *arguments], capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if done.returncode not in ok:
         raise ResourceError(
             f"git {arguments[0]} in {clone}: {done.stderr.strip()}: what branches and tags need is unknown"
         )
-    return done.stdout
+    return done.stdout if done.returncode == 0 else ""

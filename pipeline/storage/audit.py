@@ -26,8 +26,9 @@ DVC = "dvc/files/md5/"
 # what was written before documents had checksums
 UNSEALED = ({"request", "time"}, {"host", "pid", "token"})
 IN_INSTANCE = re.compile(r"(?P<place>[a-z]+/[^/]+/(?P<number>\d+)/)(?P<inside>.+)")
+DOCUMENT = re.compile(r"begun\.json|manifests/.+\.json|attempts/\d{6}\.json")
 OBJECT = re.compile(r"objects/([0-9a-f]{64})")
-ATTEMPT = "attempts/{:06d}.json"
+ATTEMPT = re.compile(r"attempts/(\d{6})\.json")
 
 
 @dataclass(frozen=True, order=True)
@@ -103,6 +104,8 @@ class Audit:
             return Seen(damage="" if inside.startswith("dvc/") else "no such object belongs here")
         if (named := OBJECT.fullmatch(match["inside"])) is not None:
             return self._hashed(key, "sha256", named[1])
+        if not DOCUMENT.fullmatch(match["inside"]):
+            return Seen(damage="no such object belongs here")
         return self._document(key, inside, match["place"], match["inside"])
 
     def _hashed(self, key: str, algorithm: str, wanted: str) -> Seen:
@@ -151,15 +154,15 @@ class Audit:
             match = IN_INSTANCE.fullmatch(key.removeprefix(self._prefix))
             if match and (number := seen.says.get("attempt")):
                 attempts[match["place"]] |= set(range(1, number + 1))
-            if match and match["inside"].startswith("attempts/"):
-                last = int(match["inside"][len("attempts/") :].removesuffix(".json"))
-                attempts[match["place"]] |= set(range(1, last + 1))
-            if match and int(match["number"]) > 1:
+            if match and (attempt := ATTEMPT.fullmatch(match["inside"])):
+                attempts[match["place"]] |= set(range(1, int(attempt[1]) + 1))
+            of_search = key.startswith(f"{self._prefix}{TRIALS}/")  # whose instance it shares
+            if match and int(match["number"]) > 1 and not of_search:
                 named[f"{self._prefix}{match['place']}begun.json"] = f"{match['place']} is later"
             if match and match["place"].startswith(f"{SEARCHES}/"):
                 of_searches |= set(seen.says.get("trials", ()))
         for place, numbers in attempts.items():
-            of = {f"{self._prefix}{place}{ATTEMPT.format(number)}" for number in numbers}
+            of = {f"{self._prefix}{place}attempts/{number:06d}.json" for number in numbers}
             named |= dict.fromkeys(of, f"a later attempt of {place}")
         for key in sorted(named.keys() - there.keys()):
             yield Fault(key, "missing", f"named by {named[key]}")

@@ -40,9 +40,9 @@ class DataSets:
         """
         path = node.cache_dir() / f"{digest}.safetensors"
         with FileLock(path.with_suffix(".lock")):
-            if path.exists():
+            try:
                 os.utime(path)
-            else:
+            except FileNotFoundError:
                 self._fetch(digest, path)
         return path
 

@@ -16,7 +16,8 @@ from pipeline.files import private_folder
 CACHE, LIMIT = "STUDY_CACHE_DIR", "STUDY_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
 SHARDS = "shards"  # a folder of it
-COPIES = ("*.safetensors", f"{SHARDS}/*.arrow")
+NAME = "[0-9a-f]" * 64  # a digest: whatever else lies in the folder is not ours
+COPIES = (f"{NAME}.safetensors", f"{SHARDS}/{NAME}.arrow")
 
 
 def cache_dir() -> Path:

@@ -50,7 +50,7 @@ UNCONDITIONAL = {"501", "NotImplemented"}
 RETRY_EVERY_S = 3.0
 # the longest that a request may take, retries included; and one for a whole, perhaps large, file
 LONGEST_S, LONGEST_FILE_S = 1800.0, 6 * 3600.0
-OF_FILES = {"upload", "download"}
+OF_FILES = {"upload", "download", "digest"}
 PIECE_BYTES = 1 << 20
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from pipeline.tracking.address import FOLDER, PROXIED
 from pipeline.tracking.artifacts import SHA256
 from pipeline.tracking.run import Upload
 
-VAL_ERROR = "val_error_pct"
+VAL_ERROR, DATA = "val_error_pct", "data_digest"  # tags
 BEST = "best"
 
 
@@ -74,7 +74,11 @@ def register(client: Any, name: str, uri: str, run: str, tags: Mapping[str, str]
         if mine.tags.get(tag) != value:
             client.set_model_version_tag(name, mine.version, tag, value)
             mine.tags[tag] = value
-    best = min(versions, key=lambda one: (float(one.tags[VAL_ERROR]), int(one.version)))
+    # of others' data, or registered by hand, there is no error to compare
+    alike = [
+        one for one in versions if VAL_ERROR in one.tags and one.tags.get(DATA) == tags.get(DATA)
+    ]
+    best = min(alike, key=lambda one: (float(one.tags[VAL_ERROR]), int(one.version)))
     if BEST not in best.aliases:
         client.set_registered_model_alias(name, BEST, best.version)
     return str(mine.version)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
+from pipeline.errors import TrackingError
 from pipeline.models import weights
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -18,6 +20,7 @@ from pipeline.storage.layout import SEARCHES, TRIALS, Instances
 from pipeline.storage.objects import Storage
 from pipeline.tracking import registry
 from pipeline.tracking.follow import Follower
+from pipeline.tracking.run import Child
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.tracker import Address, Tracker
 from pipeline.training.history import parse_history_csv
@@ -110,7 +113,8 @@ def row_result(
     }  # fmt: skip
     if (folder / paths.WEIGHTS).exists():  # else not pulled
         making = partial(save, members=[name], crop_px=row.crop_px)
-        tracker.model(child, name, network, tags, making)
+        if not _registered(tracker, child, name, network, tags, making):
+            return
     child.completed(digest_of_row(name))
 
 
@@ -177,9 +181,26 @@ def ensemble_result(tracker: Tracker, key: str, study: Study, pictures: Sequence
         registry.VAL_ERROR: str(metrics["declared"]["val_error_pct"]),
     }  # fmt: skip
     making = partial(save, members=members, crop_px=study.models[members[0]].crop_px)
-    if all((paths.run(member) / paths.WEIGHTS).exists() for member in members):
-        tracker.model(child, "ensemble", "ensemble", tags, making)
-    child.completed(key)
+    are_here = all((paths.run(member) / paths.WEIGHTS).exists() for member in members)
+    if not are_here or _registered(tracker, child, "ensemble", "ensemble", tags, making):
+        child.completed(key)
+
+
+def _registered(
+    tracker: Tracker, child: Child, name: str, network: str, tags: dict[str, str],
+    making: Callable[[Path], None],
+) -> bool:  # fmt: skip
+    """Logs and registers a model; tells whether MLflow took it.
+
+    A server may be too old for models, or refuse some users its registry: that must not keep the rest back.
+    """
+    try:
+        tracker.model(child, name, network, tags, making)
+    except TrackingError as error:
+        print(f"warning: {name}: no model: {error}", file=sys.stderr)
+        child.status("FINISHED")
+        return False
+    return True
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -131,6 +131,7 @@ class Tracker:
         `tags` says what it was made from and its error on val.
         """
         registered, run = f"{self._study}-{network}", child.run_id
+        tags = {**tags, **self._tags}
         with named(self._uri), alone(self._uri, registered):
             upload = self._upload if self._is_here else None
             uri = registry.put(self._client, self._experiment, run, name, tags, save, upload)

@@ -59,9 +59,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def trained(clone: Path, key: str, instance: int = 1) -> None:
+def trained(clone: Path, key: str, instance: int = 1, row: str = "row") -> None:
     """Leaves a clone with the result of a training."""
-    path = clone / paths.run("row") / paths.FACTS
+    path = clone / paths.run(row) / paths.FACTS
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"run_key": key, "instance": instance}))
 
@@ -71,11 +71,12 @@ def commit(clone: Path) -> None:
     git(clone, "commit", "--quiet", "-m", "more")
 
 
-def put_trainings(bucket: Storage, *keys: str) -> None:
+def put_trainings(bucket: Storage, *keys: str, update: int = 9) -> None:
+    """Stores trainings that are at an update, of 9."""
     for key in keys:
         name, _, instance = key.partition("/")
         store = CheckpointStore(bucket, name, instance=int(instance or 1))
-        store.save(checkpoint(b"weights", 10))
+        store.save(checkpoint(b"weights", update))
 
 
 def names(bucket: Storage, days: float = 0.0) -> list[str]:
@@ -83,7 +84,9 @@ def names(bucket: Storage, days: float = 0.0) -> list[str]:
 
 
 def test_what_a_branch_a_tag_a_stash_or_a_folder_names_is_kept(bucket: Storage, clone: Path):
-    put_trainings(bucket, "main", "branch", "tag", "stash", "folder", "old", "again/1", "again/2")
+    put_trainings(
+        bucket, "main", "branch", "tag", "stash", "new", "folder", "old", "again/1", "again/2"
+    )
     trained(clone, "main")
     commit(clone)
     for name in ("branch", "tag"):
@@ -94,6 +97,12 @@ def test_what_a_branch_a_tag_a_stash_or_a_folder_names_is_kept(bucket: Storage, 
     git(clone, "checkout", "--quiet", "-B", "other", "main")
     trained(clone, "stash")
     git(clone, "stash")
+    trained(clone, "new", row="untracked")
+    git(clone, "stash", "--include-untracked")
+    blob = clone / "a-file"
+    blob.write_text("text")
+    git(clone, "add", "a-file")
+    git(clone, "tag", "of-a-file", ":a-file")
     trained(clone, "again", 2)
     commit(clone)
     trained(clone, "folder")
@@ -113,7 +122,8 @@ def test_another_clone_of_the_user_needs_what_it_names(
     assert names(bucket) == ["trainings/old/1", "trainings/pushed/1"]
     colleagues = tmp_path / "colleague"
     subprocess.run(["git", "clone", "--quiet", str(clone), str(colleagues)], check=True)
-    git(clone, "remote", "add", "origin", str(colleagues))
+    git(clone, "remote", "add", "origin", "-t", "main", str(colleagues))  # one branch alone
+    git(colleagues, "checkout", "--quiet", "-b", "theirs")
     trained(colleagues, "pushed")
     commit(colleagues)
     gc.main("apply=1", "days=0")  # fetches what the colleague has pushed
@@ -146,6 +156,52 @@ def test_files_of_dvc_data_searches_and_shards_are_kept_with_what_they_consist_o
     assert names(bucket) == [
         dvc_key(useless), "searches/left/1", "sets/left/1", "shards/left/1", "trials/trial of left/1",
     ]  # fmt: skip
+
+
+def test_what_is_not_at_its_end_is_kept(bucket: Storage, clone: Path):
+    """It may be of other code, or wait for its owner: `make forget` deletes it."""
+    put_trainings(bucket, "half", update=5)
+    Instance(bucket, SEARCHES, USED).put("search", {"trials": ["trial"], "done": False}, {})
+    CheckpointStore(bucket, "trial", kind=TRIALS).save(checkpoint(b"a", 9))
+    put_trainings(bucket, "whole")
+    assert names(bucket) == ["trainings/whole/1"]
+
+
+def test_shards_are_kept_if_an_earlier_version_did_not_note_their_key(bucket: Storage, clone: Path):
+    Instance(bucket, SHARDS, "packed").put("train-0", {}, {"shard": b"1"})
+    assert names(bucket) == ["shards/packed/1"]
+    (clone / paths.DIGEST).parent.mkdir()
+    (clone / paths.DIGEST).write_text(json.dumps({"digest": USED, "shards": {"count": 1}}))
+    assert names(bucket) == []
+
+
+def test_nothing_is_deleted_if_a_clone_is_not_there(
+    bucket: Storage, clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    put_trainings(bucket, "old")
+    clones.note(tmp_path / "on a disk that is not mounted")
+    gc.main("apply=", "days=0")
+    assert "was a clone and is not there" in capsys.readouterr().err
+    with pytest.raises(ResourceError, match=r"not mounted.*delete .*clones"):
+        gc.main("apply=1", "days=0")
+    assert bucket.keys("")
+
+
+def test_what_was_written_since_it_was_listed_is_kept(bucket: Storage, clone: Path):
+    put_trainings(bucket, "old")
+    (part,) = gc.useless(bucket, 0.0)
+    part.modified -= 1  # as if its last object had come since
+    assert gc.delete(part, bucket) == 0
+    assert bucket.keys("")
+
+
+def test_a_search_that_a_process_works_on_keeps_its_trials(bucket: Storage, clone: Path):
+    Instance(bucket, SEARCHES, USED).put("search", {"trials": ["trial"]}, {})
+    CheckpointStore(bucket, "trial", kind=TRIALS).save(checkpoint(b"a", 9))
+    lock_of("").mkdir(parents=True)
+    with FileLock(lock_of(USED)):
+        assert names(bucket) == []
+    assert names(bucket) == [f"searches/{USED}/1", "trials/trial/1"]
 
 
 def test_what_a_process_works_on_is_kept(bucket: Storage, clone: Path):
@@ -188,6 +244,12 @@ def test_nothing_is_deleted_if_what_somebody_needs_is_unknown(
     with pytest.raises(ResourceError, match="fetch"):
         gc.main("apply=1", "days=0")
     assert len(bucket.keys("")) == 3
+
+
+@pytest.mark.parametrize("apply", ["0", "no", "true"])
+def test_only_1_deletes(bucket: Storage, clone: Path, apply: str):
+    with pytest.raises(ParamsError, match="APPLY: found"):
+        gc.main(f"apply={apply}", "days=0")
 
 
 def test_days_that_are_no_number_are_refused(bucket: Storage, clone: Path):

@@ -48,16 +48,19 @@ def filled(bucket: Storage) -> dict[str, str]:
     """Puts some of every kind into the bucket; returns the sha256 of MLflow's artifacts."""
     copies = {}
     for number in range(3):
+        Instances(bucket, TRAININGS, f"{TRAININGS}{number}").begin("the first")
         for kind in (TRAININGS, TRIALS):
-            Instances(bucket, kind, f"{kind}{number}").begin("the first")
             for _ in range(2):  # attempts
-                store = CheckpointStore(bucket, f"{kind}{number}", kind=kind)
+                instance = 2 if kind == TRIALS else 1  # a trial has that of its search
+                store = CheckpointStore(bucket, f"{kind}{number}", kind=kind, instance=instance)
                 for update in (10, 20, 30):
                     store.save(checkpoint(f"weights {kind} {number} {update}".encode(), update))
         Instances(bucket, TRAININGS, f"{TRAININGS}{number}").begin("again")
         CheckpointStore(bucket, f"{TRAININGS}{number}").save(checkpoint(b"others", 10))
         facts = {"trials": [f"{TRIALS}{number}"], "done": True}
-        Instance(bucket, SEARCHES, f"search{number}").put("search", facts, {})
+        for again in ("the first", "again"):
+            Instances(bucket, SEARCHES, f"search{number}").begin(again)
+        Instance(bucket, SEARCHES, f"search{number}", 2).put("search", facts, {})
         for kind, names in (
             (DATA_SETS, ("prepared",)), (SHARDS, ("train-0", "train-1")),
             (EVALUATIONS, ("network", "tables")),
@@ -165,6 +168,9 @@ CHANGES: dict[str, tuple[Callable[[Instance], None], str, str]] = {
     "object deleted": (lambda i: i.storage.delete(i.object_key(i.manifest("m")[1]["a"])), "missing", "objects/"),
     "manifest deleted": (lambda i: i.storage.delete(i.manifest_key("m")), "orphaned", "objects/"),
     "stray": (lambda i: i.storage.put(f"{i.prefix}objects/{'0' * 64}", b""), "damaged", "objects/"),
+    "stray document": (
+        lambda i: i.storage.put(f"{i.prefix}attempts/000001.json.bak", b"{}"), "damaged", "attempts/"
+    ),
     "copied manifest": (
         lambda i: i.storage.put(i.manifest_key("n"), i.storage.get(i.manifest_key("m")) or b""),
         "damaged", "manifests/n.json",
