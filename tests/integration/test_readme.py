@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import s3
+from pipeline.storage.layout import project
 from tests import pace
 from tests.conftest import REPO, copy_study, outside
 
@@ -36,4 +37,4 @@ def test_the_readmes_commands_do_what_they_say(tmp_path: Path, own_state: Path):
     assert "where the time went" in done.stdout
     assert (study / "report/index.html").exists()
     assert "resnet-20: instance 2" in done.stdout
-    assert s3.connect().keys("dvc/")
+    assert s3.connect().keys(f"{project()}/dvc/")

@@ -529,7 +529,8 @@ def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage
     )
     done = run_in(clone, "dvc", "repro", "--pull")  # a colleague's results
     assert done.returncode == 0, done.stdout + done.stderr
-    assert stages_run(done.stdout) == ["check", "handover"]
+    computed = [name for name in stages_run(done.stdout) if "train" in name or "tune" in name]
+    assert not computed and "prepare" not in stages_run(done.stdout)
     assert (clone / "scores/resnet-8/predictions.npz").exists()
 
 
