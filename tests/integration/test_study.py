@@ -32,6 +32,7 @@ from pipeline.models import weights
 from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
+from tests import pace
 from tests.conftest import (
     REPO,
     changed_params,
@@ -276,15 +277,21 @@ def test_images_are_classified_by_http_for_whoever_has_the_token(study: Path):
         wait_for(lambda: s3.answers(port))
         address = f"http://127.0.0.1:{port}/invocations"
         assert (
-            requests.post(address, json={"dataframe_records": lines}, timeout=60).status_code == 401
+            requests.post(
+                address, json={"dataframe_records": lines}, timeout=pace.hangs_after_s(60)
+            ).status_code
+            == 401
         )
         bearer = {"Authorization": f"Bearer {s3.secret_file('serve_token').read_text().strip()}"}
         answer = requests.post(
-            address, json={"dataframe_records": lines}, headers=bearer, timeout=60
+            address,
+            json={"dataframe_records": lines},
+            headers=bearer,
+            timeout=pace.hangs_after_s(60),
         )
         bad = requests.post(
             address, json={"dataframe_records": [{"image": base64.b64encode(b"text").decode()}]},
-            headers=bearer, timeout=60,
+            headers=bearer, timeout=pace.hangs_after_s(60),
         )  # fmt: skip
     finally:
         server.send_signal(signal.SIGINT)
