@@ -73,11 +73,13 @@ class Audit:
             for key, seen in zip(keys, pool.map(self._look, keys), strict=True):
                 found[key] = seen
                 advance(seen.bytes)
-        faults = set(self._judged(found))
-        if faults:
-            time.sleep(WRITING_S)
-            faults &= set(self._judged(self._again(found, faults)))
-        return sorted(faults)
+        first = list(self._judged(found))
+        if not first:
+            return []
+        time.sleep(WRITING_S)
+        before = {(fault.key, fault.kind) for fault in first}  # what else it is named by may change
+        later = set(self._judged(self._again(found, first)))
+        return sorted(fault for fault in later if (fault.key, fault.kind) in before)
 
     def _again(self, found: Mapping[str, Seen], faults: Iterable[Fault]) -> dict[str, Seen]:
         """Returns what was found, with another look at the instances that have faults."""

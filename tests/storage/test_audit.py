@@ -164,6 +164,18 @@ def test_what_is_written_meanwhile_is_no_fault(bucket: Storage, monkeypatch: pyt
     assert Audit(bucket, {}).faults(lambda _: None) == []
 
 
+def test_a_fault_that_others_name_meanwhile_is_still_one(
+    bucket: Storage, monkeypatch: pytest.MonkeyPatch
+):
+    there = Instance(bucket, SHARDS, "key")
+    there.put("m", {}, {"a": b"content"})
+    digest = hashlib.sha256(b"content").hexdigest()
+    bucket.delete(there.object_key(digest))
+    monkeypatch.setattr(audit.time, "sleep", lambda _: there.put_manifest("n", {}, {"a": digest}))
+    (fault,) = Audit(bucket, {}).faults(lambda _: None)
+    assert (fault.key, fault.kind) == (there.object_key(digest), "missing")
+
+
 CHANGES: dict[str, tuple[Callable[[Instance], None], str, str]] = {
     "object deleted": (lambda i: i.storage.delete(i.object_key(i.manifest("m")[1]["a"])), "missing", "objects/"),
     "manifest deleted": (lambda i: i.storage.delete(i.manifest_key("m")), "orphaned", "objects/"),
