@@ -200,7 +200,7 @@ def ports() -> Finding:
 
 def keys() -> Finding:
     """Whether the private files are private."""
-    names = ("credentials", "connection.json", "ui_token", "ray_token")
+    names = ("credentials", "connection.json", "ui_token", "serve_token", "ray_token")
     found = [s3.state_dir() / name for name in names]
     open_ = [path for path in found if path.exists() and path.stat().st_mode & 0o077]
     if open_:
