@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import requests
 import torch
+import uvicorn
 
 from infra.local import s3
 from pipeline import params, paths
@@ -58,7 +60,8 @@ def main(name: str) -> None:
         line = pd.DataFrame({"image": [png]})
         print(f"MLflow model: {median_ms(lambda: model.predict(line)):.2f} ms")
         port = s3.free_port()
-        threading.Thread(target=scoring.serve, args=(app, port), daemon=True).start()
+        serving = partial(uvicorn.run, app, host="127.0.0.1", port=port, log_level="warning")
+        threading.Thread(target=serving, daemon=True).start()
         while not s3.answers(port):
             time.sleep(0.1)
         session, asked = (

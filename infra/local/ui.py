@@ -73,16 +73,15 @@ def _told_by_header(asked: HTTPConnection) -> str | None:
     return None
 
 
-def token() -> str:
-    """Returns the token of this user's UI, which is created once."""
-    return s3.secret_file("ui_token").read_text().strip()
+def token(name: str = "ui_token") -> str:
+    """Returns a token of this user's, by default the UI's, which is created once."""
+    return s3.secret_file(name).read_text().strip()
 
 
 def serve(uri: str, place: Bucket, port: int) -> None:
     """Serves the MLflow UI of a database until interrupted."""
     variables: MutableMapping[str, str] = os.environ
     variables.update(place.variables())  # MLflow fetches artifacts with boto3, which reads these
-    import uvicorn
     from mlflow import server
 
     variables.update(
@@ -97,12 +96,19 @@ def serve(uri: str, place: Bucket, port: int) -> None:
     )
     from mlflow.server.fastapi_app import app
 
-    uvicorn.run(Gate(app, token()), host="127.0.0.1", port=port, log_level="warning")
+    listen(app, token(), port)
 
 
-def free_port() -> int:
-    """Returns the port that STUDY_UI_PORT names, else 5000; raises StudyError if it is in use."""
-    port = s3.port_from("STUDY_UI_PORT") or DEFAULT_PORT
+def listen(app: ASGIApp, secret: str, port: int) -> None:
+    """Serves an application on loopback, behind a token, until interrupted."""
+    import uvicorn
+
+    uvicorn.run(Gate(app, secret), host="127.0.0.1", port=port, log_level="warning")
+
+
+def free_port(variable: str = "STUDY_UI_PORT", default: int = DEFAULT_PORT) -> int:
+    """Returns the port that a variable names, else the default one; raises StudyError if it is in use."""
+    port = s3.port_from(variable) or default
     if s3.answers(port):
-        raise StudyError(f"port {port} is in use: set STUDY_UI_PORT to a free one")
+        raise StudyError(f"port {port} is in use: set {variable} to a free one")
     return port

@@ -112,9 +112,8 @@ def places_of(needs: Needs, parts: dict[str, Part], storage: Storage) -> set[str
             found.add(name)
         elif kind == TRAININGS and name not in found:
             facts = CheckpointStore(storage, key, instance=int(rest[0])).facts()
-            if (
-                facts and not facts.is_finished
-            ):  # of other code, or waiting: `make forget` deletes it
+            # one that is not at its end is of other code, or waits: `make forget` deletes it
+            if facts and not facts.is_finished:
                 found.add(name)
         elif kind == SEARCHES:
             manifest = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)

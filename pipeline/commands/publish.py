@@ -1,6 +1,5 @@
 """Sends to MLflow what it lacks of the study that report/report.json shows: `make publish`."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +11,7 @@ from pipeline.files import scratch
 from pipeline.git import commit
 from pipeline.params import Study
 from pipeline.report import charts, drawing
-from pipeline.report.saving import headlines
+from pipeline.report.saving import headlines, saved
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
 from pipeline.tracking.tracker import Tracker
@@ -56,7 +55,7 @@ def _row(tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str,
 def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
     with scratch("pictures") as folder:
         picture = drawing.png(charts.errors(results), folder / "errors.png")
-        send.ensemble_result(tracker, params.digest(study), study, [picture])
+        send.ensemble_result(tracker, study, [picture])
     parent = tracker.study()
     document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
     parent.params({"study": study.study, "rows": len(study.models), **document})
@@ -73,9 +72,7 @@ def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
 def main() -> None:
     """Publishes the study on disk."""
     study = params.load()
-    if not paths.REPORT.exists():
-        raise DataError(f"{paths.REPORT}: not found: `dvc repro` writes it")
-    results = json.loads(paths.REPORT.read_text(encoding="utf-8"))
+    results = saved()
     if set(study.models) != {row["name"] for row in results["rows"]}:
         raise DataError(f"{paths.REPORT} is of other rows than {params.PARAMS}: `dvc repro`")
     everything(study, results, s3.connect())

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from infra.local import s3
-from infra.local.ui import Gate
+from infra.local import s3, ui
 from pipeline import command, params
-from pipeline.errors import ParamsError, StudyError
+from pipeline.errors import ParamsError
 from pipeline.files import scratch
 from pipeline.params import Study
 from pipeline.tracking import results, scoring
@@ -35,22 +34,18 @@ def main(run: str = "run=", ensemble: str = "ensemble=") -> None:
     """Serves until interrupted."""
     study = params.load()
     members = members_of(study, run.removeprefix("run="), ensemble.removeprefix("ensemble="))
-    port = s3.port_from(PORT) or DEFAULT_PORT
-    if s3.answers(port):
-        raise StudyError(f"port {port} is in use: set {PORT} to a free one")
-    secret = s3.secret_file(TOKEN)
+    port = ui.free_port(PORT, DEFAULT_PORT)
     with scratch("serve") as folder:
         model = folder / "model"
         results.save(model, members, study.models[members[0]].crop_px)
-        app = Gate(scoring.app_of(model), secret.read_text().strip())
-        what = (
-            f"{len(members)} networks together"
-            if ensemble.removeprefix("ensemble=")
-            else members[0]
-        )
+        app, secret = scoring.app_of(model), ui.token(TOKEN)
+        what = members[0] if len(members) == 1 else f"{len(members)} networks together"
         address = f"http://127.0.0.1:{port}"
-        print(EXAMPLE.format(what=what, address=address, token=shown(secret)), flush=True)
-        scoring.serve(app, port)
+        print(
+            EXAMPLE.format(what=what, address=address, token=shown(s3.secret_file(TOKEN))),
+            flush=True,
+        )
+        ui.listen(app, secret, port)
 
 
 def shown(path: Path) -> str:

@@ -1,9 +1,7 @@
 """`python -m pipeline.commands.summary`: the verdicts of report/report.json in Markdown, for a pull request."""
 
-import json
-
-from pipeline import command, paths
-from pipeline.errors import DataError
+from pipeline import command
+from pipeline.report.saving import saved
 
 SIGNS = {ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_{}[]()#+!|<>@~"}
 MOST = 60_000  # characters; GitHub takes 65,536 in a comment
@@ -16,9 +14,7 @@ def escaped(text: str) -> str:
 
 def main() -> None:
     """Prints a table of the claims."""
-    if not paths.REPORT.exists():
-        raise DataError(f"{paths.REPORT}: not found: `dvc repro` writes it")
-    found = json.loads(paths.REPORT.read_text(encoding="utf-8"))
+    found = saved()
     lines = [
         f"**{escaped(found['study'])}**: {found['claims_decided']} of {found['claims_of_the_paper']} claims "
         "of the paper decided", "", "| verdict | claim | evidence |", "|---|---|---|",

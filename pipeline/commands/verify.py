@@ -8,10 +8,10 @@ import json
 import sys
 from pathlib import Path
 
-from pipeline import command, paths
-from pipeline.errors import DataError
+from pipeline import command
 from pipeline.files import write_json
 from pipeline.report import reference
+from pipeline.report.saving import saved
 from pipeline.report.tables import against_reference
 
 
@@ -21,9 +21,7 @@ def main(*arguments: str) -> None:
         reports = [json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments[2:]]
         write_json(Path(arguments[1]), reference.reference_of(reports))
         return
-    if not paths.REPORT.exists():
-        raise DataError(f"{paths.REPORT}: not found: `make study` writes it")
-    report = json.loads(paths.REPORT.read_text(encoding="utf-8"))
+    report = saved()
     named = "".join(arguments).removeprefix("against=")
     path = Path(named) if named else reference.path_of(report["study"])
     found = reference.compare(report, reference.load(path))

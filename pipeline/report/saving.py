@@ -1,9 +1,11 @@
 """Writes what the report stage leaves: the page, report.json, tables as CSV, metrics and plots for DVC."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline import paths
+from pipeline.errors import DataError
 from pipeline.files import write, write_json
 from pipeline.formats import as_csv
 from pipeline.report import page
@@ -22,6 +24,14 @@ def save(results: dict[str, Any], images: Sequence[str]) -> None:
         write(paths.PLOTS / f"{name}.csv", as_csv(lines))
     write_json(paths.SHOWN_METRICS, metrics(results))
     write_json(paths.REPORT, results)
+
+
+def saved() -> dict[str, Any]:
+    """Returns the study's report.json as `save` wrote it; raises DataError if there is none."""
+    if not paths.REPORT.exists():
+        raise DataError(f"{paths.REPORT}: not found: `make study` writes it")
+    found: dict[str, Any] = json.loads(paths.REPORT.read_text(encoding="utf-8"))
+    return found
 
 
 def headlines(results: dict[str, Any]) -> dict[str, float]:

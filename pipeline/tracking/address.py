@@ -7,6 +7,7 @@ from pipeline.environment import MLFLOW
 from pipeline.errors import TrackingError
 
 EXPERIMENT = "resnet-study"
+SHA256 = "sha256."  # and the name of an artifact: a tag
 PROXIED = "mlflow-artifacts:/"  # fetched through whatever server serves the runs
 FOLDER = "mlflow"  # of the bucket: artifacts, as <run>/artifacts/<file>
 COLUMNS = (  # what MLflow's page shows of a study's rows
@@ -23,6 +24,11 @@ HERE = "sqlite:///mlflow.db"  # an absolute path could have characters that a UR
 def tracking_uri() -> str:
     """Returns `MLFLOW_TRACKING_URI`, or else SQLite in the study's folder, where this process runs."""
     return os.environ.get(MLFLOW) or HERE
+
+
+def key_of(artifact_uri: str, name: str) -> str:
+    """Returns the key in the study's bucket of a file of a run or model, where `make ui`'s server looks for it."""
+    return f"{FOLDER}/{artifact_uri.removeprefix(PROXIED)}/{name}"
 
 
 def page(experiment_id: str) -> str:

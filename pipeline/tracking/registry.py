@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import scratch
-from pipeline.tracking.address import FOLDER, PROXIED
-from pipeline.tracking.artifacts import SHA256
+from pipeline.tracking.address import SHA256, key_of
 from pipeline.tracking.run import Upload
 
 VAL_ERROR, DATA = "val_error_pct", "data_digest"  # tags
@@ -46,12 +45,11 @@ def put(
         model = mine[0] if mine else client.create_logged_model(
             experiment, name, run, tags=facts, model_type="classifier"
         )  # fmt: skip
-        place = f"{FOLDER}/{model.artifact_location.removeprefix(PROXIED)}"
         if upload is None:
             client.log_model_artifacts(model.model_id, str(folder))
         else:
             for inside, path in files.items():
-                upload(f"{place}/{inside}", path)
+                upload(key_of(model.artifact_location, inside), path)
     if mine:  # who made it did not come to its end
         client.set_logged_model_tags(model.model_id, facts)
     client.finalize_logged_model(model.model_id, "READY")

@@ -18,7 +18,7 @@ from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances
 from pipeline.storage.objects import Storage
-from pipeline.tracking import registry
+from pipeline.tracking import models, registry
 from pipeline.tracking.follow import Follower
 from pipeline.tracking.run import Child
 from pipeline.tracking.sending import Sender
@@ -120,8 +120,6 @@ def row_result(
 
 def save(folder: Path, members: Sequence[str], crop_px: int | None) -> None:
     """Writes an MLflow model of trained rows, whose probabilities it averages, to a new folder."""
-    from pipeline.tracking import models
-
     models.save(folder, members, [paths.run(member) for member in members], crop_px)
 
 
@@ -165,9 +163,9 @@ def digest_of_search(name: str, storage: Storage) -> str:
     return hashlib.sha256(content + str(number).encode()).hexdigest()[:16]
 
 
-def ensemble_result(tracker: Tracker, key: str, study: Study, pictures: Sequence[Path]) -> None:
+def ensemble_result(tracker: Tracker, study: Study, pictures: Sequence[Path]) -> None:
     """Publishes the ensembles' scores, and the declared one as a model."""
-    metrics = json.loads((paths.ENSEMBLE / paths.METRICS).read_text())
+    metrics, key = json.loads((paths.ENSEMBLE / paths.METRICS).read_text()), params.digest(study)
     child = tracker.child("ensemble", "ensemble", key)
     child.params({kind: metrics[kind]["members"] for kind in ("declared", "greedy")})
     for kind in ("declared", "greedy"):

@@ -13,8 +13,7 @@ from filelock import FileLock
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.files import private_folder
-from pipeline.tracking.address import FOLDER, HERE, PROXIED
-from pipeline.tracking.artifacts import SHA256
+from pipeline.tracking.address import HERE, SHA256, key_of
 
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
@@ -43,6 +42,16 @@ def alone(uri: str, what: str) -> FileLock:
         :16
     ]
     return FileLock(private_folder() / f"mlflow-{name}.lock", timeout=LOCK_S)
+
+
+def all_pages(search: Callable[..., Any], *arguments: object, **options: object) -> list[Any]:
+    """Returns what all pages of one of MLflow's searches have."""
+    found, token = list[Any](), None
+    while True:
+        page = search(*arguments, page_token=token, **options)
+        found += page
+        if not (token := page.token):
+            return found
 
 
 def set_tags(client: Any, run: Any, tags: Mapping[str, str]) -> None:
@@ -146,7 +155,7 @@ class Child:
                     if self._uri.startswith(
                         "sqlite:"
                     ):  # there, where `make ui`'s server looks for it
-                        self._upload(f"{FOLDER}/{place.removeprefix(PROXIED)}/{path.name}", path)
+                        self._upload(key_of(place, path.name), path)
                     else:
                         self._client.log_artifact(self.run_id, str(path))
 

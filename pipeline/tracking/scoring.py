@@ -17,10 +17,3 @@ def app_of(model: Path) -> "ASGIApp":
         warnings.simplefilter("ignore")
         app: ASGIApp = scoring_server.init(mlflow.pyfunc.load_model(str(model)))
         return app
-
-
-def serve(app: "ASGIApp", port: int) -> None:
-    """Serves an application on loopback until interrupted."""
-    import uvicorn
-
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")

@@ -14,9 +14,8 @@ class Monitors:
 
         cpu, gpu = cast(Any, CPUMonitor), cast(Any, GPUMonitor)  # without types
         self._monitors = [cpu()]
-        with suppress(
-            ImportError, MlflowException, RuntimeError
-        ):  # no such package, or no such GPU
+        # there may be no such package, or no such GPU
+        with suppress(ImportError, MlflowException, RuntimeError):
             self._monitors.append(gpu())
 
     def sample(self) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.git import commit
 from pipeline.tracking import registry
 from pipeline.tracking.address import EXPERIMENT, PROXIED, tracking_uri
-from pipeline.tracking.run import SENT, Child, Upload, alone, named, set_tags
+from pipeline.tracking.run import SENT, Child, Upload, all_pages, alone, named, set_tags
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
 SUPERSEDED = "superseded_by"
@@ -94,18 +94,13 @@ class Tracker:
     def complete(self) -> dict[tuple[str, str, str], str]:
         """Returns what was sent of the study's runs that are complete (`Child.completed`), by kind, key and instance."""
         found: dict[tuple[str, str, str], str] = {}
-        token = None
         query = f"tags.`mlflow.parentRunId` = '{self.parent}'"
         with named(self._uri):
-            while True:
-                page = self._client.search_runs(
-                    [self._experiment], query, max_results=PAGE, page_token=token
-                )
-                for tags in (run.data.tags for run in page):
-                    kind, key, number = (tags.get(name, "") for name in IDENTITY)
-                    found[kind, key, number] = tags.get(SENT, "")
-                if not (token := page.token):
-                    return found
+            search = self._client.search_runs
+            for run in all_pages(search, [self._experiment], query, max_results=PAGE):
+                kind, key, number = (run.data.tags.get(name, "") for name in IDENTITY)
+                found[kind, key, number] = run.data.tags.get(SENT, "")
+        return found
 
     def supersede(self) -> None:
         """Marks the study's runs of other parameters as superseded by this one."""
@@ -123,7 +118,7 @@ class Tracker:
         return self._child(self.parent)
 
     def model(
-        self, child: "Child", name: str, network: str, tags: Mapping[str, str],
+        self, child: Child, name: str, network: str, tags: Mapping[str, str],
         save: Callable[[Path], None],
     ) -> None:  # fmt: skip
         """Logs a run's model, which `save` writes to a folder, and registers it as `<study>-<network>`.
