@@ -33,7 +33,10 @@ NEXT = {  # by the first part of what lies below the project's prefix
 
 
 def unpushed(there: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Returns what of this clone's dvc.lock is not on S3: in DVC's cache alone, and nowhere."""
+    """Returns what of this clone's dvc.lock is not on S3: in DVC's cache alone, and nowhere.
+
+    What lies in the working folder and not in the cache is Git's, or was made without DVC.
+    """
     if not LOCK.exists():
         return [], []
     lock = YAML(typ="safe", pure=True).load(LOCK.read_text())
@@ -46,7 +49,7 @@ def unpushed(there: Mapping[str, int]) -> tuple[list[str], list[str]]:
         if f"{project()}/{dvc_key(md5)}" not in there
     ]
     return sorted(path for path, is_here in absent if is_here), sorted(
-        path for path, is_here in absent if not is_here
+        path for path, is_here in absent if not is_here and not Path(path).exists()
     )
 
 
