@@ -6,12 +6,11 @@ stage's code and, for `fetch`, what names the archive. Editors and CI run `pytho
 """
 
 import json
-from pathlib import Path
 
 from pipeline import command, params, paths, source
 from pipeline.data import fitting
 from pipeline.data.sources.mirrors import mirrors, source_of
-from pipeline.execution import clones, judging
+from pipeline.execution import judging
 from pipeline.files import write, write_json
 from pipeline.params import Study
 
@@ -55,7 +54,6 @@ def main() -> None:
     write_code_digests()
     write_source(study)
     write(paths.STATE / "check", "checked\n")
-    clones.note(Path.cwd())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from configobj import ConfigObj
 from infra.local import s3
 from pipeline import environment
 from pipeline.errors import StudyError, without_password
-from pipeline.execution import clones
 from pipeline.storage.layout import project
 
 REMOTE = 'remote "s3"'
@@ -25,7 +24,6 @@ def up() -> None:
         wanted["credentialpath"] = str(s3.credentials_file())
     _point_dvc_there(Path(".dvc/config.local"), wanted)
     kind = "embedded" if place.is_embedded else "external"
-    clones.note(Path.cwd())
     print(f"S3 ({kind}): s3://{place.bucket} at {endpoint}; DVC's remote points at it")
 
 

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import environment
 from pipeline.errors import BusyError, StorageError
+from pipeline.execution import clones
 from pipeline.storage import bucket as buckets
 from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, Bucket
 from pipeline.storage.objects import Storage
@@ -71,13 +72,14 @@ def state_dir() -> Path:
 def connect() -> Storage:
     """Returns the study's bucket, after starting the embedded server if it is needed and not running.
 
-    Afterwards this process and its children know where the bucket is.
+    Afterwards this process and its children know where the bucket is, and `make gc` knows of this clone.
     """
     if (chosen := buckets.external()) is None:
         chosen = _place(ensure_running().endpoint)
         chosen.save(state_dir() / "connection.json")
     storage = Storage(at=chosen)
     storage.ensure_bucket()
+    clones.note(Path.cwd())
     return storage
 
 

@@ -9,11 +9,11 @@ from pipeline.storage.layout import project
 
 
 def note(clone: Path) -> None:
-    """Notes that a folder is a clone that uses this user's storage; DVC's temporary copies are not."""
+    """Notes that a folder uses this user's storage, if it is a clone; DVC's temporary copies are none."""
     place = clone.resolve()
-    if ".dvc" not in place.parts:
-        name = hashlib.sha256(str(place).encode()).hexdigest()[:16]
-        write(_notes() / name, f"{place}\n")
+    noted = _notes() / hashlib.sha256(str(place).encode()).hexdigest()[:16]
+    if (place / ".git").exists() and ".dvc" not in place.parts and not noted.exists():
+        write(noted, f"{place}\n")
 
 
 def known() -> tuple[list[Path], dict[Path, Path]]:

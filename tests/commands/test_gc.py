@@ -179,7 +179,10 @@ def test_nothing_is_deleted_if_a_clone_is_not_there(
     bucket: Storage, clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     put_trainings(bucket, "old")
-    clones.note(tmp_path / "on a disk that is not mounted")
+    away = tmp_path / "on a disk that is not mounted"
+    (away / ".git").mkdir(parents=True)
+    clones.note(away)
+    away.rename(tmp_path / "away")
     gc.main("apply=", "days=0")
     assert "was a clone and is not there" in capsys.readouterr().err
     with pytest.raises(ResourceError, match=r"not mounted.*delete .*clones"):

@@ -32,11 +32,15 @@ CLASSES = ("cat", "dog", "ox")
 
 
 def network(seed: int, channels: int) -> Trained:
-    """A network for images of 8x8, not trained."""
+    """A network for images of 8x8, whose batch norms have statistics, as a trained one's have."""
     row = CifarNetwork(family="cifar", block="basic", depth=8, shortcut="A")
     facts = model_facts(row, channels=channels, classes=CLASSES, image_size_px=(8, 8))
-    mean = torch.rand(8, 8, channels) * 255
-    return Trained(build(row, channels, 3, seed=seed).eval(), mean, facts)
+    mean = torch.from_numpy(images(channels).mean(axis=0, dtype=np.float32))
+    model = build(row, channels, 3, seed=seed).train()
+    with torch.no_grad():
+        for _ in range(50):
+            model((torch.from_numpy(images(channels)) - mean).permute(0, 3, 1, 2))
+    return Trained(model.eval(), mean, facts)
 
 
 def images(channels: int, count: int = 7, side: int = 8) -> np.ndarray:
