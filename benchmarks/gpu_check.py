@@ -23,20 +23,20 @@ from pipeline.models.networks import build
 from pipeline.models.predict import keep_freed_memory
 from pipeline.params import CifarNetwork, Precision
 from pipeline.training.capture import EAGER_UPDATES, MOST_DIFFERENCE, CapturedStep
+from pipeline.training.hardware import make_repeatable
 from pipeline.training.loop import Step, Update
 from pipeline.training.state import TrainingState
 
 BATCH, CLASSES = 128, 10
 DEPTHS = (20, 56, 110)
 UPDATES = 12
-# dense peak of one device in TFLOP/s by name: float32 on tensor cores (TF32), bfloat16 (NVIDIA's data
-# sheets, without sparsity)
+# dense peak of one device in TFLOP/s by name: float32, TF32, bfloat16 (NVIDIA's data sheets, no sparsity)
 PEAKS = {
-    "H100": (495, 990),
-    "H200": (495, 990),
-    "A100": (156, 312),
-    "L4": (60, 121),
-    "4090": (83, 165),
+    "H100": (67, 495, 990),
+    "H200": (67, 495, 990),
+    "A100": (19.5, 156, 312),
+    "L4": (30, 60, 121),
+    "4090": (83, 83, 165),
 }
 
 
@@ -82,50 +82,84 @@ class Rig:
 
 def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
     """Returns how far apart two trainings' weights are, as a share of how far the first's have moved."""
+    return _distance(one, other) / _distance(one, rig.state())
 
-    def distance(a: TrainingState, b: TrainingState) -> float:
-        pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
-        return math.sqrt(sum(float((x - y).detach().double().square().sum()) for x, y in pairs))
 
-    return distance(one, other) / distance(one, rig.state())
+def _distance(one: TrainingState, other: TrainingState) -> float:
+    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    return math.sqrt(sum(float((x - y).detach().double().square().sum()) for x, y in pairs))
+
+
+def worst_update(fast: Rig, slow: Rig, *, captured: bool, rates: bool) -> float:
+    """Returns how far one update ends from the other rig's, at worst, as a share of that update.
+
+    Each update is done by both from the same state: over many updates, an untrained network amplifies
+    a difference in the last bit to a tenth of the way that the weights have moved.
+    """
+    state, other, before = fast.state(), slow.state(), slow.state()
+    step, reference = fast.step(state), slow.step(other)
+    quick: Update = CapturedStep(step) if captured else step
+    worst = 0.0
+    for update in range(UPDATES):
+        for copy in (other, before):
+            copy.restore(state.tensors(), update, [])
+        fast.train(state, quick, 1, rates)
+        slow.train(other, reference, 1, rates)
+        worst = max(worst, _distance(state, other) / _distance(other, before))
+    return worst
+
+
+def said(worst: float) -> str:
+    """Returns a difference in words; raises AssertionError if it is more than rounding explains."""
+    assert worst < MOST_DIFFERENCE, f"an update ends {worst:.2%} of its length apart"
+    return (
+        "the same bits" if worst == 0 else f"an update ends at most {worst:.1e} of its length apart"
+    )
 
 
 def graph_against_eager(device: torch.device) -> str:
-    """A captured step ends where the ordinary one does, even while the rate changes."""
-    found = []
-    for rates in (False, True):
-        rig = Rig(device)
-        eager, captured = rig.state(), rig.state()
-        rig.train(eager, rig.step(eager), UPDATES, rates)
-        rig.train(captured, CapturedStep(rig.step(captured)), UPDATES, rates)
-        found.append(apart(rig, eager, captured))
-        assert found[-1] < MOST_DIFFERENCE, f"{found[-1]:.2%} apart (changing rates: {rates})"
-    return f"{found[0]:.1e} apart, {found[1]:.1e} with changing rates"
+    """A captured update ends where the ordinary one does, even while the rate changes."""
+    found = [
+        said(worst_update(Rig(device), Rig(device), captured=True, rates=rates))
+        for rates in (False, True)
+    ]
+    return f"{found[0]}; with changing rates {found[1]}"
 
 
 def fused_against_plain(device: torch.device) -> str:
-    """Fused SGD ends where plain SGD does."""
-    states = []
-    for fused in (True, False):
-        rig = Rig(device, fused=fused)
-        states.append(rig.state())
-        rig.train(states[-1], rig.step(states[-1]), UPDATES)
-    found = apart(rig, *states)
-    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
-    return f"{found:.1e} apart"
+    """An update of fused SGD ends where plain SGD's does."""
+    return said(worst_update(Rig(device), Rig(device, fused=False), captured=False, rates=True))
+
+
+def same_bits(one: TrainingState, other: TrainingState) -> str:
+    """Raises AssertionError if two states differ."""
+    assert one.tensors() == other.tensors(), f"their weights are {_distance(one, other):.1e} apart"
+    return "the same bits"
+
+
+def repeated(device: torch.device) -> str:
+    """A training that is repeated ends with the same bits, in each precision and from a graph."""
+    for precision in ("float32", "bfloat16", *(("tf32",) if device.type == "cuda" else ())):
+        rig = Rig(device, precision=precision)
+        states = [rig.state() for _ in range(2)]
+        for state in states:
+            step: Update = rig.step(state)
+            rig.train(
+                state, CapturedStep(rig.step(state)) if device.type == "cuda" else step, UPDATES
+            )
+        same_bits(*states)
+    return "the same bits"
 
 
 def resumed(device: torch.device) -> str:
-    """A training that is saved and restored goes on as if it had not been interrupted."""
+    """A training that is saved and restored ends with the same bits as one that was not interrupted."""
     rig = Rig(device)
     whole, saved, again = rig.state(), rig.state(), rig.state(seed=2)
     rig.train(whole, rig.step(whole), UPDATES)
     rig.train(saved, rig.step(saved), UPDATES // 2)
     again.restore(saved.tensors(), saved.update, [])
     rig.train(again, rig.step(again), UPDATES - UPDATES // 2)
-    found = apart(rig, whole, again)
-    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
-    return "the same bits" if found == 0 else f"{found:.1e} apart, not the same bits"
+    return same_bits(whole, again)
 
 
 def precisions(device: torch.device) -> str:
@@ -146,7 +180,7 @@ def precisions(device: torch.device) -> str:
 
 
 def several_rows(device: torch.device) -> str:
-    """Four networks in turn on one device: the first ends as it would alone."""
+    """Four networks in turn on one device: the first ends with the bits that it has alone."""
     rig = Rig(device)
     alone = rig.state(seed=1)
     rig.train(alone, rig.step(alone), UPDATES)
@@ -155,9 +189,7 @@ def several_rows(device: torch.device) -> str:
     for _ in range(UPDATES):
         for state, step in zip(together, steps, strict=True):
             rig.train(state, step, 1)
-    found = apart(rig, alone, together[0])
-    assert found < MOST_DIFFERENCE, f"{found:.2%} apart"
-    return f"{found:.1e} apart from one alone"
+    return same_bits(alone, together[0])
 
 
 def input_speed(device: torch.device) -> str:
@@ -199,7 +231,9 @@ def speeds(device: torch.device) -> Iterator[str]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     peaks = next((both for key, both in PEAKS.items() if key in name), None)
     for depth in DEPTHS if device.type == "cuda" else DEPTHS[:1]:
-        names = ("tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
+        names = (
+            ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
+        )
         for place, precision in enumerate(names):
             rig = Rig(device, depth, precision)  # type: ignore[arg-type]
             state = rig.state()
@@ -223,7 +257,7 @@ def speeds(device: torch.device) -> Iterator[str]:
             yield f"depth {depth}, {precision}: {rate:,.0f} images/s, {share}"
 
 
-EVERYWHERE = (fused_against_plain, resumed, precisions, several_rows, input_speed)
+EVERYWHERE = (fused_against_plain, repeated, resumed, precisions, several_rows, input_speed)
 
 
 def main() -> int:
@@ -234,6 +268,7 @@ def main() -> int:
         return 2
     device = torch.device("cpu" if on_cpu else "cuda")
     keep_freed_memory()
+    make_repeatable(device)
     print(torch.cuda.get_device_name() if not on_cpu else "CPU", torch.__version__)
     failed = 0
     for check in EVERYWHERE if on_cpu else (graph_against_eager, *EVERYWHERE):

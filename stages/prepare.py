@@ -1,6 +1,5 @@
 """Stage `prepare`: data/archive -> arrays, split and mean; for photographs shards on S3, an index."""
 
-from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import dataset, fitting
 from pipeline.data.sources import in_memory
@@ -11,7 +10,8 @@ def main() -> None:
     """Prepares the data set."""
     study = params.load()
     if isinstance(study.data, Sharded):
-        from pipeline.execution.photographs import pack  # Ray: not needed for small sets
+        from infra.local import s3  # as Ray, not needed for small sets
+        from pipeline.execution.photographs import pack
 
         text = pack(study, s3.connect())
     else:

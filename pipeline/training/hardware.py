@@ -1,5 +1,6 @@
 """The device that trains: its name and what it can do."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def hardware() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor()
     return f"{name} with {torch.backends.cpu.get_cpu_capability()}"
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Makes a GPU compute the same bits each time, as a CPU does: sums are always taken in one order.
+
+    torch warns about an operation that has no such algorithm there. Call it before the first operation.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at cuBLAS's first use
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # a debugging aid
 
 
 def require(precision: Precision, key: str) -> None:

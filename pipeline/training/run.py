@@ -20,7 +20,7 @@ from pipeline.models.predict import keep_freed_memory
 from pipeline.params import Row
 from pipeline.training.batch_norm import average_statistics
 from pipeline.training.capture import EAGER_UPDATES, CapturedStep, ComparedStep
-from pipeline.training.hardware import hardware
+from pipeline.training.hardware import hardware, make_repeatable
 from pipeline.training.identity import source_of
 from pipeline.training.loop import Step, Update, loss_and_wrong, train
 from pipeline.training.replicas import Replicas
@@ -49,6 +49,7 @@ def run(
     checkpoint is of another training, DivergedError, ReplicasError, and whatever a commit raises.
     """
     keep_freed_memory()
+    make_repeatable(device)
     row, replicas = training.row, Replicas(rank, workers)
     torch.set_num_threads(row.threads)
     arrays = load(arrays_path, files)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -116,6 +115,8 @@ def _opened(files: ShardFiles, shard: Shard) -> _Opened:
 
 
 def _read(path: Path) -> _Opened:
+    import pyarrow as pa  # only photographs need it
+
     file = path.open("rb")
     with pa.memory_map(str(path)) as mapped:
         whole = mapped.read_buffer(mapped.size())
