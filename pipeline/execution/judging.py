@@ -1,12 +1,13 @@
 """Checks before any work: the study's schedules, this device, torchvision's networks."""
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
 from pipeline import params
 from pipeline.environment import CLUSTER
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, ResourceError
 from pipeline.params import Study, TorchvisionNetwork
 from pipeline.training.schedule import load_schedule
 
@@ -25,15 +26,22 @@ def require_schedules(study: Study) -> None:
     params.together(partial(require, file) for file in rows)
 
 
-def require_precisions(study: Study) -> None:
-    """Raises ResourceError if this machine is to train and lacks the precision of a row."""
+def warn_of_precisions(study: Study) -> None:
+    """Says if this machine is to train and lacks the precision of a row.
+
+    It is no error yet: what was trained elsewhere is collected here.
+    """
     if os.environ.get(CLUSTER):
         return  # each node checks for itself
     for name, row in study.models.items():
         if row.precision != "float32":
             from pipeline.training.hardware import require  # torch
 
-            require(row.precision, f"models.{name}.precision")
+            try:
+                require(row.precision, f"models.{name}.precision")
+            except ResourceError as error:
+                print(f"warning: {error}; what is trained already is collected", file=sys.stderr)
+                return
 
 
 def require_networks(study: Study) -> None:

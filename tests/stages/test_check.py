@@ -190,6 +190,19 @@ def test_a_sound_study_is_said_to_be_checked_and_always_alike(folder: Path):
         assert (folder / "state/check").read_text() == "checked\n"
 
 
+def test_a_precision_that_only_other_machines_have_is_told_and_refuses_no_collecting(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    document = copy.deepcopy(DOCUMENT)
+    document["models"][ROW]["precision"] = "tf32"
+    put(folder, document)
+    check.main()
+    said = capsys.readouterr().err
+    assert f"warning: params.yaml: models.{ROW}.precision is tf32" in said
+    assert "what is trained already is collected" in said
+
+
 def test_a_batch_larger_than_the_training_set_is_called_that(folder: Path):
     study = params.load()
     summary = {
