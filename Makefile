@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ attest: install ## show that changed source still computes the same, so that res
 
 forget: install ## delete a training or search, such as one that other code began: make forget RUN=<key>
 	@python -m pipeline.commands.forget "$(RUN)"
+
+bring: install up ## commit what a machine without S3 has trained: make bring FROM=<folder>
+	@python -m pipeline.commands.bring "$(FROM)"
 
 export: install ## write a trained row as ONNX and torch.export: make export RUN=<row>
 	@python -m pipeline.commands.export "$(RUN)"

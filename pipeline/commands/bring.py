@@ -25,16 +25,14 @@ def main(folder: str = "") -> None:
     trained = [checkpoint for checkpoint in found if checkpoint is not None]
     for checkpoint in trained:  # before any is committed
         wanted.training(checkpoint.facts.name).check(checkpoint.facts)
-    commit = (
-        git.commit()
-    )  # for a machine without Git: its source was just shown to compute the same
+    here = git.commit()  # its source was just shown to compute the same
     for checkpoint in trained:
         facts = checkpoint.facts
         training = wanted.training(facts.name)
         with wanted.place.only_one(training.key, f"the training of {facts.name}"):
-            checkpoints = CheckpointStore.of(
-                training, storage, commit=commit if facts.commit == "unknown" else facts.commit
-            )
+            is_known = facts.commit != "unknown" and not facts.commit.endswith("-dirty")
+            commit = facts.commit if is_known else here
+            checkpoints = CheckpointStore.of(training, storage, commit=commit)
             there = checkpoints.facts()
             if there is not None and there.update >= facts.update:
                 print(f"{facts.name}: S3 has it up to update {there.update:,} already")
