@@ -1,6 +1,7 @@
 """Each verdict on made-up networks, and how often verdicts are wrong in simulated studies."""
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from pipeline.report.claims.catalogue import (
     ensemble_of_six,
     published,
 )
-from pipeline.report.claims.claim import Claim, Decided, Measured, decide
+from pipeline.report.claims.claim import Claim, Decided, Measured, decide, p_said
 from pipeline.report.claims.inference import (
     Errors,
     Paired,
@@ -33,7 +34,14 @@ from pipeline.report.claims.inference import (
     rate,
     trend_weights,
 )
-from pipeline.report.claims.networks import Network, comparable, convergence_of, updates_to
+from pipeline.report.claims.networks import (
+    CONVERGED_FALL,
+    Network,
+    _spans,
+    comparable,
+    convergence_of,
+    updates_to,
+)
 from tests.conftest import REPO
 
 NOISE = map(np.random.default_rng, itertools.count(1000))  # each network's own
@@ -48,11 +56,15 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curve(end: float, updates: int = 64_000, reports: int = 64) -> list[dict[str, Any]]:
-    """Returns a training error that falls from chance and stays at `end` from half of the updates on."""
+    """Returns a training error that falls from chance and stays at `end` from a quarter of the updates on.
+
+    The rate falls at half of them.
+    """
     return [
         {
             "update": updates * (n + 1) // reports,
-            "train_error_pct": max(end, CHANCE - (CHANCE - end) * 2 * (n + 1) / reports),
+            "lr": 0.1 if n < reports / 2 else 0.01,
+            "train_error_pct": max(end, CHANCE - (CHANCE - end) * 4 * (n + 1) / reports),
         }
         for n in range(reports)
     ]
@@ -390,7 +402,7 @@ def converges(history: Sequence[dict[str, Any]], chance_pct: float) -> bool:
 def test_a_curve_has_converged_where_it_has_come_down_and_levelled_off():
     assert converges(curve(5), CHANCE)
     assert not converges(curve(60), CHANCE)  # plain-110 in the paper: above 60 %
-    falling = [{"update": n, "train_error_pct": 80 - n * 0.75} for n in range(1, 101)]
+    falling = [{"update": n, "lr": 0.1, "train_error_pct": 80 - n * 0.75} for n in range(1, 101)]
     assert not converges(falling, CHANCE)
     assert convergence_of(curve(5)[-1:], CHANCE) == "too few reports"
     assert (
@@ -400,6 +412,23 @@ def test_a_curve_has_converged_where_it_has_come_down_and_levelled_off():
         == 15
     )
     assert updates_to(curve(5), 1) is None
+
+
+def test_a_curve_that_is_flat_because_the_rate_fell_has_not_converged():
+    """The reference on photographs: 5 % of the paper's updates, the rate divided at 50 and 75 %."""
+    report = json.loads((REPO / "reference/cifar10-jpeg/report.json").read_text())
+    said = {row["name"]: convergence_of(row["history"], CHANCE) for row in report["rows"]}
+    assert set(said.values()) == {"not converged"}
+    (history,) = (row["history"] for row in report["rows"] if row["name"] == "resnet-32")
+    before, end = _spans(history, 0.75, 0.875)
+    assert (
+        np.mean(before) - np.mean(end) < CONVERGED_FALL * CHANCE
+    )  # by its end alone it would have
+
+
+def test_a_tiny_p_is_not_called_zero():
+    assert p_said(0.0) == p_said(1e-300) == "p < 1e-15"
+    assert p_said(0.0123) == "p = 0.012"
 
 
 def test_holms_correction_and_trends():

@@ -10,6 +10,7 @@ from pipeline.report.claims.networks import LEAST_REPORTS, Network
 
 ALPHA = 0.05  # of a page: the chance of any verdict that is not so
 REPORTS = 4 * LEAST_REPORTS  # of a whole training, so that a quarter of it has enough
+LEAST_P = 1e-15  # what is smaller has no meaningful digits
 Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked", "not run"]
 
 
@@ -237,7 +238,7 @@ def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
     if not one.is_tested:
         return _said(claim, verdict, measured.figures, measured)
     alpha = ALPHA / tests
-    evidence = f"{measured.figures}; {_number(measured)}, p = {min(holds, fails):.2g}"
+    evidence = f"{measured.figures}; {_number(measured)}, {p_said(min(holds, fails))}"
     evidence += "" if sure else f" (the bar is {alpha:.2g})"
     evidence += f"; {_of_whom(measured)}"
     if one.left_out:
@@ -251,6 +252,11 @@ def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
         else claim.bound
     )
     return _said(claim, "undecided", evidence, measured, measured.estimate.needed(edge, alpha))
+
+
+def p_said(p: float) -> str:
+    """Returns a p value in words; one that is too small for floating point is not zero."""
+    return f"p = {p:.2g}" if p >= LEAST_P else f"p < {LEAST_P:g}"
 
 
 def _said(

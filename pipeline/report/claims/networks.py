@@ -11,12 +11,11 @@ from pipeline.report.claims.inference import Errors
 from pipeline.report.seeds import by_group
 
 CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
-CONVERGED_FALL = (
-    0.02  # of chance's error: by less than this it falls within the last quarter of the updates
-)
+CONVERGED_FALL = 0.02  # of chance's error: from one span of updates to the next it falls by less
+HOT = 0.5  # of the highest learning rate: updates at this or more are those at a high rate
 # of 110 layers and more: the recipe of the others with a warm-up
 WITH_WARM_UP, WITHOUT_WARM_UP = "schedules/paper-cifar-110.yaml", "schedules/paper-cifar.yaml"
-LEAST_REPORTS = 4  # in that quarter
+LEAST_REPORTS = 4  # in two such spans
 CONVERGENCES = ("converged", "too few reports", "not converged")  # the worst last
 
 Row = dict[str, Any]
@@ -102,18 +101,30 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     """Tells whether a training curve has come down and leveled off: the same rule for every network.
 
     Its training error over the last eighth of the updates is below half of chance's error, and at most 2 % of
-    chance's error below that of the eighth before; curves with fewer than four reports there do not say.
+    chance's error below that of the eighth before. A curve also flattens because the rate has fallen, so the
+    same must hold of the last quarter of the updates at a high rate (half of the highest, or more) and the
+    quarter before. Curves with fewer than four reports in either pair of spans do not say.
     """
+    highest = max(line["lr"] for line in history)
+    hot = [line for line in history if line["lr"] >= HOT * highest]
+    pairs = [_spans(history, 0.75, 0.875), _spans(hot, 0.5, 0.75)]
+    if any(len(before) + len(end) < LEAST_REPORTS or not before for before, end in pairs):
+        return "too few reports"
+    came_down = np.mean(pairs[0][1]) < CONVERGED_LEVEL * chance_pct
+    falls = [np.mean(before) - np.mean(end) for before, end in pairs]
+    is_flat = max(falls) < CONVERGED_FALL * chance_pct
+    return "converged" if came_down and is_flat else "not converged"
+
+
+def _spans(history: Sequence[Row], first: float, second: float) -> tuple[list[float], list[float]]:
+    """Returns the training errors between two shares of a history's updates, and those after the second."""
     last = history[-1]["update"]
+    spans = ((first, second), (second, 1.0))
     before, end = (
         [line["train_error_pct"] for line in history if low < line["update"] / last <= high]
-        for low, high in ((0.75, 0.875), (0.875, 1.0))
+        for low, high in spans
     )
-    if len(before) + len(end) < LEAST_REPORTS or not before:
-        return "too few reports"
-    level, fall = float(np.mean(end)), float(np.mean(before) - np.mean(end))
-    converged = level < CONVERGED_LEVEL * chance_pct and fall < CONVERGED_FALL * chance_pct
-    return "converged" if converged else "not converged"
+    return before, end
 
 
 def updates_to(history: Sequence[Row], error_pct: float) -> float | None:
