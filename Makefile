@@ -116,7 +116,7 @@ quick: install ## run unit tests and static checks, without services, in a minut
 	pytest -q -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
 
 test: install ## run all tests, with real S3, Ray, MLflow and DVC, four files at a time
-	pytest -n 4 --dist loadfile
+	pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 trial-kills: install ## kill a training and a cluster's worker ten times at random moments
 	pytest -m trial -k killed_at_random

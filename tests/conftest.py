@@ -53,7 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended
-LONGEST = ("cluster", "study", "photos", "failures", "search", "side_by_side", "readme", "attest")
+LONGEST = (
+    "cluster", "failures", "photos", "study", "side_by_side", "study_changed", "study_collected", "search",
+    "readme", "attest",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

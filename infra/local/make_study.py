@@ -9,8 +9,11 @@ import time
 from itertools import groupby
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from pipeline.files import scratch
 
+LOCK = Path("dvc.lock")
 TIMES = "STUDY_TIMES"  # each stage adds a line to this file
 
 
@@ -20,6 +23,7 @@ def main() -> int:
     check = [sys.executable, "-m", "stages.check"]  # for an empty params.yaml DVC has its own words
     if status := subprocess.call(check):
         return status
+    set_torn_lock_aside()
     with scratch("times") as folder:
         times = folder / "times"
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # DVC and its stage get it too, and end
@@ -35,6 +39,35 @@ def main() -> int:
     else:
         print(f"report:    {Path('report/index.html').resolve()}\nMLflow UI: make ui")
     return status
+
+
+def set_torn_lock_aside(path: Path = LOCK) -> None:
+    """Moves dvc.lock away if DVC was killed while it wrote it: every result is collected again by its key."""
+    if not path.exists() or _is_whole(path.read_bytes()):
+        return
+    aside = path.with_name(f"{path.name}.torn")
+    path.replace(aside)
+    print(
+        f"warning: {path} is incomplete, as if DVC was killed while it wrote it: moved to {aside}; results are "
+        "collected by their keys, nothing is trained again",
+        file=sys.stderr,
+    )
+
+
+def _is_whole(content: bytes) -> bool:
+    try:
+        document = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return "schema" in document and all(
+            "cmd" in stage
+            and all(
+                {"path", "hash"} <= file.keys()
+                for kind in ("deps", "outs")
+                for file in stage.get(kind, ())
+            )
+            for stage in document["stages"].values()
+        )
+    except (yaml.YAMLError, TypeError, AttributeError, KeyError):
+        return False
 
 
 def _show(stages: list[dict[str, float]], total_s: float) -> None:

@@ -1,11 +1,12 @@
 """A process that publishes the curves of trainings while they train, so that nothing waits for MLflow.
 
 Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
-"goodbye_s": float}, then again and again, for any training, all that is known of it: {"training", "history",
-"status"}. It sends the last line of each; for trainings that are `here`, also how busy this machine is. At
-the end of its input the trainings have ended, or their process has died: it then has `goodbye_s` to send
-what is left, and to mark those as killed that did not say how they ended, if they were `here`; on a cluster
-they go on.
+"begin_s": float, "goodbye_s": float}, then again and again, for any training, all that is known of it:
+{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what ends sooner, as a
+failed start does, has no curve worth watching and is sent by `report`, and importing MLflow would slow it
+down. For trainings that are `here`, it also sends how busy this machine is. At the end of its input the
+trainings have ended, or their process has died: it then has `goodbye_s` to send what is left, and to mark
+those as killed that did not say how they ended, if they were `here`; on a cluster they go on.
 """
 
 import json
@@ -25,7 +26,7 @@ from pipeline.tracking.run import Child, Status
 from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
-GOODBYE_S = 5.0
+BEGIN_S, GOODBYE_S = 10.0, 5.0
 RETRY_S, LAST_RETRY_S = 5.0, 0.5
 WAIT_S = 0.2
 
@@ -38,8 +39,16 @@ class Sender:
     A thread writes to the process, so that even one that does not read hurts nobody.
     """
 
-    def __init__(self, address: Address, *, here: bool, goodbye_s: float = GOODBYE_S) -> None:
-        self._header = {"study": asdict(address), "here": here, "goodbye_s": goodbye_s}
+    def __init__(
+        self,
+        address: Address,
+        *,
+        here: bool,
+        begin_s: float = BEGIN_S,
+        goodbye_s: float = GOODBYE_S,
+    ) -> None:
+        said = {"study": asdict(address), "here": here}
+        self._header = {**said, "begin_s": begin_s, "goodbye_s": goodbye_s}
         self._told, self._done = dict[str, Line](), False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -89,7 +98,7 @@ class _Sending:
 
     def __init__(self, header: Line) -> None:
         self._address, self._here = Address(**header["study"]), header["here"]
-        self._goodbye_s = header["goodbye_s"]
+        self._begin_s, self._goodbye_s = header["begin_s"], header["goodbye_s"]
         self._waiting, self._ended = dict[str, Line](), False
         self._changed = threading.Condition()
         self._tracker: Tracker | None = None
@@ -126,7 +135,10 @@ class _Sending:
         self._complained = said
 
     def send(self) -> None:
-        """Sends until all has been read and sent."""
+        """Sends until all has been read and sent; nothing if its input has ended by `begin_s`."""
+        with self._changed:
+            if self._begin_s and self._changed.wait_for(lambda: self._ended, self._begin_s):
+                return
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ended)

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from infra.local import cluster as local_cluster
 from infra.local import s3
+from infra.local.make_study import set_torn_lock_aside
 from pipeline.cluster.client import Cluster, Job
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
@@ -106,6 +107,8 @@ def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
         assert any(update > 0 for update in before.values()), before
         assert len(trainings(address)) == 2
 
+        # as `make study` does: killed at that moment, DVC has written half of dvc.lock
+        set_torn_lock_aside(study / "dvc.lock")
         again = run_in(study, "dvc", "repro", "handover", *rows, RAY_ADDRESS=address)
     assert again.returncode == 0, again.stdout + again.stderr
     jobs = trainings(address)

@@ -1,19 +1,14 @@
-"""A whole study by `dvc repro`, with real S3, Ray, MLflow and DVC; the tests share one run."""
+"""What a whole study by `dvc repro` leaves: results, report, MLflow; real S3, Ray, MLflow and DVC."""
 
 import base64
 import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import statistics
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -29,48 +24,16 @@ from pipeline.evaluation import predictions
 from pipeline.evaluation.classifier import as_png
 from pipeline.evaluation.scores import softmax
 from pipeline.models import weights
-from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests import pace
 from tests.conftest import (
-    REPO,
-    changed_params,
-    copy_study,
-    read_params,
     run_in,
-    write_params,
 )
+from tests.integration.conftest import ROWS
 from tests.integration.trainings import start, wait_for
 
-NOBODY = "http://127.0.0.1:9"  # where nobody listens
 pytestmark = pytest.mark.integration
-ROWS = ("plain-8", "resnet-8", "resnet-8-tuned", "resnet-8-s2", "resnet-8-b", "resnet-8-c")
-
-
-def options_and_seeds(document: dict) -> None:
-    """Adds options B and C, and a second seed of option A."""
-    models = document["models"]
-    models["resnet-8-s2"] = {**models["resnet-8"], "seed": 2}
-    for option in ("B", "C"):
-        network = {**models["resnet-8"]["network"], "shortcut": option}
-        models[f"resnet-8-{option.lower()}"] = {**models["resnet-8"], "network": network}
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Iterator[Path]:
-    folder = copy_study(tmp_path_factory.mktemp("study") / "study", options_and_seeds)
-    stale = folder / "scores/resnet-8/metrics.json"  # as a clone's committed results are
-    stale.parent.mkdir(parents=True)
-    stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
-    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro")):
-        done = run_in(folder, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    yield folder
-
-
-def stages_run(output: str) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", output)
 
 
 def client(study: Path) -> MlflowClient:
@@ -328,327 +291,8 @@ def test_mlflow_can_be_deleted_and_published_again(study: Path):
         (study / "mlflow.kept").replace(study / "mlflow.db")
 
 
-def test_nothing_to_do_looks_for_failed_jobs_alone(study: Path):
-    done = run_in(study, "dvc", "repro")
-    assert done.returncode == 0
-    assert stages_run(done.stdout) == ["check", "handover"]
-
-
-def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Path):
-    whole = run_in(study, "dvc", "repro", "--dry", "-f").stdout
-    order = re.findall(r"Running stage '([^']+)'", whole)
-    assert order.index("handover") < min(order.index(f"train@{name}") for name in ROWS)
-    one = run_in(study, "dvc", "repro", "--dry", "-f", "train@plain-8").stdout
-    assert "train@plain-8" in one
-    assert "handover" not in one
-
-
-def git(study: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    return run_in(study, "git", *named, *arguments).stdout
-
-
-def changed_on_a_branch(study: Path, branch: str, row: str, factor: float) -> list[str]:
-    """Changes a row on a branch and reruns the study; returns the stages that ran."""
-    git(study, "checkout", "-q", "-b", branch)
-    document = read_params(study)
-    document["models"][row]["learning_rate_factor"] = factor
-    write_params(study, document)
-    done = run_in(study, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
-    git(study, "add", "-A")
-    git(study, "commit", "-q", "-m", branch)
-    return stages_run(done.stdout)
-
-
-def test_one_changed_row_reruns_what_depends_on_it_and_two_peoples_changes_merge(
-    study: Path, storage: Storage
-):
-    git(study, "checkout", "-q", "-B", "first")
-    git(study, "add", "-A")
-    git(study, "commit", "-q", "-m", "results")
-    try:
-        stages = changed_on_a_branch(study, "ours", "resnet-8", 0.5)
-        later = ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
-        assert stages == ["check", "handover", *later]
-        git(study, "checkout", "-q", "first")
-        assert run_in(study, "dvc", "checkout").returncode == 0
-        changed_on_a_branch(study, "theirs", "resnet-8-c", 0.25)
-        wanted = {
-            name: git(study, "show", f"{branch}:runs/{name}/model.json")
-            for branch, name in (("ours", "resnet-8"), ("theirs", "resnet-8-c"))
-        }
-        before = [key for key in storage.keys(layout.project()) if "/attempts/" in key]
-
-        git(study, "merge", "ours")
-        conflicts = git(study, "diff", "--name-only", "--diff-filter=U").split()
-        assert "dvc.lock" in conflicts and "params.yaml" not in conflicts
-        git(study, "checkout", "--ours", "--", *conflicts)  # either side will do
-        git(study, "add", "-A")
-        git(study, "commit", "-q", "-m", "merged")
-        done = run_in(study, "dvc", "repro")
-
-        assert done.returncode == 0, done.stdout + done.stderr
-        found = {name: (study / f"runs/{name}/model.json").read_text() for name in wanted}
-        assert found == wanted
-        after = [key for key in storage.keys(layout.project()) if "/attempts/" in key]
-        assert after == before  # nothing was trained
-    finally:
-        git(study, "checkout", "-q", "-f", "first")
-        run_in(study, "dvc", "checkout")
-        done = run_in(study, "dvc", "repro")  # the earlier result comes from DVC's run cache
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def instance_of(study: Path, name: str) -> int:
-    number: int = json.loads((study / "runs" / name / "model.json").read_text())["instance"]
-    return number
-
-
-def test_again_trains_what_it_names_and_nothing_else(study: Path):
-    path = study / "runs/plain-8/model.safetensors"
-    before = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert instance_of(study, "plain-8") == 1
-    done = run_in(study, "python", "-m", "pipeline.commands.again", "plain-8")
-    assert done.returncode == 0, done.stderr
-    assert stages_run(done.stdout) == ["train@plain-8", "evaluate@plain-8"]
-    assert "12/12 updates" in done.stdout
-    assert "already trained" not in done.stdout
-    assert instance_of(study, "plain-8") == 2
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-    rest = run_in(study, "dvc", "repro")
-    assert rest.returncode == 0, rest.stderr
-    assert not [stage for stage in stages_run(rest.stdout) if "train" in stage or "tune" in stage]
-
-
-def test_force_alone_collects(study: Path):
-    done = run_in(study, "dvc", "repro", "-f", "-s", "train@plain-8", "tune@resnet-8")
-    assert done.returncode == 0, done.stderr
-    assert "collected; `make again RUN=plain-8` trains it afresh" in done.stdout
-    assert "already searched" in done.stdout
-    assert "12/12" not in done.stdout
-
-
-def test_a_request_for_the_whole_study_afresh_is_met_once(study: Path):
-    before = instance_of(study, "resnet-8")
-    for trained in (True, False):
-        done = run_in(
-            study, "dvc", "repro", "-f", "-s", "train@resnet-8", STUDY_AGAIN="of-this-test"
-        )
-        assert done.returncode == 0, done.stderr
-        assert ("12/12 updates" in done.stdout) == trained
-        assert instance_of(study, "resnet-8") == before + 1
-
-
-def test_an_experiment_of_dvcs_runs_in_a_copy_of_the_study(study: Path):
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost"]
-    subprocess.run(["git", "add", "-A"], cwd=study, check=True)
-    subprocess.run([*git, "commit", "-qm", "results"], cwd=study, check=True)
-    before = (study / "runs/plain-8/model.json").read_text()
-    done = run_in(
-        study, "dvc", "exp", "run", "--temp", "-n", "other-seed", "-S", "models.plain-8.seed=77",
-        "evaluate@plain-8", GIT_AUTHOR_NAME="t", GIT_AUTHOR_EMAIL="t@localhost",
-        GIT_COMMITTER_NAME="t", GIT_COMMITTER_EMAIL="t@localhost",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "12/12 updates" in done.stdout
-    assert "tune@resnet-8" not in stages_run(done.stdout)
-    assert (study / "runs/plain-8/model.json").read_text() == before
-    applied = run_in(study, "dvc", "exp", "list", "--name-only")
-    assert "other-seed" in applied.stdout
-
-
-def test_after_an_attested_change_everything_is_collected(study: Path):
-    """A function is renamed: shown to change nothing, it retrains nothing."""
-    loop, folder = study / "pipeline/training/loop.py", study / "pipeline/attested"
-    before, there = loop.read_text(), set(folder.iterdir())
-    loop.write_text(before.replace("_last_good", "_last_good_one"))
-    code = (
-        "from infra import attest as a; every, all_ = a.combinations, a.recipes()\n"
-        "golden = {name: all_[name] for name in ('cosine', 'steps')}  # of rows and trials\n"
-        "kinds = set().union(*map(a.kinds_of, golden.values()))\n"
-        "a.combinations = lambda: (one for one in every() if a.kinds_of(one) <= kinds)\n"
-        "a.attest(golden)"
-    )
-    try:
-        shown = run_in(study, "python", "-c", code)
-        assert "2 recipes end with the same bits as" in shown.stdout, shown.stderr
-        done = run_in(study, "dvc", "repro", *(f"train@{name}" for name in ROWS))
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("already trained") == len(ROWS)
-        assert "already searched" in done.stdout
-        assert "12/12" not in done.stdout
-    finally:
-        loop.write_text(before)
-        for path in set(folder.iterdir()) - there:
-            path.unlink()
-    back = run_in(study, "dvc", "repro", *(f"train@{name}" for name in ROWS))
-    assert back.returncode == 0, back.stderr
-
-
-@pytest.mark.parametrize("name", ["resnet-99", "prepare", "tune@resnet-99", ""])
-def test_again_refuses_what_is_none(study: Path, name: str):
-    done = run_in(study, "python", "-m", "pipeline.commands.again", name)
-    assert done.returncode == 2
-    assert f"RUN={name}: " in done.stderr
-
-
-def test_what_is_finished_is_collected_without_the_cluster(study: Path):
-    (study / "runs/plain-8/history.csv").unlink()
-    for stage in (("handover",), ("tune", "resnet-8"), ("train", "plain-8")):
-        name, *words = stage
-        done = run_in(study, "python", "-m", f"stages.{name}", *words, RAY_ADDRESS=NOBODY)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert (study / "runs/plain-8/history.csv").exists()
-
-
-def test_a_lost_result_is_collected_and_not_trained_again(study: Path):
-    for name in ("model.safetensors", "model.json", "history.csv"):
-        (study / "runs/plain-8" / name).unlink()
-    done = run_in(study, "python", "-m", "stages.train", "plain-8")
-    assert done.returncode == 0, done.stderr
-    assert "already trained" in done.stdout
-
-
-def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage: Storage):
-    pushed = run_in(study, "dvc", "push")
-    assert pushed.returncode == 0, pushed.stderr
-    subprocess.run(["git", "add", "-A"], cwd=study, check=True)
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "results",
-         "--allow-empty"],
-        cwd=study, check=True,
-    )  # fmt: skip
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", study, clone], check=True)
-    if not (clone / ".venv").exists():
-        (clone / ".venv").symlink_to((REPO / ".venv").resolve())
-    assert run_in(clone, "python", "-m", "infra.local", "up").returncode == 0
-    pulled = run_in(clone, "dvc", "pull", "train@resnet-8")
-    assert pulled.returncode == 0, pulled.stderr
-    files = {p.relative_to(clone).as_posix() for p in clone.rglob("*.safetensors")}
-    assert files == {"runs/resnet-8/model.safetensors"}
-    mine, theirs = (f / "runs/resnet-8/model.safetensors" for f in (study, clone))
-    assert mine.read_bytes() == theirs.read_bytes()
-    assert (
-        weights.load(clone / "runs/resnet-8").facts.sha256
-        == hashlib.sha256(theirs.read_bytes()).hexdigest()
-    )
-    done = run_in(clone, "dvc", "repro", "--pull")  # a colleague's results
-    assert done.returncode == 0, done.stdout + done.stderr
-    computed = [name for name in stages_run(done.stdout) if "train" in name or "tune" in name]
-    assert not computed and "prepare" not in stages_run(done.stdout)
-    assert (clone / "scores/resnet-8/predictions.npz").exists()
-
-
-def test_a_stranger_pulls_from_a_web_server_without_keys(
-    study: Path, tmp_path: Path, storage: Storage
-):
-    assert run_in(study, "dvc", "push").returncode == 0
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", study, clone], check=True)
-    bucket = s3.state_dir() / "data" / storage.bucket / layout.project()
-    handler = partial(SimpleHTTPRequestHandler, directory=str(bucket))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/dvc"
-        assert run_in(clone, "dvc", "remote", "add", "public", address).returncode == 0
-        pulled = run_in(clone, "dvc", "pull", "-r", "public", "train@resnet-8")
-        server.shutdown()
-    assert pulled.returncode == 0, pulled.stderr
-    mine, theirs = (f / "runs/resnet-8/model.safetensors" for f in (study, clone))
-    assert mine.read_bytes() == theirs.read_bytes()
-
-
-def test_secrets_are_neither_in_the_clone_nor_in_mlflow(study: Path):
-    _, secret = s3._keys()
+def test_secrets_are_neither_in_the_clone_nor_in_mlflow(study: Path, built: Path):
+    secret = (built / "secret").read_text()
     for path in study.rglob("*"):
         if path.is_file() and ".venv" not in path.parts and path.stat().st_size < 5_000_000:
             assert secret.encode() not in path.read_bytes(), path
-
-
-@pytest.mark.parametrize("stage, change, message", [
-    ("train", lambda d: d["models"]["plain-8"].update(momentun=1), 'unknown key "momentun"'),
-    ("train", lambda d: d["models"]["plain-8"]["network"].update(depth=9), "wanted 6n+2"),
-    ("train", lambda d: d["models"]["plain-8"].update(workers=1024, global_batch_size=1024),
-     "of free memory"),
-    ("train", lambda d: d["ensemble"].update(members=["plain-8", "no"]), '"no" is not a row'),
-    ("train", lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30), "loss of update"),
-])  # fmt: skip
-def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, change, message):
-    kept = (study / "runs/plain-8/model.safetensors").read_bytes()
-    with changed_params(study, change):
-        done = run_in(study, "python", "-m", f"stages.{stage}", "plain-8")
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
-    assert done.stderr.count("Traceback") == 0
-    assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
-
-
-def test_a_plan_stands_beside_what_the_trainings_took(study: Path):
-    done = run_in(study, "python", "-m", "pipeline.commands.plan")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"the \d trainings that have ended took \S+ times", done.stdout), done.stdout
-    rows = json.loads((study / "state/plan.json").read_text())["rows"]
-    facts = json.loads((study / "runs/plain-8/model.json").read_text())
-    assert rows["plain-8"]["run_key"] == facts["run_key"]
-    assert rows["plain-8"]["real_s"] == pytest.approx(facts["wall_seconds"], abs=0.05)
-
-
-def test_dvc_checkout_brings_an_earlier_result_back_after_a_failed_run(study: Path):
-    kept = (study / "runs/plain-8/model.safetensors").read_bytes()
-    with changed_params(study, lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30)):
-        assert run_in(study, "dvc", "repro", "-s", "train@plain-8").returncode != 0
-    assert run_in(study, "dvc", "checkout", "train@plain-8").returncode == 0
-    assert (study / "runs/plain-8/model.safetensors").read_bytes() == kept
-
-
-def test_refused_keys_end_the_stage_with_a_message(study: Path):
-    server = s3.ensure_running()
-    done = run_in(
-        study, "python", "-m", "stages.train", "plain-8", AWS_ENDPOINT_URL=server.endpoint,
-        STUDY_BUCKET="resnet-study", AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="y",
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "the keys are refused" in done.stderr
-
-
-def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
-    with changed_params(study, lambda document: document["models"]["plain-8"].update(seed=78)):
-        done = run_in(
-            study,
-            "python",
-            "-m",
-            "stages.train",
-            "plain-8",
-            MLFLOW_TRACKING_URI=NOBODY,
-        )
-    assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
-    assert done.returncode == 0, done.stderr
-    assert f"warning: MLflow at {NOBODY}" in done.stderr
-
-
-def test_everything_on_s3_is_whole_and_needed(study: Path):
-    """After all that the other tests have done to it, and after what DVC pushes."""
-    assert run_in(study, "dvc", "push").returncode == 0
-    shutil.rmtree(s3.state_dir() / "clones", ignore_errors=True)  # those of other tests
-    fsck = run_in(study, "python", "-m", "pipeline.commands.fsck")
-    facts = [json.loads((study / paths.run(name) / paths.FACTS).read_text()) for name in ROWS]
-    mine = {one["run_key"] for one in facts} | {facts[0]["data_digest"], "/dvc/"}
-    bad = [line for line in fsck.stdout.splitlines() if line.startswith(("damaged", "missing"))]
-    assert not [
-        line for line in bad if any(key in line for key in mine)
-    ]  # other tests damage theirs
-    assert re.search(r"objects, .* MB in .*: \d+ damaged, \d+ missing", fsck.stdout), fsck.stderr
-    gc = run_in(study, "python", "-m", "pipeline.commands.gc", "apply=1", "days=0")
-    assert gc.returncode == 0, gc.stderr
-    for folder in (".dvc/cache", *(str(paths.run(name)) for name in ROWS)):
-        shutil.rmtree(study / folder)
-    assert run_in(study, "git", "checkout", "--", "runs").returncode in (0, 1)  # if they are in Git
-    pulled = run_in(study, "dvc", "pull")
-    assert pulled.returncode == 0, pulled.stderr
-    done = run_in(study, "dvc", "repro")
-    assert done.returncode == 0, done.stderr
-    assert not [
-        name for name in stages_run(done.stdout) if name.startswith(("train", "tune", "prepare"))
-    ]

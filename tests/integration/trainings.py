@@ -1,6 +1,7 @@
 """What the tests of kills, clusters and hosts look at: a study's trainings, begun, watched, compared."""
 
 import hashlib
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,6 +41,11 @@ def key_of(study: Path, name: str, **changes: object) -> str:
 def store_of(study: Path, name: str) -> CheckpointStore:
     """Returns the checkpoints of a row on the S3 that the environment names."""
     return CheckpointStore(Storage(), key_of(study, name))
+
+
+def stages_run(output: str) -> list[str]:
+    """Returns the stages that DVC ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
 
 
 def update_of(store: CheckpointStore) -> int:

@@ -60,7 +60,7 @@ def steps(uri: str) -> list[int]:
 
 
 def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
-    with Sender(ADDRESS, here=True, goodbye_s=pace.hangs_after_s(60)) as sender:
+    with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=pace.hangs_after_s(60)) as sender:
         sender.tell(training(), [record(10)], "RUNNING")
         wait_for(lambda: run_of(uri) and steps(uri) == [10])
         assert run_of(uri).info.status == "RUNNING"
@@ -76,7 +76,8 @@ TRAINER = """
 import sys, time
 from tests.checkpoints import record
 from tests.tracking.test_sending import ADDRESS, Sender, training
-with Sender(ADDRESS, here=sys.argv[1] == "here", goodbye_s=float(sys.argv[2])) as sender:
+here = sys.argv[1] == "here"
+with Sender(ADDRESS, here=here, begin_s=0, goodbye_s=float(sys.argv[2])) as sender:
     sender.tell(training(), [record(10)], "RUNNING")
     print("told", flush=True)
     time.sleep(600)
@@ -97,6 +98,14 @@ def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str
     process.wait()
     wait_for(lambda: not any(_lives(child) for child in children))
     assert run_of(uri).info.status == status
+
+
+def test_what_ends_at_once_is_left_to_the_report(uri: str):
+    with Sender(ADDRESS, here=True, begin_s=pace.hangs_after_s(60)) as sender:
+        sender.tell(training(), [record(10)], "FINISHED")
+    wait_for(lambda: sender._process.poll() is not None)
+    assert sender._process.returncode == 0
+    assert run_of(uri) is None
 
 
 def _children(pid: int) -> list[int]:
@@ -159,7 +168,7 @@ def test_who_trains_waits_for_no_server(
     with server(answer) as address:
         with_password = address.replace("://", "://user:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
-        with Sender(ADDRESS, here=True) as sender:
+        with Sender(ADDRESS, here=True, begin_s=0) as sender:
             for update in range(10, 500, 10):
                 sender.tell(training(), [record(done) for done in range(10, update, 10)], "RUNNING")
             (child,) = [one for one in _children(os.getpid()) if one == sender._process.pid]
@@ -192,7 +201,7 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
 @pytest.mark.parametrize("left", [b"", b'{"training": {"na'])
 def test_a_sender_ends_even_if_its_trainer_died_in_the_middle_of_a_line(uri: str, left: bytes):
     limit_s = pace.hangs_after_s(60)
-    said = {"study": asdict(ADDRESS), "here": True, "goodbye_s": limit_s}
+    said = {"study": asdict(ADDRESS), "here": True, "begin_s": 0, "goodbye_s": limit_s}
     header = json.dumps(said).encode() + b"\n"
     line = {"training": training(), "history": [asdict(record(10))], "status": "RUNNING"}
     process = subprocess.Popen(

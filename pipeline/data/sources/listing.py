@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from scipy.io import loadmat
 
 from pipeline.data.sources.archives import members, refuse_link, refuse_unsafe
 from pipeline.data.sources.choosing import HEAD_BYTES, Choice, Left, require_utf8
@@ -207,6 +206,8 @@ class _Part(io.RawIOBase):
 
 def _validation_labels(devkit: Path) -> Mapping[str, str]:
     """Returns the WordNet id of each validation image, from the development kit."""
+    from scipy.io import loadmat  # a quarter of a second that no other data set needs
+
     found = {PurePosixPath(name).name: content for name, content in members(devkit)}
     try:
         synsets = loadmat(io.BytesIO(found["meta.mat"]), squeeze_me=True)["synsets"]
