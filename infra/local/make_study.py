@@ -55,19 +55,16 @@ def set_torn_lock_aside(path: Path = LOCK) -> None:
 
 
 def _is_whole(content: bytes) -> bool:
+    """Tells whether DVC can read it."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
     try:
-        document = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return "schema" in document and all(
-            "cmd" in stage
-            and all(
-                {"path", "hash"} <= file.keys()
-                for kind in ("deps", "outs")
-                for file in stage.get(kind, ())
-            )
-            for stage in document["stages"].values()
-        )
-    except (yaml.YAMLError, TypeError, AttributeError, KeyError):
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(content, Loader=loader))
+    except (yaml.YAMLError, Invalid):
         return False
+    return True
 
 
 def _show(stages: list[dict[str, float]], total_s: float) -> None:
