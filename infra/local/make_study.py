@@ -9,7 +9,7 @@ import time
 from itertools import groupby
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pipeline.files import scratch
 
