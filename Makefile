@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -44,6 +44,15 @@ cluster-up: install ## start a Ray cluster on this machine (a head, two workers)
 
 cluster-down: install ## stop that cluster
 	@python -m infra.local cluster-down
+
+team-up: install ## start a team's MLflow on this machine: PostgreSQL, passwords (STUDY_TEAM_PORT, default 5002)
+	@python -m infra.local team-up
+
+team-user: install ## add a user of that MLflow: make team-user NAME=ada
+	@python -m infra.local team-user "$(NAME)"
+
+team-down: install ## stop that MLflow; its data stay
+	@python -m infra.local team-down
 
 jobs: install ## list the jobs on the cluster that RAY_ADDRESS names
 	@python -m pipeline.commands.jobs

@@ -1,4 +1,4 @@
-"""`python -m infra.local up|down|status|doctor|ui|cluster-up|cluster-down`: the local services."""
+"""`python -m infra.local up|down|status|doctor|ui|cluster-up|cluster-down|team-up|team-down|team-user`: the local services."""
 
 import sys
 from pathlib import Path
@@ -91,6 +91,29 @@ def ui() -> None:
     mlflow_ui.serve(uri, storage.place, port)
 
 
+def team_up() -> None:
+    """Starts a team's MLflow."""
+    from infra.local import team
+
+    print(
+        f"the team's MLflow: {team.up()}; `make team-user NAME=...` adds a user (data: {team.folder()})"
+    )
+
+
+def team_down() -> None:
+    """Stops a team's MLflow; its data stay."""
+    from infra.local import team
+
+    print("stopped the team's MLflow" if team.down() else "no team's MLflow is running")
+
+
+def team_user() -> None:
+    """Adds a user of the team's MLflow."""
+    from infra.local import team
+
+    print(f"for that user's shell, and for nobody else: source {team.add_user(sys.argv[2])}")
+
+
 def study() -> None:
     """Reruns the study; exits with DVC's status."""
     from infra.local import make_study as whole
@@ -109,8 +132,9 @@ if __name__ == "__main__":
     commands = {
         "up": up, "down": down, "status": status, "study": study, "ui": ui, "doctor": doctor,
         "cluster-up": cluster_up, "cluster-down": cluster_down,
+        "team-up": team_up, "team-down": team_down, "team-user": team_user,
     }  # fmt: skip
-    if len(sys.argv) != 2 or sys.argv[1] not in commands:
+    if len(sys.argv) != 2 + (sys.argv[1:2] == ["team-user"]) or sys.argv[1] not in commands:
         sys.exit(f"usage: python -m infra.local {'|'.join(commands)}")
     environment.settle()
     try:

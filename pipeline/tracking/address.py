@@ -6,7 +6,7 @@ from urllib.parse import quote
 from pipeline.environment import MLFLOW
 from pipeline.errors import TrackingError
 
-EXPERIMENT = "resnet-study"
+EXPERIMENT, CHOSEN = "resnet-study", "MLFLOW_EXPERIMENT_NAME"
 SHA256 = "sha256."  # and the name of an artifact: a tag
 PROXIED = "mlflow-artifacts:/"  # fetched through whatever server serves the runs
 FOLDER = "mlflow"  # of the bucket: artifacts, as <run>/artifacts/<file>
@@ -24,6 +24,14 @@ HERE = "sqlite:///mlflow.db"  # an absolute path could have characters that a UR
 def tracking_uri() -> str:
     """Returns `MLFLOW_TRACKING_URI`, or else SQLite in the study's folder, where this process runs."""
     return os.environ.get(MLFLOW) or HERE
+
+
+def experiment() -> str:
+    """Returns the experiment of all studies, or the one that `MLFLOW_EXPERIMENT_NAME` chooses.
+
+    It reaches us only beside an MLflow that is chosen (`pipeline.environment`).
+    """
+    return os.environ.get(CHOSEN) or EXPERIMENT
 
 
 def key_of(artifact_uri: str, name: str) -> str:
@@ -49,7 +57,7 @@ def experiment_id(uri: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        found = MlflowClient(uri).get_experiment_by_name(EXPERIMENT)
+        found = MlflowClient(uri).get_experiment_by_name(experiment())
     except MlflowException as error:
         first = next(iter(str(error).splitlines()), "")
         raise TrackingError(f"MLflow at {uri}: {first}: check {MLFLOW}") from error

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.tracking.address import EXPERIMENT, HERE, PROXIED, SHA256, key_of, tracking_uri
+from pipeline.tracking.address import HERE, PROXIED, SHA256, experiment, key_of, tracking_uri
 from pipeline.tracking.run import all_pages, named
 
 
@@ -33,7 +33,7 @@ def _places_and_tags(uri: str) -> list[tuple[str, dict[str, str]]]:
         from mlflow.entities import ViewType
 
         client = MlflowClient(uri)
-        if (found := client.get_experiment_by_name(EXPERIMENT)) is None:
+        if (found := client.get_experiment_by_name(experiment())) is None:
             return []
         experiments = [found.experiment_id]
         runs = all_pages(client.search_runs, experiments, run_view_type=ViewType.ALL)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.git import commit
 from pipeline.tracking import registry
-from pipeline.tracking.address import EXPERIMENT, PROXIED, tracking_uri
+from pipeline.tracking.address import PROXIED, experiment, tracking_uri
 from pipeline.tracking.run import SENT, Child, Upload, all_pages, alone, named, set_tags
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
@@ -40,27 +40,27 @@ class Tracker:
 
     def __init__(self, address: Address, upload: Upload) -> None:
         study = address.study
-        self._uri, self._upload = tracking_uri(), upload
+        self._uri, self._upload, name = tracking_uri(), upload, experiment()
         self._is_here = self._uri.startswith("sqlite:")
         self._study, self._tags = study, {"data_digest": address.data_digest}
         with named(self._uri):
             from mlflow import MlflowClient
 
-            for name in ("mlflow", "alembic", "urllib3"):  # they log migrations and each retry
-                logging.getLogger(name).setLevel(logging.ERROR)
-            with alone(self._uri, EXPERIMENT):  # the first one makes the tables of SQLite
+            for noisy in ("mlflow", "alembic", "urllib3"):  # they log migrations and each retry
+                logging.getLogger(noisy).setLevel(logging.ERROR)
+            with alone(self._uri, name):  # the first one makes the tables of SQLite
                 self._client = MlflowClient(self._uri)
-                found = self._client.get_experiment_by_name(EXPERIMENT)
+                found = self._client.get_experiment_by_name(name)
                 if found and self._is_here and found.artifact_location.startswith("s3://"):
                     # of an earlier version: only who has the keys of S3 could fetch its artifacts
-                    aside = f"{EXPERIMENT} before {time.strftime('%Y-%m-%d %H:%M:%S')}"
+                    aside = f"{name} before {time.strftime('%Y-%m-%d %H:%M:%S')}"
                     if found.lifecycle_stage == "deleted":
                         self._client.restore_experiment(found.experiment_id)
                     self._client.rename_experiment(found.experiment_id, aside)
                     found = None
                 if found is None:
                     place = PROXIED if self._is_here else None  # a server has its own
-                    self._experiment = self._client.create_experiment(EXPERIMENT, place)
+                    self._experiment = self._client.create_experiment(name, place)
                 else:
                     self._experiment = found.experiment_id
                     if found.lifecycle_stage == "deleted":

@@ -1,0 +1,130 @@
+"""A team's MLflow: PostgreSQL, two users with two studies at once, passwords, artifacts through the server."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local import s3, team
+from pipeline import paths
+from tests.conftest import outside, run_in
+from tests.integration.conftest import ROWS
+from tests.integration.trainings import said_by, start, wait_for
+
+pytestmark = pytest.mark.integration
+PUBLISH = ("python", "-m", "pipeline.commands.publish")
+
+FETCH = """
+import hashlib, json, sys
+from mlflow import MlflowClient
+client = MlflowClient()
+experiment = client.get_experiment_by_name(sys.argv[1])
+found = {}
+for run in client.search_runs([experiment.experiment_id], "tags.kind = 'training'"):
+    weights = client.download_artifacts(run.info.run_id, "model.safetensors")
+    found[run.info.run_name] = hashlib.sha256(open(weights, "rb").read()).hexdigest()
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def members(own_state: Path) -> Iterator[dict[str, dict[str, str]]]:
+    """The settings of two users of a team's servers, which run as long as the module's tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("STUDY_S3", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            patch.setenv(name, "")  # so that it is restored afterwards
+        patch.setenv(team.PORT, str(s3.free_port()))
+        team.up()
+        found = {}
+        for name in ("ada", "bob"):
+            lines = team.add_user(name).read_text().replace("export ", "").splitlines()
+            found[name] = dict(line.split("=", 1) for line in lines)
+        yield found
+        assert team.down()
+
+
+def test_two_studies_are_published_at_once_each_in_its_experiment(
+    study: Path, members: dict[str, dict[str, str]], tmp_path: Path
+):
+    other = tmp_path / "other"
+    shutil.copytree(study, other, symlinks=True)
+    whose = {
+        "ada": (study, members["ada"]),
+        "bob": (other, {**members["bob"], "MLFLOW_EXPERIMENT_NAME": "bobs"}),
+    }
+    processes = [start(folder, *PUBLISH, **settings) for folder, settings in whose.values()]
+    for process in processes:
+        said = said_by(process)
+        assert process.returncode == 0, said
+    wanted = {
+        name: json.loads((study / paths.run(name) / paths.FACTS).read_text())["sha256"]
+        for name in ROWS
+    }
+    for name, experiment in (("ada", "resnet-study"), ("bob", "bobs"), ("bob", "resnet-study")):
+        done = subprocess.run(  # a client that knows the address and a password, and nothing of S3
+            [sys.executable, "-c", FETCH, experiment], cwd=tmp_path, capture_output=True, text=True,
+            check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members[name]},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == wanted
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_a_wrong_password_is_refused_and_told(
+    study: Path, members: dict[str, dict[str, str]], password: str
+):
+    settings = {**members["ada"], "MLFLOW_TRACKING_PASSWORD": password}
+    done = run_in(study, *PUBLISH, **settings)
+    assert done.returncode == 2
+    assert "401" in done.stderr or "not authenticated" in done.stderr, done.stderr
+    assert members["ada"]["MLFLOW_TRACKING_PASSWORD"] not in done.stdout + done.stderr
+
+
+def test_no_password_is_in_an_argument_or_open_to_others(members: dict[str, dict[str, str]]):
+    supervisor = psutil.Process(int((team.folder() / "pid").read_text()))
+    everyone = [supervisor, *supervisor.children(recursive=True)]
+    assert any("postgres" in one.name() for one in everyone)
+    said = " ".join(" ".join(one.cmdline()) for one in everyone)
+    for name in ("admin", "postgres", "session", "user_ada"):
+        assert team.password_of(name) not in said
+    assert team.folder().stat().st_mode & 0o077 == 0
+    for path in team.folder().glob("user-*"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_told_what_is_wrong(members: dict[str, dict[str, str]], tmp_path: Path):
+    for name, message in (("ada", "ada"), ("a b", "wanted letters"), ("admin", "not admin")):
+        done = subprocess.run(
+            [sys.executable, "-m", "infra.local", "team-user", name], capture_output=True, text=True,
+            check=False, env=outside(),
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert f"error: NAME={name}" in done.stderr and message in done.stderr
+
+
+def test_what_was_published_outlives_a_killed_server(
+    study: Path, members: dict[str, dict[str, str]], tmp_path: Path
+):
+    supervisor = psutil.Process(int((team.folder() / "pid").read_text()))
+    everyone = supervisor.children(recursive=True)
+    supervisor.kill()
+    for one in everyone:  # MLflow too, so that its port is free; PostgreSQL is left behind
+        if "mlflow" in " ".join(one.cmdline()) or "uvicorn" in " ".join(one.cmdline()):
+            one.kill()
+    wait_for(lambda: team.running() is None)
+    assert team.up() == members["ada"]["MLFLOW_TRACKING_URI"]
+    done = run_in(study, *PUBLISH, **members["ada"])
+    assert done.returncode == 0, done.stderr
+    digest = hashlib.sha256((study / paths.run(ROWS[0]) / paths.WEIGHTS).read_bytes()).hexdigest()
+    fetched = subprocess.run(
+        [sys.executable, "-c", FETCH, "resnet-study"], cwd=tmp_path, capture_output=True, text=True,
+        check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members["ada"]},
+    )  # fmt: skip
+    assert json.loads(fetched.stdout.splitlines()[-1])[ROWS[0]] == digest
