@@ -38,6 +38,7 @@ database_uri = {database}
 admin_username = {admin}
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 grant_default_workspace_access = true
+auth_cache_ttl_seconds = 60
 """
 
 

@@ -1,6 +1,8 @@
 """The files for real clusters are valid by Ray's and KubeRay's own schemas, and say nothing unsafe."""
 
+import configparser
 import importlib.metadata
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from jsonschema import Draft202012Validator
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
+from infra.local import team
+from pipeline.tracking.address import FOLDER, PROXIED
 from tests.conftest import REPO
 
 SCHEMAS = REPO.parent / "shared/kuberay"
@@ -126,3 +130,71 @@ def test_the_image_installs_by_the_lock_and_not_as_root():
     assert "--require-hashes" in text
     assert text.index("USER ray") > text.index("RUN pip")
     assert "COPY . " not in text
+
+
+COMPOSE = documents(REPO / "infra/docker/compose.yaml")[0]
+TEAM = documents(REPO / "infra/kuberay/mlflow.yaml")
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [document for document in TEAM if document["kind"] == kind]
+
+
+@pytest.mark.skipif(not SCHEMAS.exists(), reason="KubeRay's schemas are not beside the study")
+def test_the_pods_of_a_teams_mlflow_are_valid():
+    """KubeRay's schema has Kubernetes' own of a pod template."""
+    crd = documents(SCHEMAS / KINDS["RayCluster"])[0]
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    template = spec["properties"]["headGroupSpec"]["properties"]["template"]
+    schema = closed(template)
+    schema["properties"]["metadata"] = {"type": "object"}
+    pods = [
+        one["spec"]["template"] for kind in ("StatefulSet", "Deployment") for one in of_kind(kind)
+    ]
+    assert len(pods) == 2
+    for pod in pods:
+        faults = list(Draft202012Validator(schema).iter_errors(pod))
+        assert [f"{fault.json_path}: {fault.message}" for fault in faults] == []
+
+
+def test_a_teams_mlflow_is_the_same_everywhere():
+    """What `make team-up` runs here, and the tests try, is what the other two start."""
+    (container,) = of_kind("Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    (config,) = of_kind("ConfigMap")
+    commands = [" ".join(container["command"]), COMPOSE["services"]["mlflow"]["command"][-1]]
+    for command in commands:
+        for option in (
+            "--app-name basic-auth",
+            "--workers 1",
+            f"--default-artifact-root {PROXIED}",
+        ):
+            assert option in command
+        assert re.search(rf"--artifacts-destination s3://\S+/{FOLDER} ", command)
+    here = configparser.ConfigParser()
+    here.read_string(
+        team.AUTH.format(permission=team.ANY_MEMBER_MAY, database="", admin=team.ADMIN)
+    )
+    for text in (config["data"]["auth.ini"], COMPOSE["configs"]["auth"]["content"]):
+        there = configparser.ConfigParser()
+        there.read_string(text)
+        said = dict(there["mlflow"])
+        assert said.pop("database_uri").startswith("postgresql+psycopg2://")
+        assert {**said, "database_uri": ""} == dict(here["mlflow"])
+
+
+def test_a_teams_passwords_are_neither_in_the_files_nor_in_arguments():
+    variables = [
+        one
+        for kind in ("StatefulSet", "Deployment")
+        for found in of_kind(kind)
+        for one in found["spec"]["template"]["spec"]["containers"][0]["env"]
+    ]
+    secret = [one for one in variables if re.search("PASSWORD|SECRET", one["name"])]
+    assert len(secret) == 4
+    assert all("secretKeyRef" in one["valueFrom"] for one in secret)
+    for name, value in COMPOSE["services"]["postgres"]["environment"].items():
+        assert "PASSWORD" not in name or str(value).startswith("/run/secrets/")
+    for uri in (*nested(TEAM, "value"), *COMPOSE["services"]["mlflow"]["environment"].values()):
+        assert not re.match(r"postgresql\S*://\w+:", str(uri))
+    assert all(port.startswith("127.0.0.1:") for port in COMPOSE["services"]["mlflow"]["ports"])
+    assert "ports" not in COMPOSE["services"]["postgres"]
