@@ -42,6 +42,7 @@ from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step, train
 from pipeline.training.replicas import Replicas
 from pipeline.training.schedules.cosine import CosineSchedule
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
 
@@ -135,7 +136,8 @@ def conventional(depth: int, split: Split) -> Measure:
 def our_step(model: torch.nn.Module) -> tuple[TrainingState, Step | CapturedStep]:
     """Returns a training and its update as `pipeline.training.run` makes them."""
     keep_freed_memory()
-    state = TrainingState(model, sgd(model, fused=True))
+    rate = torch.tensor(0.1, device=DEVICE) if DEVICE.type == "cuda" else 0.1
+    state = TrainingState(model, Sgd(model.parameters(), rate, 0.9, 1e-4))
     step = Step(model, state.optimizer, "bfloat16", label_smoothing=0.0, pieces=1)
     return state, CapturedStep(step) if DEVICE.type == "cuda" else step
 

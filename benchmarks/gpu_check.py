@@ -25,6 +25,7 @@ from pipeline.params import CifarNetwork, Precision
 from pipeline.training.capture import EAGER_UPDATES, MOST_DIFFERENCE, CapturedStep
 from pipeline.training.hardware import make_repeatable
 from pipeline.training.loop import Step, Update
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 
 BATCH, CLASSES = 128, 10
@@ -38,6 +39,21 @@ PEAKS = {
     "L4": (30, 60, 121),
     "4090": (83, 83, 165),
 }
+
+
+class PlainSgd(Sgd):
+    """The same updates, one operation after another."""
+
+    def step(self) -> None:
+        """Updates the weights by their gradients."""
+        with torch.no_grad():
+            if not self.momenta:
+                self.momenta = [torch.zeros_like(parameter) for parameter in self.parameters]
+            for parameter, momentum in zip(self.parameters, self.momenta, strict=True):
+                assert parameter.grad is not None
+                gradient = parameter.grad + self.weight_decay * parameter
+                momentum.mul_(self.momentum).add_(gradient)
+                parameter.sub_(self.lr * momentum)
 
 
 @dataclass(frozen=True)
@@ -55,10 +71,8 @@ class Rig:
         model = build(row, 3, CLASSES, seed=seed).to(self.device)
         on_gpu = self.device.type == "cuda" and self.fused
         rate = torch.tensor(0.1, device=self.device) if on_gpu else 0.1
-        optimizer = torch.optim.SGD(
-            model.parameters(), rate, momentum=0.9, weight_decay=1e-4, fused=self.fused
-        )
-        return TrainingState(model, optimizer)
+        kind = Sgd if self.fused else PlainSgd
+        return TrainingState(model, kind(model.parameters(), rate, 0.9, 1e-4))
 
     def step(self, state: TrainingState) -> Step:
         """Returns the ordinary update of a training, not captured as a graph."""

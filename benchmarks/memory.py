@@ -16,6 +16,7 @@ from pipeline.models.predict import keep_freed_memory
 from pipeline.params import CifarNetwork
 from pipeline.training.hardware import hardware
 from pipeline.training.loop import Step
+from pipeline.training.sgd import Sgd
 
 BATCH = 128
 
@@ -31,9 +32,7 @@ def main() -> None:
     keep_freed_memory()
     network = CifarNetwork(family="cifar", block="basic", depth=given.depth, shortcut="A")
     model = build(network, 3, 10, seed=1, recompute=not given.plain)
-    optimizer = torch.optim.SGD(
-        model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4, fused=True
-    )
+    optimizer = Sgd(model.parameters(), 0.1, 0.9, 1e-4)
     step = Step(model, optimizer, precision=given.precision, label_smoothing=0.0, pieces=1)
     torch.manual_seed(0)
     images = torch.randint(0, 256, (BATCH, 3, 32, 32)) - 128.0

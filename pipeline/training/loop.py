@@ -19,6 +19,7 @@ from pipeline.errors import DivergedError
 from pipeline.models.predict import autocast, predict
 from pipeline.params import Precision
 from pipeline.training.replicas import Replicas
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
 
@@ -35,7 +36,7 @@ class Step:
     """
 
     model: torch.nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: Sgd
     precision: Precision
     label_smoothing: float
     pieces: int
@@ -45,7 +46,7 @@ class Step:
 
         `images` float32 (N, C, H, W), `labels` int64 (N,); N is a multiple of `pieces`.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         total = torch.zeros((), device=images.device)
         wrong = torch.zeros((), dtype=torch.int64, device=images.device)
         shares = zip(images.chunk(self.pieces), labels.chunk(self.pieces), strict=True)

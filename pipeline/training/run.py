@@ -25,6 +25,7 @@ from pipeline.training.identity import source_of
 from pipeline.training.loop import Step, Update, loss_and_wrong, train
 from pipeline.training.replicas import Replicas
 from pipeline.training.saving import Checkpoints, Saving
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
 
@@ -103,12 +104,11 @@ def _initial_state(training: Training, arrays: Dataset, device: torch.device) ->
         recompute=row.activation_checkpointing,
     ).to(device)
     lr = training.schedule.lr_at(0, [])
-    optimizer = torch.optim.SGD(
+    optimizer = Sgd(
         model.parameters(),
-        lr=torch.tensor(lr, device=device) if device.type == "cuda" else lr,
-        momentum=row.optimizer.momentum,
-        weight_decay=row.optimizer.weight_decay,
-        fused=True,
+        torch.tensor(lr, device=device) if device.type == "cuda" else lr,
+        row.optimizer.momentum,
+        row.optimizer.weight_decay,
     )
     return TrainingState(model, optimizer)
 

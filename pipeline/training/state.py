@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.checkpoint import Record
 from pipeline.errors import CheckpointError
+from pipeline.training.sgd import Sgd
 
 
 @dataclass
@@ -21,34 +22,27 @@ class TrainingState:
     """A training between two updates; `update` is how many are done."""
 
     model: nn.Module
-    optimizer: torch.optim.SGD
+    optimizer: Sgd
     update: int = 0
     history: list[Record] = field(default_factory=list)
 
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate of the next update; a captured step reads it from a tensor."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+        if isinstance(self.optimizer.lr, Tensor):
+            self.optimizer.lr.fill_(lr)
+        else:
+            self.optimizer.lr = lr
 
     def changed_by_updates(self) -> list[Tensor]:
         """Returns weights, batch-norm statistics and momentum: what an update changes."""
-        momenta = [
-            buffer
-            for parameter in self.model.parameters()
-            if (buffer := self.optimizer.state[parameter].get("momentum_buffer")) is not None
-        ]
-        return [*self.model.parameters(), *self.model.buffers(), *momenta]
+        return [*self.model.parameters(), *self.model.buffers(), *self.optimizer.momenta]
 
     def tensors(self) -> bytes:
         """Returns weights, batch-norm statistics and momentum in the safetensors format."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            buffer = self.optimizer.state[parameter].get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{name}"] = buffer
+        named = self.model.named_parameters() if self.optimizer.momenta else ()
+        for (name, _), momentum in zip(named, self.optimizer.momenta, strict=True):
+            tensors[f"momentum.{name}"] = momentum
         content: bytes = save_tensors({name: value.contiguous() for name, value in tensors.items()})
         return content
 
@@ -59,13 +53,12 @@ class TrainingState:
             weights = _strip(loaded, "model.")
             self.model.load_state_dict(weights)
             momentum = _strip(loaded, "momentum.")
-            for name, parameter in self.model.named_parameters():
-                if name in momentum:
-                    buffer = torch.empty_like(parameter)  # keeps channels-last
-                    buffer.copy_(momentum[name])
-                    self.optimizer.state[parameter]["momentum_buffer"] = buffer
+            named = self.model.named_parameters() if momentum else ()
+            self.optimizer.momenta = [  # keeping channels-last
+                torch.empty_like(parameter).copy_(momentum[name]) for name, parameter in named
+            ]
             self.history = list(history)
-        except (SafetensorError, RuntimeError, TypeError) as error:
+        except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"the checkpoint at update {update} does not fit this network ({error}): "
                 "`make again RUN=<row>` trains afresh"

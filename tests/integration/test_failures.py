@@ -26,7 +26,7 @@ from tests.integration.trainings import (
 )
 
 pytestmark = pytest.mark.integration
-LONG, LONGER = 1200, 3000  # updates
+LONG, LONGER = 600, 3000  # updates
 
 
 def longer(document: dict) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.training.capture import COMPARED_UPDATES, ComparedStep
 from pipeline.training.loop import Step
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 
 TRUSTED = 1
@@ -32,7 +33,7 @@ class Counted:
 def begun() -> TrainingState:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
-    return TrainingState(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+    return TrainingState(model, Sgd(model.parameters(), 0.1, 0.9, 0.0))
 
 
 def trained(make: Callable[[TrainingState], Callable[..., object]]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from pipeline.training.run import run
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.schedules.step import StepSchedule
 from pipeline.training.schedules.warming import ErrorWarmUp, LinearWarmUp
+from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
 
@@ -172,7 +173,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     for pieces in (1, 4):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
-        optimizer = torch.optim.SGD(model.parameters(), 0.0)
+        optimizer = Sgd(model.parameters(), 0.0, 0.0, 0.0)
         loss, wrong = Step(model, optimizer, "float32", 0.0, pieces)(images, labels)
         gradients.append((model[1].weight.grad, loss, wrong))
     (whole, loss, wrong), (added, other_loss, other_wrong) = gradients
