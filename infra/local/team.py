@@ -32,6 +32,7 @@ START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 ROOTS_OTHER_ID = "1000"  # as which PostgreSQL sees root
 ANY_MEMBER_MAY = "EDIT"  # all studies of a team are in one experiment
+AUTH_FILE = "MLFLOW_AUTH_CONFIG_PATH"
 AUTH = """[mlflow]
 default_permission = {permission}
 database_uri = {database}
@@ -56,6 +57,7 @@ def up() -> str:
     """
     if address := running():
         return address
+    _end_left_over_mlflow()
     port = ui.free_port(PORT, DEFAULT_PORT)
     place = s3.connect().place
     log = folder() / "team.log"
@@ -75,6 +77,15 @@ def up() -> str:
         time.sleep(0.1)
     write(folder() / "address", f"http://127.0.0.1:{port}")
     return f"http://127.0.0.1:{port}"
+
+
+def _end_left_over_mlflow() -> None:
+    """Ends what is left of an MLflow of this folder whose supervisor was killed."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(AUTH_FILE) == str(folder() / "auth.ini"):
+                process.kill()
+                process.wait(STOP_TIMEOUT_S)
 
 
 def running() -> str | None:
@@ -232,7 +243,7 @@ def _mlflow(port: int, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
         **os.environ,
         "PGPASSWORD": password_of("postgres"),
         "MLFLOW_BACKEND_STORE_URI": runs,
-        "MLFLOW_AUTH_CONFIG_PATH": str(auth),
+        AUTH_FILE: str(auth),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password_of(ADMIN),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": password_of("session"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
