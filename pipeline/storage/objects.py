@@ -309,9 +309,6 @@ def _client(at: Bucket) -> "S3Client":
         "connect_timeout": 5,
         "read_timeout": 60,
         "retries": {"mode": "standard", "max_attempts": 4},
-        # stores other than AWS's do not support its newer checksums
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
     }
     if at.endpoint:
         shared |= {
@@ -320,7 +317,11 @@ def _client(at: Bucket) -> "S3Client":
             "use_fips_endpoint": False,
         }
     if at.is_embedded:
-        shared["proxies"] = {}
+        shared |= {
+            "proxies": {},
+            "request_checksum_calculation": "when_supported",
+            "response_checksum_validation": "when_supported",
+        }
     # a session of its own: the default one remembers the first keys it saw
     session = botocore.session.Session(session_vars=ISOLATED if at.is_embedded else None)
     return boto3.Session(botocore_session=session).client(
