@@ -40,7 +40,7 @@ FAULTS = (
     F("momentum is not restored", "pipeline/training/state.py",
       "named = self.model.named_parameters() if momentum else ()", "named = ()", "tests/training/test_run.py -k same_bits"),
     F("every update is the first one", "pipeline/training/sgd.py",
-      "is_first = not self.momenta", "is_first = True", "tests/training/test_sgd.py"),
+      "is_first = bool(self.momentum) and not self.momenta", "is_first = bool(self.momentum)", "tests/training/test_sgd.py"),
     F("a damaged checkpoint of an offline machine is used", "pipeline/training/offline.py",
       '!= said["sha256"]', '== ""', "tests/training/test_offline.py -k damaged"),
     F("what other source computed is brought home", "pipeline/commands/bring.py",

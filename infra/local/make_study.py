@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from infra.local import s3
 from pipeline.files import scratch
 
 LOCK = Path("dvc.lock")
@@ -42,14 +43,19 @@ def main() -> int:
 
 
 def set_torn_lock_aside(path: Path = LOCK) -> None:
-    """Moves dvc.lock away if DVC was killed while it wrote it: every result is collected again by its key."""
-    if not path.exists() or _is_whole(path.read_bytes()):
+    """Moves dvc.lock away if DVC was killed while it wrote it: results are collected again by their keys.
+
+    A merge's conflict in it is left to the person, and a file that a running DVC is writing to that.
+    """
+    if not path.exists() or _is_whole(content := path.read_bytes()) or b"<<<<<<< " in content:
+        return
+    if s3.is_held(path.parent / ".dvc/tmp/lock"):
         return
     aside = path.with_name(f"{path.name}.torn")
     path.replace(aside)
     print(
-        f"warning: {path} is incomplete, as if DVC was killed while it wrote it: moved to {aside}; results are "
-        "collected by their keys, nothing is trained again",
+        f"warning: {path} is incomplete, as if DVC was killed while it wrote it: moved to {aside}; results "
+        "that are on S3 are collected by their keys",
         file=sys.stderr,
     )
 

@@ -145,7 +145,7 @@ def running() -> Server | None:
     folder = state_dir()
     with contextlib.suppress(FileNotFoundError, ValueError):
         port = int((folder / "port").read_text())
-        if _listens_for_us(port) and _accepts_our_keys(port):
+        if listens_for_us(port) and _accepts_our_keys(port):
             return Server(f"http://127.0.0.1:{port}", _pid())
     return None
 
@@ -170,7 +170,7 @@ def _is_server(process: psutil.Process) -> bool:
     return process.uids().real == os.getuid() and str(state_dir() / "data") in command[-1:]
 
 
-def _listens_for_us(port: int) -> bool:
+def listens_for_us(port: int) -> bool:
     """Tells whether a process of this user listens on a port on loopback."""
     table = Path("/proc/net/tcp")
     if not table.exists():  # macOS

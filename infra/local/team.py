@@ -8,16 +8,19 @@ infra/docker/compose.yaml and infra/kuberay/mlflow.yaml are the same for several
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from infra.local import s3, ui
 from pipeline.errors import ParamsError, ResourceError, StudyError
@@ -26,6 +29,7 @@ from pipeline.storage import bucket as buckets
 from pipeline.tracking.address import FOLDER, PROXIED
 
 PORT, DEFAULT_PORT = "STUDY_TEAM_PORT", 5002
+ARTIFACTS = "STUDY_TEAM_ARTIFACTS"  # such as s3://another-bucket/mlflow
 ADMIN = "admin"
 DATABASES = ("mlflow", "users")
 START_TIMEOUT_S = 120.0
@@ -55,28 +59,33 @@ def up() -> str:
 
     Raises ResourceError if they do not start, and StudyError if the port is in use.
     """
-    if address := running():
-        return address
-    _end_left_over_mlflow()
-    port = ui.free_port(PORT, DEFAULT_PORT)
-    place = s3.connect().place
-    log = folder() / "team.log"
-    with s3.held_by_child(folder() / "lock") as lock, log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.local.team", str(port)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-            pass_fds=[lock], env={**os.environ, **place.variables()},
-        )  # fmt: skip
-    write(folder() / "pid", str(process.pid))
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not s3.answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
-            last = "; ".join(log.read_text().splitlines()[-3:])
-            raise ResourceError(f"the team's servers did not start ({last}): see {log}")
-        time.sleep(0.1)
-    write(folder() / "address", f"http://127.0.0.1:{port}")
-    return f"http://127.0.0.1:{port}"
+    with _alone():
+        if address := running():
+            return address
+        (folder() / "address").unlink(missing_ok=True)
+        log = folder() / "team.log"
+        with s3.held_by_child(folder() / "lock") as lock, log.open("ab") as output:
+            _end_left_over_mlflow()
+            port = ui.free_port(PORT, DEFAULT_PORT)
+            process = subprocess.Popen(
+                [sys.executable, "-m", "infra.local.team", str(port)],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                pass_fds=[lock], env={**os.environ, **s3.connect().place.variables()},
+            )  # fmt: skip
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not s3.listens_for_us(port):  # not whatever other user took the port in the meantime
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.terminate()
+                last = "; ".join(log.read_text().splitlines()[-3:])
+                raise ResourceError(f"the team's servers did not start ({last}): see {log}")
+            time.sleep(0.1)
+        write(folder() / "address", f"http://127.0.0.1:{port}")
+        return f"http://127.0.0.1:{port}"
+
+
+def _alone() -> FileLock:
+    """Lets one process at a time start or stop the servers."""
+    return FileLock(folder() / "starting.lock", timeout=2 * START_TIMEOUT_S)
 
 
 def _end_left_over_mlflow() -> None:
@@ -96,14 +105,19 @@ def running() -> str | None:
 
 def down() -> bool:
     """Stops the servers; tells whether they were up. Their data stay."""
-    if not s3.is_held(folder() / "lock"):
-        return False
-    process = psutil.Process(int((folder() / "pid").read_text()))
-    process.terminate()
-    with suppress(psutil.TimeoutExpired):
-        process.wait(2 * STOP_TIMEOUT_S)
-    (folder() / "address").unlink(missing_ok=True)
-    return True
+    with _alone():
+        (folder() / "address").unlink(missing_ok=True)
+        if not s3.is_held(folder() / "lock"):
+            return False
+        process = psutil.Process(int((folder() / "pid").read_text()))
+        process.terminate()
+        try:
+            process.wait(3 * STOP_TIMEOUT_S)
+        except psutil.TimeoutExpired:
+            process.kill()
+            _end_left_over_mlflow()
+            _end_left_over(folder() / "postgres")
+        return True
 
 
 def password_of(name: str) -> str:
@@ -114,13 +128,16 @@ def password_of(name: str) -> str:
 def add_user(name: str) -> Path:
     """Adds a user with a random password; returns the private file of settings for whoever that is.
 
-    Raises StudyError if the servers are not up, and ParamsError if the name is no name or is taken.
+    For a user that exists the file is written again, as after a change of the port. Raises StudyError if the
+    servers are not up, and ParamsError if the name is no name.
     """
     address = running()
     if address is None:
         raise StudyError("the team's servers are not up: `make team-up`")
-    if not name.isidentifier() or name == ADMIN:
-        raise ParamsError(f"NAME={name}: wanted letters, digits and underscores, and not {ADMIN}")
+    if not re.fullmatch(r"[a-z0-9_]+", name) or name == ADMIN:
+        raise ParamsError(
+            f"NAME={name}: wanted lower-case letters, digits and underscores, and not {ADMIN}"
+        )
     os.environ |= {
         "MLFLOW_TRACKING_USERNAME": ADMIN,
         "MLFLOW_TRACKING_PASSWORD": password_of(ADMIN),
@@ -129,10 +146,13 @@ def add_user(name: str) -> Path:
     from mlflow.server import get_app_client
 
     settings, password = folder() / f"user-{name}.sh", password_of(f"user_{name}")
+    users = get_app_client("basic-auth", tracking_uri=address)
     try:
-        get_app_client("basic-auth", tracking_uri=address).create_user(name, password)
+        users.create_user(name, password)
     except MlflowException as error:
-        raise ParamsError(f"NAME={name}: {error}") from error
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise ParamsError(f"NAME={name}: {error}") from error
+        users.update_user_password(name, password)  # what the file says then holds again
     with os.fdopen(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(
             f"export MLFLOW_TRACKING_URI={address}\nexport MLFLOW_TRACKING_USERNAME={name}\n"
@@ -146,6 +166,7 @@ def add_user(name: str) -> Path:
 
 def run(port: int) -> None:
     """Runs both servers until one of them ends or SIGTERM comes."""
+    write(folder() / "pid", str(os.getpid()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with _postgres(folder() / "postgres") as socket, _mlflow(port, socket) as mlflow:
         mlflow.wait()
@@ -176,17 +197,20 @@ def program(name: str) -> list[str]:
 @contextmanager
 def _postgres(data: Path) -> Iterator[Path]:
     """Runs PostgreSQL on a socket in the folder that it yields, with both databases."""
-    socket = private_folder(short=True) / "team"
+    whose = zlib.crc32(str(folder()).encode())
+    socket = private_folder(short=True) / f"t{whose:08x}"
     socket.mkdir(exist_ok=True, mode=0o700)
     _end_left_over(data)
-    if not (data / "PG_VERSION").exists():
-        shutil.rmtree(data, ignore_errors=True)
+    if not data.exists():
+        part = data.with_name("postgres.part")
+        shutil.rmtree(part, ignore_errors=True)
         subprocess.run(
-            [*program("initdb"), "--pgdata", str(data), "--username", ADMIN, "--pwfile",
+            [*program("initdb"), "--pgdata", str(part), "--username", ADMIN, "--pwfile",
              str(s3.secret_file("team_postgres")), "--auth", "scram-sha-256", "--encoding", "UTF8",
              "--locale", "C"],
             check=True,
         )  # fmt: skip
+        part.rename(data)
     server = subprocess.Popen(
         [*program("postgres"), "-D", str(data), "-c", "listen_addresses=",
          "-c", f"unix_socket_directories={socket}"],
@@ -196,7 +220,14 @@ def _postgres(data: Path) -> Iterator[Path]:
         yield socket
     finally:
         server.send_signal(signal.SIGINT)  # "fast": ends connections, writes everything
+        _wait_or_kill(server)
+
+
+def _wait_or_kill(server: "subprocess.Popen[bytes]") -> None:
+    try:
         server.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
 
 
 def _end_left_over(data: Path) -> None:
@@ -248,7 +279,7 @@ def _mlflow(port: int, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": password_of("session"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    destination = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or f"s3://{bucket}/{FOLDER}"
+    destination = os.environ.get(ARTIFACTS) or f"s3://{bucket}/{FOLDER}"
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
          "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
@@ -259,7 +290,8 @@ def _mlflow(port: int, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
         yield server
     finally:
         server.terminate()
-        server.wait(STOP_TIMEOUT_S)
+        _wait_or_kill(server)
+        _end_left_over_mlflow()  # what it had started
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from infra.local import s3
-from pipeline import command, git, params, paths
+from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.errors import ParamsError
 from pipeline.execution.place import place_of
@@ -25,14 +25,11 @@ def main(folder: str = "") -> None:
     trained = [checkpoint for checkpoint in found if checkpoint is not None]
     for checkpoint in trained:  # before any is committed
         wanted.training(checkpoint.facts.name).check(checkpoint.facts)
-    here = git.commit()  # its source was just shown to compute the same
     for checkpoint in trained:
         facts = checkpoint.facts
         training = wanted.training(facts.name)
         with wanted.place.only_one(training.key, f"the training of {facts.name}"):
-            is_known = facts.commit != "unknown" and not facts.commit.endswith("-dirty")
-            commit = facts.commit if is_known else here
-            checkpoints = CheckpointStore.of(training, storage, commit=commit)
+            checkpoints = CheckpointStore.of(training, storage, commit=facts.commit)
             there = checkpoints.facts()
             if there is not None and there.update >= facts.update:
                 print(f"{facts.name}: S3 has it up to update {there.update:,} already")

@@ -2,9 +2,8 @@
 
 Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
 "begin_s": float, "goodbye_s": float}, then again and again, for any training, all that is known of it:
-{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what ends sooner, as a
-failed start does, has no curve worth watching and is sent by `report`, and importing MLflow would slow it
-down. For trainings that are `here`, it also sends how busy this machine is. At the end of its input the
+{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what is
+finished sooner has no curve worth watching and is sent by `report`, and importing MLflow would slow it down. For trainings that are `here`, it also sends how busy this machine is. At the end of its input the
 trainings have ended, or their process has died: it then has `goodbye_s` to send what is left, and to mark
 those as killed that did not say how they ended, if they were `here`; on a cluster they go on.
 """
@@ -135,10 +134,12 @@ class _Sending:
         self._complained = said
 
     def send(self) -> None:
-        """Sends until all has been read and sent; nothing if its input has ended by `begin_s`."""
+        """Sends until all has been read and sent; only failures if its input has ended by `begin_s`."""
         with self._changed:
             if self._begin_s and self._changed.wait_for(lambda: self._ended, self._begin_s):
-                return
+                said = {line["status"] for line in self._waiting.values()}
+                if "FAILED" not in said:  # `report` knows only of what has finished
+                    return
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._ended)

@@ -11,6 +11,7 @@ same moment: who finds an older one beside its own deletes its own.
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,11 +152,15 @@ class Tracker:
         return identifier
 
     def _create(self, name: str, identity: Parts) -> Any:
+        from mlflow.exceptions import MlflowException
+
         first = {**identity, "commit": commit(), "mlflow.source.name": "dvc repro"}
         mine = self._client.create_run(self._experiment, run_name=name, tags=first)
         oldest = next(iter(self._find(identity)), mine)
         if oldest.info.run_id != mine.info.run_id:
-            self._client.delete_run(mine.info.run_id)
+            set_tags(self._client, mine, {SUPERSEDED: oldest.info.run_id})
+            with suppress(MlflowException):  # a team's member may not delete
+                self._client.delete_run(mine.info.run_id)
         return oldest
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.training.loop import Step, Update
 
 COMPARED_UPDATES = 2
-# relative to an update's norm: sums on a GPU differ in their last bits from run to run, whereas a wrong
+# relative to an update's norm: another algorithm's sums differ in their last bits, whereas a wrong
 # rate, batch or weight makes a difference as large as the update
 MOST_DIFFERENCE = 0.02
 ROUNDING = 1e-5  # relative to a tensor's norm, for those that an update hardly changes

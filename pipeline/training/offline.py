@@ -3,22 +3,21 @@
     python -m pipeline.training.offline <folder> <row> ...
 
 A clone with the prepared data (data/arrays.safetensors) suffices, and torch, numpy, pydantic, ruamel.yaml,
-safetensors, filelock and tqdm. Checkpoints are kept in the folder; an interrupted training goes on from
+safetensors, pillow, filelock, psutil and tqdm. Checkpoints are kept in the folder; an interrupted training goes on from
 there. `make bring FROM=<folder>` then commits them to S3, where `dvc repro` collects them like any others.
 """
 
 import hashlib
 import json
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-from pipeline import params, paths
+from pipeline import command, params, paths
 from pipeline.checkpoint import Checkpoint, CheckpointFacts, Record
 from pipeline.data import prepared
-from pipeline.errors import CheckpointError, ParamsError, StudyError
+from pipeline.errors import CheckpointError, ParamsError
 from pipeline.files import exclusively, write, write_json
 from pipeline.git import commit
 from pipeline.params import Sharded
@@ -114,13 +113,14 @@ def main(folder: str = "", *rows: str) -> None:
             "wanted a folder and rows: python -m pipeline.training.offline <folder> <row> ..."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for name in rows:
-        train(name, Path(folder), device)
+    try:
+        for name in rows:
+            train(name, Path(folder), device)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted: the same command goes on from the last checkpoint"
+        ) from None
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    command.main(main)

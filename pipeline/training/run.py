@@ -59,7 +59,7 @@ def run(
     wall_before = 0.0
     if (found := checkpoints.latest()) is not None:
         training.check(found.facts)
-        _resume(state, training, found, workers)
+        _resume(state, training, found, workers, device)
         wall_before = found.facts.wall_seconds
     replicas.require_equal(state)  # and waits: a worker may still read what will be overwritten
     batches = _batches(row, arrays, device, rank, workers)
@@ -186,7 +186,13 @@ def _facts(
     )
 
 
-def _resume(state: TrainingState, training: Training, checkpoint: Checkpoint, workers: int) -> None:
+def _resume(
+    state: TrainingState,
+    training: Training,
+    checkpoint: Checkpoint,
+    workers: int,
+    device: torch.device,
+) -> None:
     facts = checkpoint.facts
     state.restore(checkpoint.tensors, facts.update, list(facts.history))
     print(f"{training.name}: resumed at update {state.update:,}", flush=True)
@@ -194,6 +200,7 @@ def _resume(state: TrainingState, training: Training, checkpoint: Checkpoint, wo
         "workers": (facts.workers, workers),
         "threads": (facts.threads, torch.get_num_threads()),
         "torch": (facts.torch, torch.__version__),
+        "device": (facts.device, device.type),
     }
     for what, (then, now) in then_and_now.items():
         if then != now:

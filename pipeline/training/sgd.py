@@ -37,8 +37,8 @@ class Sgd:
         """Updates the weights by their gradients; every weight must have one."""
         weights: list[Tensor] = list(self.parameters)
         gradients = [weight.grad for weight in weights if weight.grad is not None]
-        is_first = not self.momenta
-        if is_first and self.momentum:
+        is_first = bool(self.momentum) and not self.momenta
+        if is_first:
             self.momenta = [torch.empty_like(weight) for weight in weights]
         with torch.no_grad():
             torch._fused_sgd_(

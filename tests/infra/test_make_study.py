@@ -17,6 +17,9 @@ def test_a_lock_that_was_cut_off_is_set_aside_and_a_whole_one_is_kept(
     lock.write_bytes(whole)
     set_torn_lock_aside(lock)
     assert lock.read_bytes() == whole and capsys.readouterr().err == ""
+    lock.write_bytes(b"<<<<<<< HEAD\n" + whole)
+    set_torn_lock_aside(lock)  # Git's and DVC's words are better
+    assert lock.exists() and not torn.exists()
     in_an_entry = whole.index(b"md5: ", len(whole) // 2) + 3
     in_a_parameter = whole.index(b"models.resnet-20-tuned") + 9
     for length in (0, 9, in_an_entry, in_a_parameter):

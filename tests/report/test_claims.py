@@ -40,6 +40,7 @@ from pipeline.report.claims.networks import (
     _spans,
     comparable,
     convergence_of,
+    longest_interval,
     updates_to,
 )
 from tests.conftest import REPO
@@ -424,6 +425,17 @@ def test_a_curve_that_is_flat_because_the_rate_fell_has_not_converged():
     assert (
         np.mean(before) - np.mean(end) < CONVERGED_FALL * CHANCE
     )  # by its end alone it would have
+
+
+def test_reports_as_often_as_advised_suffice():
+    few = [  # the rate falls at a quarter of the updates
+        {**line, "lr": 0.1 if line["update"] <= 16_000 else 0.01, "train_error_pct": 5.0}
+        for line in curve(5)
+    ]
+    every = longest_interval(few)
+    assert convergence_of([one for one in few if one["update"] % every == 0], CHANCE) == "converged"
+    scarce = [one for one in few if one["update"] % (4 * every) == 0]
+    assert convergence_of(scarce, CHANCE) == "too few reports"
 
 
 def test_a_tiny_p_is_not_called_zero():

@@ -119,7 +119,7 @@ def test_a_second_host_starts_no_second_server_over_one_folder(
 ):
     s3.ensure_running()
     (fresh / "host").write_text("another-host")
-    monkeypatch.setattr(s3, "_listens_for_us", lambda port: False)  # it listens on that host alone
+    monkeypatch.setattr(s3, "listens_for_us", lambda port: False)  # it listens on that host alone
     with pytest.raises(StorageError, match=r"runs on another-host.*STUDY_STATE_DIR"):
         s3.ensure_running()
     (fresh / "host").unlink()

@@ -108,6 +108,14 @@ def test_what_ends_at_once_is_left_to_the_report(uri: str):
     assert run_of(uri) is None
 
 
+def test_what_fails_at_once_is_sent(uri: str):
+    limit_s = pace.hangs_after_s(60)
+    with Sender(ADDRESS, here=True, begin_s=limit_s, goodbye_s=limit_s) as sender:
+        sender.tell(training(), [record(10)], "FAILED")
+    wait_for(lambda: sender._process.poll() is not None)
+    assert run_of(uri).info.status == "FAILED"
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -121,7 +121,8 @@ def test_neither_s3_nor_ray_is_needed(clone: Path):
 
     code = (
         "import sys\n"
-        "for name in ('boto3', 'botocore', 'ray', 'mlflow', 'dvc', 'pyarrow', 'scipy', 'torchvision'):\n"
+        "for name in ('boto3', 'botocore', 'ray', 'mlflow', 'dvc', 'pyarrow', 'scipy', 'torchvision', 'sklearn',\n"
+        "             'pandas', 'requests', 'jinja2', 'configobj', 'onnx', 'yaml'):\n"
         "    sys.modules[name] = None\n"
         "from pipeline.training import offline\n"
         "offline.main('trained', 'one')"

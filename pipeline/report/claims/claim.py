@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pipeline.report.claims.inference import Estimate, Proportion, Student, holm
-from pipeline.report.claims.networks import LEAST_REPORTS, Network
+from pipeline.report.claims.networks import Network, longest_interval
 
 ALPHA = 0.05  # of a page: the chance of any verdict that is not so
-REPORTS = 4 * LEAST_REPORTS  # of a whole training, so that a quarter of it has enough
 LEAST_P = 1e-15  # what is smaller has no meaningful digits
 Verdict = Literal["holds", "does not hold", "undecided", "cannot be asked", "not run"]
 
@@ -226,7 +225,7 @@ def _why_not(networks: Sequence[Network]) -> str:
     if silent := [one.name for one in networks if one.convergence == "too few reports"]:
         said.append(
             f"the curve of {', '.join(silent)} has too few reports to tell: report_every_updates of at most "
-            f"{networks[0].updates // REPORTS:,}"
+            f"{min(longest_interval(one.histories[0]) for one in networks if one.name in silent):,}"
         )
     return "; ".join(said)
 

@@ -116,6 +116,14 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     return "converged" if came_down and is_flat else "not converged"
 
 
+def longest_interval(history: Sequence[Row]) -> int:
+    """Returns the most updates between two reports with which a curve like this would say whether it converged."""
+    highest = max(line["lr"] for line in history)
+    hot = max(line["update"] for line in history if line["lr"] >= HOT * highest)
+    shortest = min(history[-1]["update"] / 4, hot / 2)  # of the two pairs of spans
+    return max(1, int(shortest // LEAST_REPORTS))
+
+
 def _spans(history: Sequence[Row], first: float, second: float) -> tuple[list[float], list[float]]:
     """Returns the training errors between two shares of a history's updates, and those after the second."""
     last = history[-1]["update"]
