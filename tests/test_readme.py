@@ -3,6 +3,7 @@
 The README's own commands are executed by tests/integration/test_readme.py.
 """
 
+import importlib.util
 import re
 
 import pytest
@@ -28,6 +29,8 @@ def test_a_command_of_the_readme_exists(command: str):
         return
     if words[0] == "make":
         assert words[1] in TARGETS
+    elif words[:2] == ["python", "-m"]:
+        assert importlib.util.find_spec(words[2]) is not None
     else:
         assert words[:2] in [
             ["dvc", verb] for verb in ("repro", "push", "pull", "metrics", "plots", "exp")
@@ -45,7 +48,16 @@ def test_every_target_that_the_readme_names_exists():
 def test_every_file_that_the_readme_links_exists():
     for page, text in PAGES.items():
         for path in re.findall(r"\]\((?!http)([^)]+)\)", text):
-            assert (page.parent / path).exists(), f"{page.name}: {path}"
+            file, _, heading = path.partition("#")
+            assert (page.parent / file).exists(), f"{page.name}: {path}"
+            if heading:
+                titles = re.findall(
+                    r"^#+ (.+)$", (page.parent / file if file else page).read_text(), re.M
+                )
+                slugs = [
+                    re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+                ]
+                assert heading in slugs, f"{page.name}: {path}"
 
 
 def test_every_source_that_the_architecture_names_exists():
