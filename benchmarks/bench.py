@@ -136,8 +136,7 @@ def conventional(depth: int, split: Split) -> Measure:
 def our_step(model: torch.nn.Module) -> tuple[TrainingState, Step | CapturedStep]:
     """Returns a training and its update as `pipeline.training.run` makes them."""
     keep_freed_memory()
-    rate = torch.tensor(0.1, device=DEVICE) if DEVICE.type == "cuda" else 0.1
-    state = TrainingState(model, Sgd(model.parameters(), rate, 0.9, 1e-4))
+    state = TrainingState(model, Sgd(model.parameters(), 0.1, 0.9, 1e-4))
     step = Step(model, state.optimizer, "bfloat16", label_smoothing=0.0, pieces=1)
     return state, CapturedStep(step) if DEVICE.type == "cuda" else step
 

@@ -69,10 +69,8 @@ class Rig:
         """Returns a training before its first update."""
         row = CifarNetwork(family="cifar", block="basic", depth=self.depth, shortcut="A")
         model = build(row, 3, CLASSES, seed=seed).to(self.device)
-        on_gpu = self.device.type == "cuda" and self.fused
-        rate = torch.tensor(0.1, device=self.device) if on_gpu else 0.1
         kind = Sgd if self.fused else PlainSgd
-        return TrainingState(model, kind(model.parameters(), rate, 0.9, 1e-4))
+        return TrainingState(model, kind(model.parameters(), 0.1, 0.9, 1e-4))
 
     def step(self, state: TrainingState) -> Step:
         """Returns the ordinary update of a training, not captured as a graph."""
@@ -89,9 +87,14 @@ class Rig:
     def train(self, state: TrainingState, step: Update, updates: int, rates: bool = False) -> None:
         """Trains; with `rates` the learning rate changes at every update."""
         for images, labels in self.batches(updates, state.update):
-            state.set_lr(0.05 / (1 + state.update) if rates else 0.05)
+            state.optimizer.set_lr(0.05 / (1 + state.update) if rates else 0.05)
             step(images, labels)
             state.update += 1
+
+
+def precisions_of(device: torch.device) -> tuple[Precision, ...]:
+    """Returns the precisions of a device, in the order of `PEAKS`."""
+    return ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
 
 
 def apart(rig: Rig, one: TrainingState, other: TrainingState) -> float:
@@ -153,14 +156,12 @@ def same_bits(one: TrainingState, other: TrainingState) -> str:
 
 def repeated(device: torch.device) -> str:
     """A training that is repeated ends with the same bits, in each precision and from a graph."""
-    for precision in ("float32", "bfloat16", *(("tf32",) if device.type == "cuda" else ())):
+    for precision in precisions_of(device):
         rig = Rig(device, precision=precision)
         states = [rig.state() for _ in range(2)]
         for state in states:
-            step: Update = rig.step(state)
-            rig.train(
-                state, CapturedStep(rig.step(state)) if device.type == "cuda" else step, UPDATES
-            )
+            step = rig.step(state)
+            rig.train(state, CapturedStep(step) if device.type == "cuda" else step, UPDATES)
         same_bits(*states)
     return "the same bits"
 
@@ -245,11 +246,8 @@ def speeds(device: torch.device) -> Iterator[str]:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     peaks = next((both for key, both in PEAKS.items() if key in name), None)
     for depth in DEPTHS if device.type == "cuda" else DEPTHS[:1]:
-        names = (
-            ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16")
-        )
-        for place, precision in enumerate(names):
-            rig = Rig(device, depth, precision)  # type: ignore[arg-type]
+        for place, precision in enumerate(precisions_of(device)):
+            rig = Rig(device, depth, precision)
             state = rig.state()
             step: Update = rig.step(state)
             if device.type == "cuda":

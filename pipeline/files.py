@@ -6,6 +6,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipeline import environment
 from pipeline.errors import BusyError, ResourceError
 
 LOCK_TIMEOUT_S = 5.0  # a killed predecessor takes a moment to exit
@@ -35,6 +37,14 @@ def private_folder(*, short: bool = False) -> Path:
             f"{path}: wanted a folder of your own that others cannot enter (mode 700): move it away, "
             "or set TMPDIR to another place"
         )
+    return path
+
+
+def short_folder(name: str) -> Path:
+    """Returns this state folder's private folder for sockets, which need a short path."""
+    whose = zlib.crc32(str(environment.state_dir()).encode())
+    path = private_folder(short=True) / f"{name[0]}{whose:08x}"
+    path.mkdir(exist_ok=True, mode=0o700)
     return path
 
 

@@ -55,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended
 LONGEST = (
     "cluster", "failures", "photos", "study", "side_by_side", "study_changed", "study_collected", "search",
+    "team",
     "readme", "attest",
 )  # fmt: skip
 
@@ -75,10 +76,18 @@ def own_state() -> Iterator[Path]:
 
 
 @pytest.fixture
-def storage(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+def storage(own_state: Path) -> Iterator[Storage]:
     """The bucket on a real S3 server, one for all tests; this process knows it for the test alone."""
-    monkeypatch.setenv(EMBEDDED, "")  # so that it is restored afterwards
-    return s3.connect()
+    with bucket() as found:
+        yield found
+
+
+@contextmanager
+def bucket() -> Iterator[Storage]:
+    """That bucket, which this process knows as long as the context lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(EMBEDDED, "")  # so that it is restored afterwards
+        yield s3.connect()
 
 
 @pytest.fixture(scope="session")

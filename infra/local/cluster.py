@@ -19,9 +19,10 @@ import psutil
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.cluster import SETTINGS, session
+from pipeline.cluster import SETTINGS
 from pipeline.cluster.client import Cluster, Unreachable
 from pipeline.errors import ResourceError
+from pipeline.files import short_folder
 from pipeline.machine import cores
 from pipeline.storage.bucket import EMBEDDED, Bucket
 
@@ -92,7 +93,7 @@ def _pid_of(number: int) -> Path:
 
 def folder() -> Path:
     """Returns the folder of the nodes' files and logs."""
-    return session.short_folder("cluster")
+    return short_folder("cluster")
 
 
 def _lock() -> FileLock:

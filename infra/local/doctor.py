@@ -190,9 +190,10 @@ def gpu() -> Finding:
 
 
 def ports() -> Finding:
-    """Whether the ports that `make ui` and `make cluster-up` use are free; if not, it is no failure."""
-    said = []
-    for name, default in (("STUDY_UI_PORT", 5000), ("STUDY_RAY_PORT", 8265)):
+    """Whether the ports that our servers use by default are free; if not, it is no failure."""
+    said, defaults = [], {"UI": 5000, "SERVE": 5001, "TEAM": 5002, "RAY": 8265}
+    for server, default in defaults.items():
+        name = f"STUDY_{server}_PORT"
         port = s3.port_from(name) or default
         said.append(f"{port} is {f'in use (set {name})' if s3.answers(port) else 'free'}")
     return Finding("ports", ", ".join(said))
@@ -201,7 +202,8 @@ def ports() -> Finding:
 def keys() -> Finding:
     """Whether the private files are private."""
     names = ("credentials", "connection.json", "ui_token", "serve_token", "ray_token")
-    found = [s3.state_dir() / name for name in names]
+    state = s3.state_dir()
+    found = [*(state / name for name in names), *state.glob("team_*"), *state.glob("team/user-*")]
     open_ = [path for path in found if path.exists() and path.stat().st_mode & 0o077]
     if open_:
         return Finding(

@@ -255,7 +255,7 @@ def credentials_file() -> Path:
     path = state_dir() / "credentials"
     with FileLock(state_dir() / "secrets.lock"):
         if not path.exists():
-            _write_private(
+            write_private(
                 path,
                 "[default]\n"
                 f"aws_access_key_id = {secrets.token_hex(10).upper()}\n"
@@ -269,11 +269,12 @@ def secret_file(name: str) -> Path:
     path = state_dir() / name
     with FileLock(state_dir() / "secrets.lock"):
         if not path.exists() or not path.read_text().strip():
-            _write_private(path, secrets.token_hex(32))
+            write_private(path, secrets.token_hex(32))
     return path
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only this user can read (mode 600), or leaves the earlier one."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

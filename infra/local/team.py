@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ from filelock import FileLock
 
 from infra.local import s3, ui
 from pipeline.errors import ParamsError, ResourceError, StudyError
-from pipeline.files import private_folder, write
+from pipeline.files import short_folder, write
 from pipeline.storage import bucket as buckets
 from pipeline.tracking.address import FOLDER, PROXIED
 
@@ -153,11 +152,11 @@ def add_user(name: str) -> Path:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise ParamsError(f"NAME={name}: {error}") from error
         users.update_user_password(name, password)  # what the file says then holds again
-    with os.fdopen(os.open(settings, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(
-            f"export MLFLOW_TRACKING_URI={address}\nexport MLFLOW_TRACKING_USERNAME={name}\n"
-            f"export MLFLOW_TRACKING_PASSWORD={password}\n"
-        )
+    s3.write_private(
+        settings,
+        f"export MLFLOW_TRACKING_URI={address}\nexport MLFLOW_TRACKING_USERNAME={name}\n"
+        f"export MLFLOW_TRACKING_PASSWORD={password}\n",
+    )
     return settings
 
 
@@ -197,9 +196,7 @@ def program(name: str) -> list[str]:
 @contextmanager
 def _postgres(data: Path) -> Iterator[Path]:
     """Runs PostgreSQL on a socket in the folder that it yields, with both databases."""
-    whose = zlib.crc32(str(folder()).encode())
-    socket = private_folder(short=True) / f"t{whose:08x}"
-    socket.mkdir(exist_ok=True, mode=0o700)
+    socket = short_folder("team")
     _end_left_over(data)
     if not data.exists():
         part = data.with_name("postgres.part")

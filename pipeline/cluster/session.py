@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,21 +9,12 @@ from pathlib import Path
 import ray
 from ray.util.state import list_actors
 
-from pipeline import environment
 from pipeline.cluster.private import on_loopback
-from pipeline.files import private_folder, scratch
+from pipeline.files import scratch
 from pipeline.machine import cores
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 WORKERS = ("RayTrainWorker", "ImplicitFunc")  # Ray Train's, and Ray Tune's for a trial's function
-
-
-def short_folder(name: str) -> Path:
-    """Returns this state folder's private folder for Ray's files, whose sockets need a short path."""
-    whose = zlib.crc32(str(environment.state_dir()).encode())
-    path = private_folder(short=True) / f"{name[0]}{whose:08x}"
-    path.mkdir(exist_ok=True, mode=0o700)
-    return path
 
 
 @contextmanager

@@ -22,12 +22,11 @@ def main(folder: str = "") -> None:
     study, storage = params.load(), s3.connect()
     wanted = Wanted(study, prepared.look(paths.ARRAYS).digest, storage, place_of(study, storage))
     found = [FolderCheckpoints(Path(folder), key).latest() for key in keys]
-    trained = [checkpoint for checkpoint in found if checkpoint is not None]
-    for checkpoint in trained:  # before any is committed
-        wanted.training(checkpoint.facts.name).check(checkpoint.facts)
-    for checkpoint in trained:
+    trained = [(wanted.training(one.facts.name), one) for one in found if one is not None]
+    for training, checkpoint in trained:  # before any is committed
+        training.check(checkpoint.facts)
+    for training, checkpoint in trained:
         facts = checkpoint.facts
-        training = wanted.training(facts.name)
         with wanted.place.only_one(training.key, f"the training of {facts.name}"):
             checkpoints = CheckpointStore.of(training, storage, commit=facts.commit)
             there = checkpoints.facts()

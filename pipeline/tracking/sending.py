@@ -2,10 +2,11 @@
 
 Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
 "begin_s": float, "goodbye_s": float}, then again and again, for any training, all that is known of it:
-{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what is
-finished sooner has no curve worth watching and is sent by `report`, and importing MLflow would slow it down. For trainings that are `here`, it also sends how busy this machine is. At the end of its input the
-trainings have ended, or their process has died: it then has `goodbye_s` to send what is left, and to mark
-those as killed that did not say how they ended, if they were `here`; on a cluster they go on.
+{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what is finished sooner
+has no curve worth watching and is sent by `report`, and importing MLflow would slow it down. For trainings
+that are `here`, it also sends how busy this machine is. At the end of its input the trainings have ended, or
+their process has died: it then has `goodbye_s` to send what is left, and to mark those as killed that did
+not say how they ended, if they were `here`; on a cluster they go on.
 """
 
 import json

@@ -85,7 +85,7 @@ def train(
     state.model.train()
     for update, (images, labels) in batches.between(state.update, training.last_update):
         lr = schedule.lr_at(update, state.history) * row.learning_rate_factor
-        state.set_lr(lr)
+        state.optimizer.set_lr(lr)
         loss, wrong = step(images, labels)
         meter.add(loss, wrong, len(labels), lr)
         state.update = update + 1

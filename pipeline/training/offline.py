@@ -3,13 +3,15 @@
     python -m pipeline.training.offline <folder> <row> ...
 
 A clone with the prepared data (data/arrays.safetensors) suffices, and torch, numpy, pydantic, ruamel.yaml,
-safetensors, pillow, filelock, psutil and tqdm. Checkpoints are kept in the folder; an interrupted training goes on from
-there. `make bring FROM=<folder>` then commits them to S3, where `dvc repro` collects them like any others.
+safetensors, pillow, filelock, psutil and tqdm. Checkpoints are kept in the folder; an interrupted training
+goes on from there. `make bring FROM=<folder>` then commits them to S3, where `dvc repro` collects them like
+any others.
 """
 
 import hashlib
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -57,9 +59,9 @@ class FolderCheckpoints:
         """Writes a checkpoint, then deletes the one before it."""
         name = f"{self._key}-{checkpoint.facts.update:08d}.safetensors"
         write(self._folder / name, checkpoint.tensors)
-        facts = {**checkpoint.facts.document(), "commit": self._commit}
+        facts = replace(checkpoint.facts, commit=self._commit)
         found = {
-            "facts": facts,
+            "facts": facts.document(),
             "tensors": name,
             "sha256": hashlib.sha256(checkpoint.tensors).hexdigest(),
         }

@@ -103,10 +103,9 @@ def _initial_state(training: Training, arrays: Dataset, device: torch.device) ->
         row.seed,
         recompute=row.activation_checkpointing,
     ).to(device)
-    lr = training.schedule.lr_at(0, [])
     optimizer = Sgd(
         model.parameters(),
-        torch.tensor(lr, device=device) if device.type == "cuda" else lr,
+        training.schedule.lr_at(0, []),
         row.optimizer.momentum,
         row.optimizer.weight_decay,
     )

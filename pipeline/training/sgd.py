@@ -13,20 +13,29 @@ from torch import Tensor, nn
 class Sgd:
     """Updates weights by `v <- momentum * v + g + weight_decay * w; w <- w - lr * v` (g: the gradient).
 
-    `lr` is a number or, so that a captured step can read it, a float32 tensor () on the device. `momenta` are
+    On a GPU `lr` is a float32 tensor () there, so that a captured step reads what `set_lr` sets. `momenta` are
     the v, none before the first update nor without momentum; they lie in memory as the weights do.
     """
 
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        lr: float | Tensor,
+        lr: float,
         momentum: float,
         weight_decay: float,
     ) -> None:
         self.parameters = list(parameters)
-        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        device = self.parameters[0].device
+        self.lr: float | Tensor = torch.tensor(lr, device=device) if device.type == "cuda" else lr
+        self.momentum, self.weight_decay = momentum, weight_decay
         self.momenta: list[Tensor] = []
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next update."""
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(lr)
+        else:
+            self.lr = lr
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""

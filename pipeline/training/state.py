@@ -26,13 +26,6 @@ class TrainingState:
     update: int = 0
     history: list[Record] = field(default_factory=list)
 
-    def set_lr(self, lr: float) -> None:
-        """Sets the learning rate of the next update; a captured step reads it from a tensor."""
-        if isinstance(self.optimizer.lr, Tensor):
-            self.optimizer.lr.fill_(lr)
-        else:
-            self.optimizer.lr = lr
-
     def changed_by_updates(self) -> list[Tensor]:
         """Returns weights, batch-norm statistics and momentum: what an update changes."""
         return [*self.model.parameters(), *self.model.buffers(), *self.optimizer.momenta]

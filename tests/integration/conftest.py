@@ -3,17 +3,15 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from infra.local import s3
-from pipeline.storage.bucket import EMBEDDED
 from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
-from tests.conftest import copy_study, run_in
+from tests.conftest import bucket, copy_study, run_in
 
 ROWS = ("plain-8", "resnet-8", "resnet-8-tuned", "resnet-8-s2", "resnet-8-b", "resnet-8-c")
 KEPT = "mlflow/"  # of the bucket, besides what the project has
@@ -57,14 +55,6 @@ def built(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
             (part / "secret").write_text(s3._keys()[1])
             part.rename(shared)
     return shared
-
-
-@contextmanager
-def bucket() -> Iterator[Storage]:
-    """This process's bucket, which it knows as long as the context lasts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(EMBEDDED, "")  # so that it is restored afterwards
-        yield s3.connect()
 
 
 def keys(storage: Storage) -> list[str]:

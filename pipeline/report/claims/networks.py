@@ -105,9 +105,7 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     same must hold of the last quarter of the updates at a high rate (half of the highest, or more) and the
     quarter before. Curves with fewer than four reports in either pair of spans do not say.
     """
-    highest = max(line["lr"] for line in history)
-    hot = [line for line in history if line["lr"] >= HOT * highest]
-    pairs = [_spans(history, 0.75, 0.875), _spans(hot, 0.5, 0.75)]
+    pairs = [_spans(history, 0.75, 0.875), _spans(_hot(history), 0.5, 0.75)]
     if any(len(before) + len(end) < LEAST_REPORTS or not before for before, end in pairs):
         return "too few reports"
     came_down = np.mean(pairs[0][1]) < CONVERGED_LEVEL * chance_pct
@@ -118,10 +116,14 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
 
 def longest_interval(history: Sequence[Row]) -> int:
     """Returns the most updates between two reports with which a curve like this would say whether it converged."""
-    highest = max(line["lr"] for line in history)
-    hot = max(line["update"] for line in history if line["lr"] >= HOT * highest)
-    shortest = min(history[-1]["update"] / 4, hot / 2)  # of the two pairs of spans
+    shortest = min(history[-1]["update"] / 4, _hot(history)[-1]["update"] / 2)  # pair of spans
     return max(1, int(shortest // LEAST_REPORTS))
+
+
+def _hot(history: Sequence[Row]) -> list[Row]:
+    """Returns the reports at a high learning rate."""
+    highest = max(line["lr"] for line in history)
+    return [line for line in history if line["lr"] >= HOT * highest]
 
 
 def _spans(history: Sequence[Row], first: float, second: float) -> tuple[list[float], list[float]]:
