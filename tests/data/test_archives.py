@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -11,7 +12,11 @@ from pipeline.data.sources.archives import members
 from pipeline.errors import DataError
 
 
-def tar(path: Path, *entries: tarfile.TarInfo | tuple[str, bytes], mode: str = "w") -> Path:
+def tar(
+    path: Path,
+    *entries: tarfile.TarInfo | tuple[str, bytes],
+    mode: Literal["w", "w:gz", "w:xz", "w:bz2"] = "w",
+) -> Path:
     with tarfile.open(path, mode) as archive:
         for entry in entries:
             if isinstance(entry, tarfile.TarInfo):
@@ -50,7 +55,7 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes):
         list(members(tar(tmp_path / "a", info)))
 
 
-@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
 def test_a_truncated_archive_is_refused(tmp_path: Path, mode: str):
     path = tar(tmp_path / "a", ("x", bytes(range(256)) * 500), ("y", b"2" * 100), mode=mode)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])

@@ -11,7 +11,13 @@ from PIL import Image
 
 from pipeline.data import dataset
 from pipeline.data.feeding.augmentations import augmenter_of
-from pipeline.data.feeding.batches import Batches, MemoryBatches, Order, batches_of, drawn_at
+from pipeline.data.feeding.batches import (
+    MemoryBatches,
+    Order,
+    StreamedBatches,
+    batches_of,
+    drawn_at,
+)
 from pipeline.data.feeding.pad_crop import PadCropper
 from pipeline.data.feeding.shards import Shard
 from pipeline.errors import StorageError
@@ -106,16 +112,18 @@ def test_a_set_in_memory_is_one_shard_that_is_shuffled_whole():
     assert int(first.max()) > 800 and int(first.min()) < 200
 
 
-def streamed(data: dataset.Dataset, rank: int = 0, workers: int = 1) -> Batches:
+def streamed(data: dataset.Dataset, rank: int = 0, workers: int = 1) -> StreamedBatches:
     recipe = ScaleCrop(
         kind="scale_crop", shorter_side_px=Span(low=36, high=60), crop_px=32, mirror=True,
         colour_sd=0.1,
     )  # fmt: skip
     device = torch.device("cpu")
-    return batches_of(
+    made = batches_of(
         data.train, augmenter_of(recipe, data, device), global_batch_size=12, seed=1,
         device=device, rank=rank, workers=workers,
     )  # fmt: skip
+    assert isinstance(made, StreamedBatches)
+    return made
 
 
 @pytest.fixture(scope="module")

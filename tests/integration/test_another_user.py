@@ -12,6 +12,7 @@ import pytest
 
 from infra.local import s3
 from pipeline.cluster import session
+from pipeline.files import private_folder
 from pipeline.storage.objects import Storage
 from tests import pace
 from tests.conftest import REPO, outside
@@ -104,7 +105,7 @@ def test_keys_tokens_and_data_cannot_be_read(storage: Storage, own_state: Path):
 
 
 def test_rays_files_cannot_be_read_and_go_with_it(own_state: Path):
-    around = session.private_folder(short=True)
+    around = private_folder(short=True)
     left, lock = around / "e-killed", around / "e-killed.held"  # of one that was killed
     left.mkdir()
     lock.touch()

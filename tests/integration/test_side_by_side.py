@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -75,7 +76,7 @@ def collected(study: Path) -> dict[str, tuple[str, str]]:
     return {name: result_of(study, name) for name in ROWS}
 
 
-def workers_of(process: object) -> list[psutil.Process]:
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     children = psutil.Process(process.pid).children(recursive=True)
     return [child for child in children if "Worker.train" in " ".join(child.cmdline())]
 

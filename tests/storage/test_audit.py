@@ -160,7 +160,7 @@ def test_what_is_written_meanwhile_is_no_fault(bucket: Storage, monkeypatch: pyt
     def wait(_: float) -> None:
         there.put_manifest("1", {}, {"tensors": digest})
 
-    monkeypatch.setattr(audit.time, "sleep", wait)
+    monkeypatch.setattr("pipeline.storage.audit.time.sleep", wait)
     assert Audit(bucket, {}).faults(lambda _: None) == []
 
 
@@ -171,7 +171,9 @@ def test_a_fault_that_others_name_meanwhile_is_still_one(
     there.put("m", {}, {"a": b"content"})
     digest = hashlib.sha256(b"content").hexdigest()
     bucket.delete(there.object_key(digest))
-    monkeypatch.setattr(audit.time, "sleep", lambda _: there.put_manifest("n", {}, {"a": digest}))
+    monkeypatch.setattr(
+        "pipeline.storage.audit.time.sleep", lambda _: there.put_manifest("n", {}, {"a": digest})
+    )
     (fault,) = Audit(bucket, {}).faults(lambda _: None)
     assert (fault.key, fault.kind) == (there.object_key(digest), "missing")
 

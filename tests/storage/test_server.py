@@ -137,6 +137,6 @@ def test_another_users_program_on_its_port_is_not_asked(
 ):
     s3.ensure_running()
     with monkeypatch.context() as another:
-        another.setattr(s3.os, "getuid", lambda: 12345)
+        another.setattr("infra.local.s3.os.getuid", lambda: 12345)
         another.setattr(s3, "_accepts_our_keys", lambda port: pytest.fail("it was asked"))
         assert s3.running() is None

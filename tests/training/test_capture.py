@@ -56,7 +56,7 @@ def test_a_fast_step_that_does_the_same_is_used_and_no_bit_changes(
 
     def compared(state: TrainingState) -> ComparedStep:
         steps.extend((Counted(state), Counted(state)))
-        return ComparedStep(*steps, state.changed_by_updates, TRUSTED)
+        return ComparedStep(steps[0], steps[1], state.changed_by_updates, TRUSTED)
 
     assert_equal(trained(compared), trained(Counted))
     assert [step.calls for step in steps] == [UPDATES, COMPARED_UPDATES]

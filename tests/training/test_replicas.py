@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from pipeline.data import dataset, prepared
 from pipeline.data.feeding import shown
@@ -81,7 +82,7 @@ def together(
     folder: Path, workers: int, path: Path, row: Row, spoiled: int | None = None
 ) -> list[dict[str, Any]]:
     """Returns what each worker says at its end."""
-    multiprocessing.spawn(work, (workers, folder, path, row, spoiled), nprocs=workers)
+    spawn(work, (workers, folder, path, row, spoiled), nprocs=workers)
     return [json.loads((folder / f"said-{rank}").read_text()) for rank in range(workers)]
 
 
