@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trials jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -138,6 +138,9 @@ trial-environments: install ## run a whole study in each of some thirty hostile 
 
 trial-faults: install ## plant faults one by one: do their tests catch each?
 	python -m tests.planted_faults
+
+trials: install ## run every trial, about an hour (trial-faults apart)
+	pytest -m trial
 
 trial-memory: install ## train 1,202 layers at batch 128 within 16 GB
 	pytest -m trial -k 1202

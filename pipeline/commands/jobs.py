@@ -68,7 +68,8 @@ def _show(there: Cluster, study: Study, found: list[Job]) -> None:
         note = f"  {STALE}: no row has this key" if job.name in stale else ""
         print(f"{job.name:30} {_called(job):24} {job.status:10} {since}  {done}{note}")
     if stale:
-        print(f"`make stop RUN={STALE}` stops the {len(stale)} stale jobs")
+        which = "it" if len(stale) == 1 else "them"
+        print(f"{len(stale)} stale: `make stop RUN={STALE}` stops {which}")
 
 
 def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:

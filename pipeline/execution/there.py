@@ -13,6 +13,7 @@ from pipeline.execution.begun import request
 from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.datasets import DataSets
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
@@ -107,8 +108,6 @@ class There:
 
     def make_ready(self, data: str) -> None:
         """Compares versions, and uploads the data set to where the cluster's nodes find it."""
-        from pipeline.storage.datasets import DataSets  # torch
-
         self.cluster.require_versions()
         DataSets(self.storage).upload(data, paths.ARRAYS)
 

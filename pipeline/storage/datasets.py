@@ -8,7 +8,6 @@ from pathlib import Path
 from filelock import FileLock
 from safetensors.numpy import load_file
 
-from pipeline.data.dataset import content_digest
 from pipeline.errors import ResourceError, StorageError
 from pipeline.storage import node
 from pipeline.storage.layout import DATA_SETS, Instance
@@ -54,6 +53,8 @@ class DataSets:
                 f"{self._storage.place.shown}: the nodes and the machine that runs "
                 "`dvc repro` must use the same STUDY_BUCKET and S3"
             )
+        from pipeline.data.dataset import content_digest  # torch, which who uploads does not need
+
         part = path.with_suffix(".part")
         try:
             try:

@@ -26,7 +26,7 @@ from pipeline.tracking.run import Child, Status
 from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
-BEGIN_S, GOODBYE_S = 10.0, 5.0
+BEGIN_S, GOODBYE_S = 30.0, 5.0
 RETRY_S, LAST_RETRY_S = 5.0, 0.5
 WAIT_S = 0.2
 

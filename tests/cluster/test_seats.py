@@ -1,5 +1,7 @@
-"""Which rows train beside which, by arithmetic."""
+"""Which rows train beside which, by arithmetic; what a process imports that only submits."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from pipeline.errors import ParamsError
 from pipeline.params import Row, validate
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
+from tests.conftest import REPO
 
 
 def job(row: Row, updates: int = 10) -> Training:
@@ -115,3 +118,9 @@ def test_every_family_has_an_estimate_of_its_memory_and_work(
     wanted = job(row(network=document))
     assert side_by_side.memory_bytes(wanted, 64 * 64) > side_by_side.WORKER_BYTES
     assert side_by_side.predicted_work(wanted) > 0
+
+
+def test_who_submits_to_a_cluster_does_not_import_torch():
+    code = "import sys, pipeline.execution.there, pipeline.cluster.client; print('torch' in sys.modules)"
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=REPO, text=True)
+    assert said == "False\n"

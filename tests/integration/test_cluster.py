@@ -36,12 +36,12 @@ from tests.integration.trainings import (
 from tests.photographs import images, small_study
 
 pytestmark = pytest.mark.integration
-UPDATES, LONGER = 400, 4000
+UPDATES, EVERY, LONGER = 200, 10, 4000
 
 
 def networks(document: dict) -> None:
     plain, residual = document["models"]["plain-8"], document["models"]["resnet-8"]
-    long = {"schedule": "schedules/long.yaml", "report_every_updates": 50}
+    long = {"schedule": "schedules/long.yaml", "report_every_updates": EVERY}
     document["models"] = {
         "one": {**plain, **long},
         "two": {**residual, **long, "seed": 2},
@@ -118,7 +118,7 @@ def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
         assert "resumed" not in Cluster(address, "").logs(job.name)
     for name in stores:
         history = parse_history_csv((study / f"runs/{name}/history.csv").read_text())
-        assert [record.update for record in history] == list(range(50, UPDATES + 1, 50))
+        assert [record.update for record in history] == list(range(EVERY, UPDATES + 1, EVERY))
 
 
 def workers() -> list[psutil.Process]:
@@ -178,30 +178,6 @@ def test_a_killed_driver_is_started_again(study: Path, address: str, storage: St
     assert "the driver was killed (status 137): starting it again" in output
     assert result_of(study, "two") == wanted
     assert json.loads((study / "runs/two/model.json").read_text())["workers"] == 1
-
-
-def test_ctrl_c_detaches_and_a_stopped_job_is_told(study: Path, address: str, storage: Storage):
-    endless = {"seed": 33, "schedule": "schedules/endless.yaml"}  # it is stopped
-    with changed_params(study, lambda document: document["models"]["three"].update(endless)):
-        store = store_of(study, "three")
-        process = start(study, "python", "-m", "stages.train", "three", RAY_ADDRESS=address)
-        wait_for(lambda: update_of(store) > 0)
-        process.send_signal(signal.SIGINT)
-        output = said_by(process)
-        assert process.returncode == 130, output
-        assert "detached: three goes on as job" in output
-        assert "make stop RUN=" in output
-        again = ("python", "-m", "pipeline.commands.again", "three")
-        refused = run_in(study, *again, RAY_ADDRESS=address)
-        assert refused.returncode == 2, refused.stdout
-        assert re.search(r"the job \S+ is at work on it: `make stop RUN=", refused.stderr)
-        listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address)
-        assert "three" in listed.stdout
-        stop = ("python", "-m", "pipeline.commands.jobs", "stop", "three")
-        stopped = run_in(study, *stop, RAY_ADDRESS=address)
-        assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-        attempt = max(job.attempt for job in trainings(address) if job.facts["row"] == "three")
-        assert attempt == 1
 
 
 def fails(study: Path, name: str, **environment: str) -> str:
@@ -313,11 +289,16 @@ def test_a_row_asked_for_again_is_trained_afresh_by_a_job(
     assert before.names()  # what was there stays
 
 
-def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, address: str):
+def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and_stop_stops(
+    study: Path, address: str
+):
     def others(document: dict) -> None:
         document["models"] = {name: document["models"][name] for name in ("one", "two")}
         for row in document["models"].values():
             row |= {"seed": row["seed"] + 100, "schedule": "schedules/endless.yaml"}
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return run_in(study, "python", "-m", *words, RAY_ADDRESS=address)
 
     with changed_params(study, others):
         both = [
@@ -329,14 +310,29 @@ def test_two_who_hand_over_at_once_submit_each_training_once(study: Path, addres
         keys = {key_of(study, name) for name in ("one", "two")}
         jobs = [job for job in trainings(address) if job.key in keys]
         assert sorted(job.name for job in jobs) == sorted(f"{key}-1" for key in keys)
-        listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
-        assert "stale" not in listed
-    listed = run_in(study, "python", "-m", "pipeline.commands.jobs", RAY_ADDRESS=address).stdout
-    assert "stops the 2 stale jobs" in listed
-    stop = ("python", "-m", "pipeline.commands.jobs", "stop", "stale")
-    stopped = run_in(study, *stop, RAY_ADDRESS=address)
-    assert stopped.stdout.count("stopped") == 2, stopped.stdout + stopped.stderr
-    assert run_in(study, *stop, RAY_ADDRESS=address).returncode == 2
+
+        store = store_of(study, "one")
+        attached = start(study, "python", "-m", "stages.train", "one", RAY_ADDRESS=address)
+        wait_for(lambda: update_of(store) > 0)
+        assert attached.stdout is not None
+        assert next(line for line in attached.stdout if line.startswith("one: job "))
+        attached.send_signal(signal.SIGINT)
+        output = said_by(attached)
+        assert attached.returncode == 130, output
+        assert "detached: one goes on as job" in output
+        assert "make stop RUN=" in output
+        refused = command("pipeline.commands.again", "one")
+        assert refused.returncode == 2, refused.stdout
+        assert re.search(r"the job \S+ is at work on it: `make stop RUN=", refused.stderr)
+        listed = command("pipeline.commands.jobs").stdout
+        assert "one" in listed and "stale" not in listed
+        stopped = command("pipeline.commands.jobs", "stop", "one")
+        assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+        assert {job.attempt for job in trainings(address) if job.key in keys} == {1}
+    assert "1 stale: `make stop RUN=stale` stops it" in command("pipeline.commands.jobs").stdout
+    stopped = command("pipeline.commands.jobs", "stop", "stale")
+    assert stopped.stdout.count("stopped") == 1, stopped.stdout + stopped.stderr
+    assert command("pipeline.commands.jobs", "stop", "stale").returncode == 2
 
 
 def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: str):
@@ -419,8 +415,8 @@ def test_photographs_are_packed_and_evaluated_by_the_nodes(
     schedule = "shape: cosine\nbase_lr: 0.05\ntotal_updates: 8\nwarmup: null\n"
     (folder / "schedules/long.yaml").write_text(schedule)
     there = {"RAY_ADDRESS": address, "STUDY_CACHE_DIR": str(tmp_path)}
-    for target in ("prepare", "evaluate@plain-18"):
-        done = run_in(folder, "dvc", "repro", target, **there)
+    for target, where in (("prepare", there), ("train@plain-18", {}), ("evaluate@plain-18", there)):
+        done = run_in(folder, "dvc", "repro", target, **where)
         assert done.returncode == 0, done.stdout + done.stderr
     kinds = [job.facts.get("kind") for job in Cluster(address, "").jobs()]
     assert kinds.count("packing") == kinds.count("evaluation") == 1

@@ -113,6 +113,7 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, 
     assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["check", "handover"]
 
 
+@pytest.mark.trial
 def test_again_on_photographs_packs_and_searches_nothing(study: Path, storage: Storage):
     before, weights_before = shards_of(storage), result_of(study, "plain-18")
     done = run_in(study, "python", "-m", "pipeline.commands.again", "plain-18")
@@ -124,6 +125,7 @@ def test_again_on_photographs_packs_and_searches_nothing(study: Path, storage: S
     assert result_of(study, "plain-18") == weights_before
 
 
+@pytest.mark.trial
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, storage: Storage):
     undisturbed = result_of(study, "long")
     store = store_of(study, "long")

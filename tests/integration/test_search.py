@@ -74,29 +74,58 @@ def ended(study: Path) -> tuple[str, str]:
     return searched(study)
 
 
+def at_once(number: int) -> Callable[[dict], None]:
+    return lambda document: document["execution"].update(trials_at_once=number)
+
+
+def with_trials(number: int) -> Callable[[dict], None]:
+    return lambda document: document["tune"]["resnet-8"].update(trials=number)
+
+
+def test_an_interrupted_search_decides_nothing_and_ends_as_if_not_and_more_trials_add_to_it(
+    study: Path, storage: Storage
+):
+    raised = with_trials(6)
+    forget_the_search(study, storage)
+    with changed_params(study, raised), changed_params(study, at_once(1)):
+        wanted = ended(study)  # all trials from the beginning, one after another
+    assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 80
+    forget_the_search(study, storage)
+    (study / "tuned/resnet-8.yaml").unlink()
+    with changed_params(study, at_once(3)):
+        process = start(study, *SEARCH)
+        wait_for(lambda: min(updates_of(study, storage).values()) >= REPORTS[0])
+        process.send_signal(signal.SIGINT)
+        output = said_by(process)
+        assert process.returncode == 130, output
+        assert not (study / "tuned/resnet-8.yaml").exists()
+    before = updates_of(study, storage)
+    with changed_params(study, raised):
+        ends_with_the_new_trials_alone(study, storage, before, wanted)
+
+
+def ends_with_the_new_trials_alone(
+    study: Path, storage: Storage, before: dict[str, int], wanted: tuple[str, str]
+) -> None:
+    """The search, raised from the trials `before`, goes on: nothing of theirs is trained again."""
+    process = start(study, *SEARCH)
+    output = said_by(process)
+    assert process.returncode == 0, output
+    after = updates_of(study, storage)
+    assert searched(study) == wanted  # however the first of them were trained
+    assert f"{len(after) - len(before)} trials to update 20" in output
+    assert before.keys() < after.keys()
+    assert {key: after[key] for key in before if after[key] < before[key]} == {}
+
+
 @pytest.mark.parametrize(
-    "kills, trials, more_trials",
-    [
-        ({3: (20,), 1: ()}, 4, 6),
-        pytest.param({3: REPORTS, 1: REPORTS}, 8, 12, marks=pytest.mark.trial),
-    ],
+    "kills, trials, more_trials", [({3: (20,), 1: ()}, 4, 6), ({3: REPORTS, 1: REPORTS}, 8, 12)]
 )
-def test_a_search_ends_the_same_however_it_was_interrupted_and_more_trials_add_to_it(
+@pytest.mark.trial
+def test_a_search_ends_the_same_however_it_was_killed_and_more_trials_add_to_it(
     study: Path, storage: Storage, kills: dict[int, tuple[int, ...]], trials: int, more_trials: int
 ):
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(trials=trials)):
-        ends_the_same(study, storage, kills, more_trials)
-
-
-def ends_the_same(
-    study: Path, storage: Storage, kills: dict[int, tuple[int, ...]], more_trials: int
-) -> None:
-    def at_once(number: int) -> Callable[[dict], None]:
-        return lambda document: document["execution"].update(trials_at_once=number)
-
-    def raised(document: dict) -> None:
-        document["tune"]["resnet-8"]["trials"] = more_trials
-
+    raised = with_trials(more_trials)
     forget_the_search(study, storage)
     with changed_params(study, raised), changed_params(study, at_once(1)):
         for update in kills[1]:
@@ -104,43 +133,24 @@ def ends_the_same(
         wanted = ended(study)  # all trials from the beginning
     assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 80
     forget_the_search(study, storage)
-    with changed_params(study, at_once(3)):
+    with changed_params(study, with_trials(trials)), changed_params(study, at_once(3)):
         for update in kills[3]:
             killed(study, storage, update)
         ended(study)
-    before = updates_of(study, storage)
-    new = more_trials - len(before)
+        before = updates_of(study, storage)
     with changed_params(study, raised):
-        process = start(study, *SEARCH)
-        output = said_by(process)
-        assert process.returncode == 0, output
-        after = updates_of(study, storage)
-        assert searched(study) == wanted  # however the first of them were trained
-    assert f"{new} trials to update 20" in output  # the new ones alone
-    assert {key: after[key] for key in before if after[key] < before[key]} == {}
-    assert len(after) == more_trials
+        ends_with_the_new_trials_alone(study, storage, before, wanted)
 
 
 def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
     for suffix in ("yaml", "csv"):
         (study / f"tuned/resnet-8.{suffix}").unlink(missing_ok=True)
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9, time_limit_s=0.01)):
+    short = {"seed": 9, "time_limit_s": 0.01}
+    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(short)):
         done = run_in(study, *SEARCH)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "time limit of 0.01 s is over" in done.stderr
     assert "nothing is decided" in done.stderr
-    assert not (study / "tuned/resnet-8.yaml").exists()
-
-
-def test_a_search_that_is_interrupted_does_not_end_as_if_it_were_done(
-    study: Path, storage: Storage
-):
-    with changed_params(study, lambda d: d["tune"]["resnet-8"].update(seed=9)):
-        process = start(study, *SEARCH)
-        wait_for(lambda: max(updates_of(study, storage).values(), default=0) > 0)
-        process.send_signal(signal.SIGINT)
-        output = said_by(process)
-    assert process.returncode == 130, output
     assert not (study / "tuned/resnet-8.yaml").exists()
 
 
@@ -149,6 +159,7 @@ def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: St
         document["tune"]["resnet-8"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
         document["tune"]["resnet-8"]["report_every_updates"] = 4
         document["tune"]["resnet-8"]["space"]["base_lr"] = {"low": 1e30, "high": 1e31}
+        document["execution"]["trials_at_once"] = 1  # one process
 
     with changed_params(study, wild):
         key = search_of(study, storage).key
