@@ -1,18 +1,25 @@
-"""`make export RUN=<row>`: a trained network for other programs -> export/<row>/ (not a DVC stage)."""
+"""`make export RUN=<row>`: a trained network for other programs -> export/<row>/ (not a DVC stage).
+
+What needs no Python to be read is laid beside the row's model in MLflow too.
+"""
 
 import contextlib
 import io
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from infra.local import s3
 from pipeline import command, params, paths
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, TrackingError
 from pipeline.files import write_json
 from pipeline.models import weights
 from pipeline.models.exporting import export
 from pipeline.models.resnet import ResNet
+from pipeline.tracking import results
+from pipeline.tracking.tracker import Tracker
 
 
 def main(name: str) -> None:
@@ -38,6 +45,12 @@ def main(name: str) -> None:
     write_json(written[-1], list(trained.facts.classes))
     for path in written:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    plain = [path for path in written if path.suffix != ".pt2"]  # torch.export's has pickles
+    try:
+        tracker = Tracker(results.address_of(study), s3.connect().upload)
+        results.exported(tracker, name, study.models[name], plain)
+    except TrackingError as error:
+        print(f"warning: not in MLflow: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

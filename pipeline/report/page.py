@@ -11,10 +11,16 @@ from markupsafe import Markup
 from pipeline.formats import as_yaml
 from pipeline.report import drawing
 from pipeline.report.charts import charts
+from pipeline.report.claims.asking import DECIDED
 from pipeline.report.claims.claim import Verdict
 from pipeline.report.deviations import deviations
 from pipeline.report.tables import tables
 
+KINDS = {
+    "paper": "Claims of the paper",
+    "budget": "Claims about speed, at the updates that were made",
+    "own": "Claims of this study",
+}
 WIDTH, HEIGHT, MARGIN = 190, 30, 8  # of a claim's picture, in pixels
 
 
@@ -37,6 +43,7 @@ def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
     return template.render(
         **results,
         counts=counts,
+        kinds=[(kind, KINDS[kind]) for kind in ordered(results["verdicts"])],
         drawn={name: Markup(drawing.svg(chart)) for name, chart in drawn.items()},
         tables={table.name: table for table in tables(results)},
         deviations=deviations(),
@@ -46,6 +53,13 @@ def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
         library=Markup(drawing.script()),
         script=Markup((folder / "page.js").read_text(encoding="utf-8")),
     )
+
+
+def ordered(verdicts: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the kinds of claims that a page has, first of which most are decided."""
+    kinds = [kind for kind in KINDS if any(one["of"] == kind for one in verdicts)]
+    decided = [one["of"] for one in verdicts if one["verdict"] in DECIDED]
+    return sorted(kinds, key=decided.count, reverse=True)
 
 
 def picture(verdict: dict[str, Any]) -> Markup:

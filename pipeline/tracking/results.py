@@ -89,12 +89,8 @@ def row_result(
     """
     folder = paths.run(name)
     facts = weights.look(folder)
-    training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
-    if training.key != facts.run_key:
-        print(f"{name}: {folder} is of other parameters or code: not sent; run `dvc repro` first")
+    if (child := _run_of(tracker, name, row)) is None:
         return
-    same = replace(training, overridden=facts.run_key_overridden, instance=facts.instance)
-    child = tracker.training(said_of(same))
     child.tags({
         "commit": facts.commit, "hardware": facts.hardware, "group": group,
         "weights": f"dvc pull train@{name}", "weights_sha256": facts.sha256,
@@ -116,6 +112,25 @@ def row_result(
         if not _registered(tracker, child, name, network, tags, making):
             return
     child.completed(digest_of_row(name))
+
+
+def _run_of(tracker: Tracker, name: str, row: Row) -> Child | None:
+    """Returns the run of a row's training, or None, and says why, if runs/ has another one's result."""
+    folder = paths.run(name)
+    facts = weights.look(folder)
+    training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
+    if training.key != facts.run_key:
+        print(f"{name}: {folder} is of other parameters or code: not sent; run `dvc repro` first")
+        return None
+    same = replace(training, overridden=facts.run_key_overridden, instance=facts.instance)
+    return tracker.training(said_of(same))
+
+
+def exported(tracker: Tracker, name: str, row: Row, files: Sequence[Path]) -> None:
+    """Lays files of an exported network beside a row's weights and model; raises TrackingError."""
+    if (child := _run_of(tracker, name, row)) is not None:
+        child.artifacts(files)
+        child.status("FINISHED")
 
 
 def save(folder: Path, members: Sequence[str], crop_px: int | None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from pipeline.data import dataset
 from pipeline.models import weights
@@ -157,9 +158,20 @@ def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, t
     assert "Traceback" not in done.stderr
 
 
-def test_an_exported_network_gives_torchs_values(study: Path):
+def test_an_exported_network_gives_torchs_values_and_lies_beside_the_model(
+    study: Path, storage: Storage
+):
     done = run_in(study, "python", "-m", "pipeline.commands.export", "long")
     assert done.returncode == 0, done.stderr
+    mlflow = MlflowClient(f"sqlite:///{study}/mlflow.db")
+    (experiment,) = mlflow.search_experiments(filter_string="name = 'resnet-study'")
+    (run,) = mlflow.search_runs([experiment.experiment_id], "attributes.run_name = 'long'")
+    assert run.info.status == "FINISHED"
+    prefix = run.info.artifact_uri.replace("mlflow-artifacts:/", "mlflow/")
+    for name in ("classifier.onnx", "backbone.onnx", "mean.npy", "classes.json"):
+        there = storage.get(f"{prefix}/{name}")
+        assert there == (study / "export/long" / name).read_bytes()
+    assert "model.safetensors" in {key.split("/")[-1] for key in storage.keys(prefix)}
     model, images = weights.load(study / "runs/long").model, torch.randn(3, 3, 80, 105)
     with torch.no_grad():
         wanted = {"classifier": [model(images)], "backbone": list(model.features(images).values())}

@@ -164,3 +164,10 @@ def test_a_large_study_has_a_small_page(tmp_path: Path):
     write_study(tmp_path, study, images=1000, reports=200)
     text = page.render(gather(study, tmp_path))
     assert len(text.encode()) < 4_000_000
+
+
+@pytest.mark.parametrize("budget, first", [("holds", "budget"), ("undecided", "paper")])
+def test_the_claims_that_are_decided_come_first(budget: str, first: str):
+    verdicts = [{"of": "paper", "verdict": "cannot be asked"}, {"of": "budget", "verdict": budget}]
+    assert page.ordered(verdicts)[0] == first
+    assert sorted(page.ordered(verdicts)) == ["budget", "paper"]  # no heading without a claim
