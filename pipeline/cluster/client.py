@@ -322,8 +322,8 @@ class Cluster:
             if lost:
                 print(f"{self._why(work, job)}: making it now", flush=True)
                 job = self._attempt(work, job.attempt + 1)
-            print(f"{work.title}: job {job.name} at {self.address}: {job.status}", flush=True)
             try:
+                print(f"{work.title}: job {job.name} at {self.address}: {job.status}", flush=True)
                 job = self._follow(work, job)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(

@@ -4,6 +4,8 @@ import configparser
 import importlib.metadata
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ KUBERAY = sorted((REPO / "infra/kuberay").glob("*.yaml"))
 
 def documents(path: Path) -> list[dict[str, Any]]:
     return list(YAML(typ="safe", pure=True).load_all(path.read_text()))
+
+
+@cache
+def definition(kind: str) -> dict[str, Any]:
+    """Returns KubeRay's definition of a kind, whose file has some twenty thousand lines."""
+    (found,) = documents(SCHEMAS / KINDS[kind])
+    return found
 
 
 def closed(schema: Any) -> Any:
@@ -56,7 +65,7 @@ def test_kuberay_manifests_are_valid(path: Path):
     for document in documents(path):
         if document["kind"] not in KINDS:
             continue
-        crd = documents(SCHEMAS / KINDS[document["kind"]])[0]
+        crd = deepcopy(definition(document["kind"]))
         schema = next(
             version["schema"]["openAPIV3Schema"]
             for version in crd["spec"]["versions"]
@@ -69,7 +78,7 @@ def test_kuberay_manifests_are_valid(path: Path):
 
 @pytest.mark.skipif(not SCHEMAS.exists(), reason="KubeRay's schemas are not beside the study")
 def test_a_misspelt_key_would_be_noticed():
-    crd = documents(SCHEMAS / KINDS["RayCluster"])[0]
+    crd = definition("RayCluster")
     schema = closed(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
     wrong = {"spec": {"headGroupSpec": {"templat": {}}}}
     messages = [fault.message for fault in Draft202012Validator(schema).iter_errors(wrong)]
@@ -143,7 +152,7 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 @pytest.mark.skipif(not SCHEMAS.exists(), reason="KubeRay's schemas are not beside the study")
 def test_the_pods_of_a_teams_mlflow_are_valid():
     """KubeRay's schema has Kubernetes' own of a pod template."""
-    crd = documents(SCHEMAS / KINDS["RayCluster"])[0]
+    crd = definition("RayCluster")
     spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     template = spec["properties"]["headGroupSpec"]["properties"]["template"]
     schema = closed(template)

@@ -244,6 +244,7 @@ def test_code_that_is_too_large_or_does_not_import_is_told(study: Path, address:
     assert "`dvc repro` makes the next attempt" in said
 
 
+@pytest.mark.trial
 @pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is made by mounting a small one")
 def test_a_full_disk_on_a_node_is_told(study: Path, address: str):
     cache = Path(os.environ["STUDY_CACHE_DIR"])
@@ -258,6 +259,7 @@ def test_a_full_disk_on_a_node_is_told(study: Path, address: str):
     assert socket.gethostname() in said
 
 
+@pytest.mark.trial
 def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     study: Path, address: str, storage: Storage
 ):
@@ -335,6 +337,7 @@ def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and
     assert command("pipeline.commands.jobs", "stop", "stale").returncode == 2
 
 
+@pytest.mark.trial
 def test_after_the_last_allowed_failure_the_node_is_named(study: Path, address: str):
     with changed_params(study, lambda document: document["models"]["four"].update(seed=49)):
         process = start(study, "python", "-m", "stages.train", "four", RAY_ADDRESS=address)
@@ -405,6 +408,7 @@ def test_an_elastic_training_goes_on_with_the_workers_that_are_left(
     assert facts["updates"] == 400
 
 
+@pytest.mark.trial
 def test_photographs_are_packed_and_evaluated_by_the_nodes(
     tmp_path: Path, address: str, storage: Storage
 ):

@@ -308,6 +308,37 @@ def test_a_server_whose_bytes_trickle_is_given_up(
         server.server_close()
 
 
+def test_an_error_of_the_server_is_tried_again_even_if_it_has_a_checksum(
+    monkeypatch: pytest.MonkeyPatch, storage: Storage
+):
+    """rclone's answer to who reads what another writes: 500, with the headers of the object."""
+    asked: list[str] = []
+
+    class Failing(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(500 if len(asked) == 1 else 200)
+            self.send_header("x-amz-checksum-crc32", "AAAAAA==")
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"here")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        assert Storage().get("some/key") == b"here"
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(asked) == 2
+
+
 def test_a_forked_process_has_connections_of_its_own(storage: Storage):
     """A loader's process read what its parent had asked for: the checksum of a shard said so."""
     contents = {f"forked/{number}": bytes([number]) * 2_000_000 for number in range(8)}
