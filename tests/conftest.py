@@ -54,16 +54,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended
 LONGEST = (
-    "cluster", "failures", "photos", "study", "side_by_side", "study_changed", "study_collected", "search",
-    "team",
-    "readme", "attest",
+    "cluster", "study", "photos", "side_by_side", "failures", "study_changed", "study_collected", "search",
+    "readme", "team", "environments",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first; within a file the order stays."""
-    places = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    files = (*(f"integration/test_{name}.py" for name in LONGEST), "infra/test_attest.py")
+    places = {file: number for number, file in enumerate(files)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -133,6 +133,14 @@ def workers() -> list[psutil.Process]:
     return found
 
 
+def undisturbed(study: Path, address: str, name: str) -> tuple[str, str]:
+    """Returns what a row ends with if nothing happens to it, trained on the cluster if it was not yet."""
+    if not (study / f"runs/{name}/model.json").exists():
+        done = run_in(study, "python", "-m", "stages.train", name, RAY_ADDRESS=address)
+        assert done.returncode == 0, done.stderr
+    return result_of(study, name)
+
+
 def train_afresh(study: Path, address: str, name: str) -> subprocess.Popen[str]:
     store_of(study, name).clear()
     return start(study, "python", "-m", "stages.train", name, RAY_ADDRESS=address)
@@ -144,10 +152,7 @@ def train_afresh(study: Path, address: str, name: str) -> subprocess.Popen[str]:
 def test_a_worker_killed_at_random_moments_ends_with_the_same_bits(
     study: Path, address: str, storage: Storage, name: str, kills: int
 ):
-    if not (study / f"runs/{name}/model.json").exists():
-        undisturbed = run_in(study, "python", "-m", "stages.train", name, RAY_ADDRESS=address)
-        assert undisturbed.returncode == 0, undisturbed.stderr
-    wanted, store = result_of(study, name), store_of(study, name)
+    wanted, store = undisturbed(study, address, name), store_of(study, name)
     process = train_afresh(study, address, name)
     killed_at = 0
     for _ in range(kills):
@@ -162,8 +167,9 @@ def test_a_worker_killed_at_random_moments_ends_with_the_same_bits(
     assert result_of(study, name) == wanted
 
 
+@pytest.mark.trial
 def test_a_killed_driver_is_started_again(study: Path, address: str, storage: Storage):
-    wanted, store = result_of(study, "two"), store_of(study, "two")
+    wanted, store = undisturbed(study, address, "two"), store_of(study, "two")
     process = train_afresh(study, address, "two")
     wait_for(lambda: update_of(store) > 0)
     drivers = [
@@ -263,7 +269,7 @@ def test_a_full_disk_on_a_node_is_told(study: Path, address: str):
 def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     study: Path, address: str, storage: Storage
 ):
-    wanted, store = result_of(study, "one"), store_of(study, "one")
+    wanted, store = undisturbed(study, address, "one"), store_of(study, "one")
     process = train_afresh(study, address, "one")
     wait_for(lambda: update_of(store) > 0)
     name = next(job.name for job in trainings(address) if job.is_alive)
@@ -278,10 +284,12 @@ def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     assert result_of(study, "one") == wanted
 
 
+@pytest.mark.trial
 def test_a_row_asked_for_again_is_trained_afresh_by_a_job(
     study: Path, address: str, storage: Storage
 ):
-    wanted, before = result_of(study, "one"), store_of(study, "one").instance
+    wanted = undisturbed(study, address, "one")
+    before = store_of(study, "one").instance
     again = ("python", "-m", "pipeline.commands.again", "one")
     done = run_in(study, *again, RAY_ADDRESS=address)
     assert f"one: instance {before.number + 1} of" in done.stdout, done.stdout + done.stderr

@@ -89,6 +89,14 @@ AROUND = {
 }  # fmt: skip
 
 
+LIKE_OTHERS = {  # in the trial alone
+    "a proxy in lower case", "a profile that is not there", "an endpoint of S3", "configured endpoints ignored",
+    "single sign-on", "accelerated transfer", "a configuration file", "FIPS and dual stack", "MLflow's run",
+    "a bundle of certificates that is not there", "threads of OpenMP", "a clone in a folder with a space",
+    "a backend of matplotlib", "no locale", "dash as the shell",
+}  # fmt: skip
+
+
 @contextmanager
 def stranger() -> Iterator[tuple[str, list[bytes]]]:
     """Yields the address of a program that notes whatever it is sent, and what that was."""
@@ -136,7 +144,7 @@ def set_up(around: Around, folder: Path, address: str, begun: Path) -> tuple[Pat
     return study, {"HOME": str(home), **variables}
 
 
-@pytest.mark.parametrize("name", AROUND)
+@pytest.mark.parametrize("name", [name for name in AROUND if name not in LIKE_OTHERS])
 def test_nothing_reaches_in_and_nothing_leaks_out(
     name: str, tmp_path: Path, fetched: Path, storage: Storage
 ):

@@ -58,6 +58,14 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: P
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(study: Path) -> Path:
+    """The study, run to its end."""
+    done = run_in(study, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return study
+
+
 def shards_of(storage: Storage) -> dict[str, object]:
     """Returns when each object of the shards was written."""
     pages = storage._client.get_paginator("list_objects_v2").paginate(
@@ -66,6 +74,7 @@ def shards_of(storage: Storage) -> dict[str, object]:
     return {o["Key"]: o["LastModified"] for page in pages for o in page.get("Contents", ())}
 
 
+@pytest.mark.trial
 def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, storage: Storage):
     process = start(study, "python", "-m", "stages.prepare")
     wait_for(lambda: len([key for key in shards_of(storage) if "/manifests/" in key]) >= 3)
@@ -85,72 +94,70 @@ def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, s
     assert again.returncode == 0, again.stderr
     assert shards_of(storage) == whole
     assert (study / "data/digest.json").read_bytes() == digest
-    facts = json.loads(digest)
+
+
+def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(whole: Path, storage: Storage):
+    facts = json.loads((whole / "data/digest.json").read_text())
     assert facts["images"] == {"train": 270, "val": 30, "test": 40}
     assert facts["oddities"]["undecodable"] == 0
-
-
-def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(study: Path, storage: Storage):
-    done = run_in(study, "dvc", "repro")
-    assert done.returncode == 0, done.stdout + done.stderr
-    page = (study / "report/index.html").read_text()
+    page = (whole / "report/index.html").read_text()
     assert "Crops and scales" in page and "shorter sides of 32, 48 pixels" in page
     assert "data:image/jpeg;base64," in page  # what every member gets wrong
     for row in ROWS:
-        scores = json.loads((study / f"scores/{row}/metrics.json").read_text())
-        with np.load(study / f"scores/{row}/predictions.npz") as file:
+        scores = json.loads((whole / f"scores/{row}/metrics.json").read_text())
+        with np.load(whole / f"scores/{row}/predictions.npz") as file:
             for view in ("", "ten_crops_", "scales_"):
                 logits, labels = file[f"test_{view}logits"], file["test_labels"]
                 error = 100 * (logits.argmax(1) != labels).mean()
                 assert scores[f"test_{view}error_pct"] == pytest.approx(error)
-        assert weights.load(study / f"runs/{row}").facts.image_size_px == (32, 32)
-    together = json.loads((study / "ensemble/metrics.json").read_text())["declared"]
+        assert weights.load(whole / f"runs/{row}").facts.image_size_px == (32, 32)
+    together = json.loads((whole / "ensemble/metrics.json").read_text())["declared"]
     assert {
         "test_error_pct",
         "test_ten_crops_error_pct",
         "test_scales_error_pct",
     } <= together.keys()
-    again = run_in(study, "dvc", "repro")
+    again = run_in(whole, "dvc", "repro")
     assert re.findall(r"Running stage '([^']+)'", again.stdout) == ["check", "handover"]
 
 
 @pytest.mark.trial
-def test_again_on_photographs_packs_and_searches_nothing(study: Path, storage: Storage):
-    before, weights_before = shards_of(storage), result_of(study, "plain-18")
-    done = run_in(study, "python", "-m", "pipeline.commands.again", "plain-18")
+def test_again_on_photographs_packs_and_searches_nothing(whole: Path, storage: Storage):
+    before, weights_before = shards_of(storage), result_of(whole, "plain-18")
+    done = run_in(whole, "python", "-m", "pipeline.commands.again", "plain-18")
     assert done.returncode == 0, done.stdout + done.stderr
     ran = re.findall(r"Running stage '([^']+)'", done.stdout)
     assert ran == ["train@plain-18", "evaluate@plain-18"]
-    assert json.loads((study / "runs/plain-18/model.json").read_text())["instance"] == 2
+    assert json.loads((whole / "runs/plain-18/model.json").read_text())["instance"] == 2
     assert shards_of(storage) == before
-    assert result_of(study, "plain-18") == weights_before
+    assert result_of(whole, "plain-18") == weights_before
 
 
 @pytest.mark.trial
-def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(study: Path, storage: Storage):
-    undisturbed = result_of(study, "long")
-    store = store_of(study, "long")
+def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(whole: Path, storage: Storage):
+    undisturbed = result_of(whole, "long")
+    store = store_of(whole, "long")
     store.clear()
-    process = start(study, "python", "-m", "stages.train", "long")
+    process = start(whole, "python", "-m", "stages.train", "long")
     wait_for(lambda: update_of(store) >= 10)  # 320 images: the second pass's beginning
     process.kill()
     process.wait()
     assert 10 <= update_of(store) < UPDATES
-    done = run_in(study, "python", "-m", "stages.train", "long")
+    done = run_in(whole, "python", "-m", "stages.train", "long")
     assert done.returncode == 0, done.stderr
     assert "resumed at update" in done.stdout
-    assert result_of(study, "long") == undisturbed
+    assert result_of(whole, "long") == undisturbed
 
 
-def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, tmp_path: Path):
-    data = dataset.load(study / "data/arrays.safetensors")
+def test_a_damaged_shard_in_the_bucket_is_named(whole: Path, storage: Storage, tmp_path: Path):
+    data = dataset.load(whole / "data/arrays.safetensors")
     shard = data.train.images.shards[0]
     key = Instance(storage, SHARDS, shard.key).object_key(shard.sha256)
     content = storage.get(key)
     storage.put(key, content[:-9] + b"\0" * 9)
-    store_of(study, "long").clear()
+    store_of(whole, "long").clear()
     try:
-        done = run_in(study, "python", "-m", "stages.train", "long", STUDY_CACHE_DIR=str(tmp_path))
+        done = run_in(whole, "python", "-m", "stages.train", "long", STUDY_CACHE_DIR=str(tmp_path))
     finally:
         storage.put(key, content)
     assert done.returncode == 2, done.stdout + done.stderr
@@ -159,27 +166,27 @@ def test_a_damaged_shard_in_the_bucket_is_named(study: Path, storage: Storage, t
 
 
 def test_an_exported_network_gives_torchs_values_and_lies_beside_the_model(
-    study: Path, storage: Storage
+    whole: Path, storage: Storage
 ):
-    done = run_in(study, "python", "-m", "pipeline.commands.export", "long")
+    done = run_in(whole, "python", "-m", "pipeline.commands.export", "long")
     assert done.returncode == 0, done.stderr
-    mlflow = MlflowClient(f"sqlite:///{study}/mlflow.db")
+    mlflow = MlflowClient(f"sqlite:///{whole}/mlflow.db")
     (experiment,) = mlflow.search_experiments(filter_string="name = 'resnet-study'")
     (run,) = mlflow.search_runs([experiment.experiment_id], "attributes.run_name = 'long'")
     assert run.info.status == "FINISHED"
     prefix = run.info.artifact_uri.replace("mlflow-artifacts:/", "mlflow/")
     for name in ("classifier.onnx", "backbone.onnx", "mean.npy", "classes.json"):
         there = storage.get(f"{prefix}/{name}")
-        assert there == (study / "export/long" / name).read_bytes()
+        assert there == (whole / "export/long" / name).read_bytes()
     assert "model.safetensors" in {key.split("/")[-1] for key in storage.keys(prefix)}
-    model, images = weights.load(study / "runs/long").model, torch.randn(3, 3, 80, 105)
+    model, images = weights.load(whole / "runs/long").model, torch.randn(3, 3, 80, 105)
     with torch.no_grad():
         wanted = {"classifier": [model(images)], "backbone": list(model.features(images).values())}
     for name, tensors in wanted.items():
-        session = onnxruntime.InferenceSession(study / f"export/long/{name}.onnx")
+        session = onnxruntime.InferenceSession(whole / f"export/long/{name}.onnx")
         found = session.run(None, {"images": images.numpy()})
         assert len(found) == len(tensors) == (1 if name == "classifier" else 4)
-        program = torch.export.load(study / f"export/long/{name}.pt2").module()
+        program = torch.export.load(whole / f"export/long/{name}.pt2").module()
         with torch.no_grad():
             again = program(images)
         for values, other, tensor in zip(

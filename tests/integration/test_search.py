@@ -142,6 +142,7 @@ def test_a_search_ends_the_same_however_it_was_killed_and_more_trials_add_to_it(
         ends_with_the_new_trials_alone(study, storage, before, wanted)
 
 
+@pytest.mark.trial
 def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: Storage):
     for suffix in ("yaml", "csv"):
         (study / f"tuned/resnet-8.{suffix}").unlink(missing_ok=True)

@@ -146,6 +146,7 @@ def test_rows_outlive_a_dead_worker_and_end_on_more_cores_with_the_bits_of_one(
     assert len(facts["pair"]["commit"].removesuffix("-dirty")) == 40
 
 
+@pytest.mark.trial
 def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Storage):
     forget(study, "two")
     process = start(study, *HANDOVER)

@@ -141,6 +141,7 @@ def test_an_experiment_of_dvcs_runs_in_a_copy_of_the_study(study: Path):
     assert "other-seed" in applied.stdout
 
 
+@pytest.mark.trial
 def test_everything_on_s3_is_whole_and_needed(study: Path):
     """After all that the other tests have done to it, and after what DVC pushes."""
     assert run_in(study, "dvc", "push").returncode == 0

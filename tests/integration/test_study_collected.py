@@ -42,6 +42,7 @@ def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Pa
     assert "handover" not in one
 
 
+@pytest.mark.trial
 def test_after_an_attested_change_everything_is_collected(study: Path):
     """A function is renamed: shown to change nothing, it retrains nothing."""
     loop, folder = study / "pipeline/training/loop.py", study / "pipeline/attested"

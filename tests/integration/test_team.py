@@ -111,6 +111,7 @@ def test_it_is_told_what_is_wrong(members: dict[str, dict[str, str]], tmp_path: 
         assert f"error: NAME={name}" in done.stderr and message in done.stderr
 
 
+@pytest.mark.trial
 def test_what_was_published_outlives_a_killed_server(
     study: Path, members: dict[str, dict[str, str]], tmp_path: Path
 ):

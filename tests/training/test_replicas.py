@@ -86,7 +86,7 @@ def together(
     return [json.loads((folder / f"said-{rank}").read_text()) for rank in range(workers)]
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.trial)])
 def test_all_workers_have_one_history_and_the_same_weights(
     tmp_path: Path, digits_path: Path, row: Callable[..., Row], workers: int
 ):
