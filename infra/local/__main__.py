@@ -78,12 +78,14 @@ def ui() -> None:
     """Serves the MLflow UI on loopback, behind a token, until interrupted."""
     from infra.local import ui as mlflow_ui  # MLflow: a second to import
     from pipeline.tracking import address
+    from pipeline.tracking.run import make_tables
 
     uri = address.tracking_uri()
     if uri.startswith(("http://", "https://")):
         where = f"{without_password(uri)}/{address.page(address.experiment_id(uri))}"
         print(f"MLflow UI: {where} (MLFLOW_TRACKING_URI)")
         return
+    make_tables(uri)
     storage, port = s3.connect(), mlflow_ui.free_port()
     page = address.page(address.experiment_id(uri))
     print(

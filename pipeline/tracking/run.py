@@ -1,9 +1,10 @@
 """A run in MLflow, to which the same things can be published any number of times."""
 
 import hashlib
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from pipeline.tracking.address import HERE, SHA256, key_of
 
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
+SQLITE = "sqlite:///"
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 SENT = "sent"  # a tag
 LOCK_S = 60.0  # another process has as long for what it does to a run
@@ -42,6 +44,37 @@ def alone(uri: str, what: str) -> FileLock:
         :16
     ]
     return FileLock(private_folder() / f"mlflow-{name}.lock", timeout=LOCK_S)
+
+
+def make_tables(uri: str) -> None:
+    """Makes the SQLite file of a tracking URI, if it is one, and missing: with all its tables, or not at all.
+
+    MLflow fills the file in dozens of steps, and can open it never again if it is killed between two. Such a
+    file, which has no experiment, not even the first that MLflow makes at the end, is made anew.
+    """
+    if not uri.startswith(SQLITE):
+        return
+    path = Path(uri.removeprefix(SQLITE))
+    with alone(uri, "tables"):
+        if path.exists() and _has_experiments(path):
+            return
+        from mlflow import MlflowClient
+
+        part = path.with_name(f"{path.name}.part")
+        for left in (part, path):  # SQLite would apply a journal that is left to the new file
+            for suffix in ("", "-journal", "-wal", "-shm"):
+                left.with_name(f"{left.name}{suffix}").unlink(missing_ok=True)
+        MlflowClient(f"{SQLITE}{part}").search_experiments(max_results=1)
+        part.replace(path)
+
+
+def _has_experiments(path: Path) -> bool:
+    """Tells whether a file has been filled; of one that cannot be read now, MLflow says why."""
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute("SELECT 1 FROM experiments").fetchone() is not None
+    except sqlite3.DatabaseError as error:
+        return "no such table" not in str(error)
 
 
 def all_pages(search: Callable[..., Any], *arguments: object, **options: object) -> list[Any]:

@@ -19,7 +19,16 @@ from typing import Any
 from pipeline.git import commit
 from pipeline.tracking import registry
 from pipeline.tracking.address import PROXIED, experiment, tracking_uri
-from pipeline.tracking.run import SENT, Child, Upload, all_pages, alone, named, set_tags
+from pipeline.tracking.run import (
+    SENT,
+    Child,
+    Upload,
+    all_pages,
+    alone,
+    make_tables,
+    named,
+    set_tags,
+)
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
 SUPERSEDED = "superseded_by"
@@ -49,7 +58,8 @@ class Tracker:
 
             for noisy in ("mlflow", "alembic", "urllib3"):  # they log migrations and each retry
                 logging.getLogger(noisy).setLevel(logging.ERROR)
-            with alone(self._uri, name):  # the first one makes the tables of SQLite
+            make_tables(self._uri)
+            with alone(self._uri, name):
                 self._client = MlflowClient(self._uri)
                 found = self._client.get_experiment_by_name(name)
                 if found and self._is_here and found.artifact_location.startswith("s3://"):

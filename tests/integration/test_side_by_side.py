@@ -148,7 +148,7 @@ def test_rows_outlive_a_dead_worker_and_end_on_more_cores_with_the_bits_of_one(
 
 @pytest.mark.trial
 def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Storage):
-    forget(study, "two")
+    forget(study)
     process = start(study, *HANDOVER)
     wait_for(lambda: update_of(store_of(study, "two")) > 0)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -158,7 +158,7 @@ def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Sto
     wait_for(lambda: not any(child.is_running() for child in children))
     again = run_in(study, *HANDOVER)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert collected(study, "two") == {"two": wanted["two"]}
+    assert collected(study, *SINGLE) == {name: wanted[name] for name in SINGLE}
 
 
 def test_a_row_that_fails_stops_no_other_and_is_not_tried_twice(
@@ -173,6 +173,22 @@ def test_a_row_that_fails_stops_no_other_and_is_not_tried_twice(
         assert "(the next `dvc repro` tries again)" in done.stderr
         assert "train@one" in done.stderr
     assert result_of(study, "two") == wanted["two"]
+
+
+def test_a_row_that_alone_is_stale_is_trained_without_ray_and_ends_the_same(
+    study: Path, wanted: dict, storage: Storage
+):
+    for name in ("one", "pair"):
+        assert run_in(study, "python", "-m", "stages.train", name).returncode == 0
+    forget(study, "two")
+    code = (
+        "from pipeline.cluster import session; session.embedded = None\n"
+        "from stages import handover; handover.main()"
+    )
+    done = run_in(study, "python", "-c", code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+    assert collected(study, "two") == {"two": wanted["two"]}
 
 
 def test_who_collects_imports_neither_torch_nor_ray_nor_mlflow(study: Path, wanted: dict):

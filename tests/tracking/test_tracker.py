@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from pipeline.checkpoint import Record
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
-from pipeline.tracking.run import Child, alone
+from pipeline.tracking.run import Child, alone, make_tables
 from pipeline.tracking.tracker import Address, Tracker
 from tests import pace
 from tests.checkpoints import record
@@ -195,7 +195,7 @@ def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker)
 RACER = """
 import sys, time
 from pipeline.checkpoint import Record
-from pipeline.tracking.run import Child, alone
+from pipeline.tracking.run import Child, alone, make_tables
 from pipeline.tracking.tracker import Address, Tracker
 from tests.checkpoints import record
 while time.time() < float(sys.argv[1]): time.sleep(0.005)
@@ -221,3 +221,30 @@ def test_many_publishers_at_once_make_one_run(
         if run.data.tags["kind"] == "training":
             child = Child(tracker._client, "", run.info.run_id, storage.upload)
             assert steps(child, "val_loss") == list(range(10, 101, 10))
+
+
+MAKING = "import sys; from pipeline.tracking.run import make_tables; make_tables(sys.argv[1])"
+
+
+def test_a_database_whose_maker_was_killed_is_made_anew(storage: Storage, tmp_path: Path):
+    """MLflow cannot open what is left of its own making: a table is there that it is about to make."""
+    path, address = tmp_path / "mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"
+    part = tmp_path / "mlflow.db.part"
+    process = subprocess.Popen([sys.executable, "-c", MAKING, address], cwd=REPO)
+    deadline = time.monotonic() + pace.hangs_after_s(60)
+    while not (part.exists() and part.stat().st_size > 300_000):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not path.exists()  # whole or not at all
+    for file in tmp_path.glob("mlflow.db.part*"):  # as a version before this one left it
+        file.rename(tmp_path / file.name.replace(".part", ""))
+    make_tables(address)
+    client = MlflowClient(address)
+    client.create_experiment("mine")
+    before = path.stat().st_ino
+    make_tables(address)  # what is whole stays
+    assert path.stat().st_ino == before
+    assert client.get_experiment_by_name("mine") is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["mlflow.db"]
