@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -147,12 +147,14 @@ def suspended() -> Iterator[None]:
     """While the context lasts, what trains takes no processor time."""
     stopped = workers()
     for worker in stopped:
-        worker.suspend()
+        with suppress(psutil.NoSuchProcess):  # one whose job was stopped
+            worker.suspend()
     try:
         yield
     finally:
         for worker in stopped:
-            worker.resume()
+            with suppress(psutil.NoSuchProcess):
+                worker.resume()
 
 
 def train_afresh(study: Path, address: str, name: str) -> subprocess.Popen[str]:
