@@ -139,7 +139,7 @@ trial-environments: install ## run a whole study in each of some thirty hostile 
 trial-faults: install ## plant faults one by one: do their tests catch each?
 	python -m tests.planted_faults
 
-trials: install ## run every trial, about an hour (trial-faults apart)
+trials: install ## run every trial but trial-faults
 	pytest -m trial
 
 trial-memory: install ## train 1,202 layers at batch 128 within 16 GB

@@ -54,15 +54,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended
 LONGEST = (
-    "cluster", "study", "photos", "side_by_side", "failures", "study_changed", "study_collected", "search",
-    "readme", "team", "environments",
+    *(f"integration/test_{name}.py" for name in (
+        "cluster", "study", "photos", "side_by_side", "failures", "study_changed", "study_collected",
+        "search", "readme", "team", "environments",
+    )),
+    "infra/test_attest.py",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the files that take longest first; within a file the order stays."""
-    files = (*(f"integration/test_{name}.py" for name in LONGEST), "infra/test_attest.py")
-    places = {file: number for number, file in enumerate(files)}
+    places = {file: number for number, file in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 

@@ -92,7 +92,10 @@ def train_side_by_side(
     """Trains all rows; returns the errors of those that failed, by name.
 
     A row whose `watch` raises a StudyError is not trained and has that error. No row's error is raised.
+    One alone is trained in this process, which takes half the processor time of a small training.
     """
+    if len(trainings) == 1:
+        return _train_alone(trainings[0], arrays, watch)
     failed: dict[str, StudyError] = {}
     with session.embedded():
         all_gpus = ray.cluster_resources().get("GPU", 0.0)
@@ -123,6 +126,17 @@ def train_side_by_side(
         finally:
             crew.leave()
     return failed
+
+
+def _train_alone(training: Training, arrays: Path, watch: Watch) -> dict[str, StudyError]:
+    from pipeline.cluster.trainer import train
+
+    try:
+        with watch(training):
+            train(training, arrays, time.time())
+    except StudyError as error:
+        return {training.name: error}
+    return {}
 
 
 def _seat(training: Training, pixels: int, all_gpus: float, gpus_each: float) -> Seat:

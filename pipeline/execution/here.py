@@ -6,12 +6,10 @@ Ray is imported only if there is something to do: collecting a result does not w
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline import paths
 from pipeline.command import begun as started
 from pipeline.data import prepared
-from pipeline.errors import StudyError
 from pipeline.execution import begun
 from pipeline.files import exclusively
 from pipeline.params import Study
@@ -20,9 +18,6 @@ from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
 from pipeline.tuning.search import Search
-
-if TYPE_CHECKING:
-    from pipeline.cluster.side_by_side import Watch
 
 
 @dataclass(frozen=True)
@@ -47,12 +42,11 @@ class Here:
             train(training, paths.ARRAYS, started())
 
     def train_all(self, trainings: Sequence[Training]) -> None:
-        """Trains side by side; a row's failure is printed and noted, and does not stop the others.
-
-        One alone is trained in this process, which takes half the processor time of a small training.
-        """
+        """Trains side by side; a row's failure is printed and noted, and does not stop the others."""
         if not trainings:
             return
+        from pipeline.cluster.side_by_side import train_side_by_side
+
         with results.followed(self.study, self.storage, here=True) as follow:
 
             @contextmanager
@@ -66,19 +60,14 @@ class Here:
                     finally:
                         begun.note(training.key, None)
 
-            failed = (_train_alone if len(trainings) == 1 else self._side_by_side)(trainings, watch)
+            height, width = prepared.look(paths.ARRAYS).input_size(trainings[0].row.crop_px)
+            failed = train_side_by_side(
+                trainings, paths.ARRAYS, height * width, self.study.execution.worker_gpus, watch
+            )
         for training in trainings:
             if error := failed.get(training.name):
                 begun.note(training.key, str(error))
                 print(f"{training.name}: failed: {error}", flush=True)
-
-    def _side_by_side(self, trainings: Sequence[Training], watch: "Watch") -> dict[str, StudyError]:
-        from pipeline.cluster.side_by_side import train_side_by_side
-
-        height, width = prepared.look(paths.ARRAYS).input_size(trainings[0].row.crop_px)
-        return train_side_by_side(
-            trainings, paths.ARRAYS, height * width, self.study.execution.worker_gpus, watch
-        )
 
     def search(self, name: str, search: Search) -> None:
         """Runs the search, up to `trials_at_once` trials at a time, as cores allow."""
@@ -86,15 +75,3 @@ class Here:
 
         with search.followed():
             search_here(search, paths.ARRAYS, self.study.execution.trials_at_once)
-
-
-def _train_alone(trainings: Sequence[Training], watch: "Watch") -> dict[str, StudyError]:
-    from pipeline.cluster.trainer import train
-
-    (training,) = trainings
-    try:
-        with watch(training):
-            train(training, paths.ARRAYS, started())
-    except StudyError as error:
-        return {training.name: error}
-    return {}

@@ -18,7 +18,8 @@ COLUMNS = (  # what MLflow's page shows of a study's rows
     ),
     "metrics.`final_train_seconds`",
 )
-HERE = "sqlite:///mlflow.db"  # an absolute path could have characters that a URI cannot
+SQLITE = "sqlite:///"
+HERE = f"{SQLITE}mlflow.db"  # an absolute path could have characters that a URI cannot
 
 
 def tracking_uri() -> str:

@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.tracking.address import HERE, PROXIED, SHA256, experiment, key_of, tracking_uri
+from pipeline.tracking.address import (
+    HERE,
+    PROXIED,
+    SHA256,
+    SQLITE,
+    experiment,
+    key_of,
+    tracking_uri,
+)
 from pipeline.tracking.run import all_pages, named
 
 
@@ -13,9 +21,7 @@ def in_bucket() -> dict[str, str]:
     TrackingError if MLflow does not answer.
     """
     uri = tracking_uri()
-    if not uri.startswith("sqlite:") or (
-        uri == HERE and not Path(HERE.removeprefix("sqlite:///")).exists()
-    ):
+    if not uri.startswith(SQLITE) or (uri == HERE and not Path(HERE.removeprefix(SQLITE)).exists()):
         return {}
     return {
         key_of(place, tag.removeprefix(SHA256)): value

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline import params, paths
 from pipeline.errors import TrackingError
 from pipeline.models import weights
+from pipeline.models.weights import ModelFacts
 from pipeline.params import Row, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances
@@ -89,7 +90,7 @@ def row_result(
     """
     folder = paths.run(name)
     facts = weights.look(folder)
-    if (child := _run_of(tracker, name, row)) is None:
+    if (child := _run_of(tracker, name, row, facts)) is None:
         return
     child.tags({
         "commit": facts.commit, "hardware": facts.hardware, "group": group,
@@ -114,13 +115,13 @@ def row_result(
     child.completed(digest_of_row(name))
 
 
-def _run_of(tracker: Tracker, name: str, row: Row) -> Child | None:
-    """Returns the run of a row's training, or None, and says why, if runs/ has another one's result."""
-    folder = paths.run(name)
-    facts = weights.look(folder)
+def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts) -> Child | None:
+    """Returns the run of a row's training, or None, and says why, if `facts` are of another one's result."""
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     if training.key != facts.run_key:
-        print(f"{name}: {folder} is of other parameters or code: not sent; run `dvc repro` first")
+        print(
+            f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
+        )
         return None
     same = replace(training, overridden=facts.run_key_overridden, instance=facts.instance)
     return tracker.training(said_of(same))
@@ -128,7 +129,7 @@ def _run_of(tracker: Tracker, name: str, row: Row) -> Child | None:
 
 def exported(tracker: Tracker, name: str, row: Row, files: Sequence[Path]) -> None:
     """Lays files of an exported network beside a row's weights and model; raises TrackingError."""
-    if (child := _run_of(tracker, name, row)) is not None:
+    if (child := _run_of(tracker, name, row, weights.look(paths.run(name)))) is not None:
         child.artifacts(files)
         child.status("FINISHED")
 

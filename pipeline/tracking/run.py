@@ -2,9 +2,10 @@
 
 import hashlib
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,10 @@ from filelock import FileLock
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.files import private_folder
-from pipeline.tracking.address import HERE, SHA256, key_of
+from pipeline.tracking.address import HERE, SHA256, SQLITE, key_of
 
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
-SQLITE = "sqlite:///"
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 SENT = "sent"  # a tag
 LOCK_S = 60.0  # another process has as long for what it does to a run
@@ -50,26 +50,39 @@ def make_tables(uri: str) -> None:
     """Makes the SQLite file of a tracking URI, if it is one, and missing: with all its tables, or not at all.
 
     MLflow fills the file in dozens of steps, and can open it never again if it is killed between two. Such a
-    file, which has no experiment, not even the first that MLflow makes at the end, is made anew.
+    file, which has no experiment, not even the first that MLflow makes at the end, is set aside.
     """
     if not uri.startswith(SQLITE):
         return
     path = Path(uri.removeprefix(SQLITE))
     with alone(uri, "tables"):
-        if path.exists() and _has_experiments(path):
+        if _has_experiments(path):
             return
         from mlflow import MlflowClient
 
-        part = path.with_name(f"{path.name}.part")
-        for left in (part, path):  # SQLite would apply a journal that is left to the new file
-            for suffix in ("", "-journal", "-wal", "-shm"):
-                left.with_name(f"{left.name}{suffix}").unlink(missing_ok=True)
-        MlflowClient(f"{SQLITE}{part}").search_experiments(max_results=1)
-        part.replace(path)
+        if path.exists():
+            aside = f"{path}.incomplete"
+            print(
+                f"warning: {path} is no whole database of MLflow's: it is {aside} now",
+                file=sys.stderr,
+            )
+        for journal in (
+            "",
+            "-journal",
+            "-wal",
+            "-shm",
+        ):  # SQLite would apply an old one to a new file
+            Path(f"{path}.part{journal}").unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                Path(f"{path}{journal}").replace(f"{path}.incomplete{journal}")
+        MlflowClient(f"{SQLITE}{path}.part").search_experiments(max_results=1)
+        Path(f"{path}.part").replace(path)
 
 
 def _has_experiments(path: Path) -> bool:
-    """Tells whether a file has been filled; of one that cannot be read now, MLflow says why."""
+    """Tells whether a file is there and filled; of one that cannot be read now, MLflow says why."""
+    if not path.exists():
+        return False
     try:
         with closing(sqlite3.connect(path)) as database:
             return database.execute("SELECT 1 FROM experiments").fetchone() is not None
@@ -185,9 +198,7 @@ class Child:
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
                 sums[tag := f"{SHA256}{path.name}"] = sha256
                 if run.data.tags.get(tag) != sha256:
-                    if self._uri.startswith(
-                        "sqlite:"
-                    ):  # there, where `make ui`'s server looks for it
+                    if self._uri.startswith(SQLITE):  # there, where `make ui`'s server looks for it
                         self._upload(key_of(place, path.name), path)
                     else:
                         self._client.log_artifact(self.run_id, str(path))

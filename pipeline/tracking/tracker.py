@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.git import commit
 from pipeline.tracking import registry
-from pipeline.tracking.address import PROXIED, experiment, tracking_uri
+from pipeline.tracking.address import PROXIED, SQLITE, experiment, tracking_uri
 from pipeline.tracking.run import (
     SENT,
     Child,
@@ -51,7 +51,7 @@ class Tracker:
     def __init__(self, address: Address, upload: Upload) -> None:
         study = address.study
         self._uri, self._upload, name = tracking_uri(), upload, experiment()
-        self._is_here = self._uri.startswith("sqlite:")
+        self._is_here = self._uri.startswith(SQLITE)
         self._study, self._tags = study, {"data_digest": address.data_digest}
         with named(self._uri):
             from mlflow import MlflowClient

@@ -18,6 +18,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,21 +142,31 @@ def _work(
     rank: int, workers: int, recipe: dict[str, Any], folder: Path, path: Path,
     stop: int | None, number: int,
 ) -> None:  # fmt: skip
-    where = device()
-    if workers > 1:
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/meeting-{number}", rank=rank, world_size=workers
-        )
-        where = torch.device("cpu")
+    where = device() if workers == 1 else torch.device("cpu")
     row, schedule = _parsed(recipe)
     data, key = prepared.look(path).digest, "0" * KEY_LENGTH
-    run(
-        Training("golden", row, schedule, data, key, until=stop), path,
-        Folder(folder / "checkpoints"), started=time.time(), device=where, files=Folder(folder),
-        rank=rank, workers=workers, on_report=lambda history: None,
-    )  # fmt: skip
-    if workers > 1:
-        distributed.destroy_process_group()
+    with joined(folder / f"meeting-{number}", rank, workers):
+        run(
+            Training("golden", row, schedule, data, key, until=stop), path,
+            Folder(folder / "checkpoints"), started=time.time(), device=where, files=Folder(folder),
+            rank=rank, workers=workers, on_report=lambda history: None,
+        )  # fmt: skip
+
+
+@contextmanager
+def joined(meeting: Path, rank: int, workers: int) -> Iterator[None]:
+    """While the context lasts, talks by gloo to the other workers of a training, if there are any.
+
+    They meet at a file that does not exist yet.
+    """
+    if workers == 1:
+        yield
+        return
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 def _parsed(recipe: dict[str, Any]) -> tuple[Row, Schedule]:

@@ -35,8 +35,11 @@ def build(folder: Path) -> None:
     stale = folder / "scores/resnet-8/metrics.json"
     stale.parent.mkdir(parents=True)
     stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
-    up, publish = ("infra.local", "up"), ("pipeline.commands.publish",)
-    for command in (("python", "-m", *up), ("dvc", "repro"), ("python", "-m", *publish)):
+    for command in (
+        ("python", "-m", "infra.local", "up"),
+        ("dvc", "repro"),
+        ("python", "-m", "pipeline.commands.publish"),
+    ):
         done = run_in(folder, *command)
         assert done.returncode == 0, done.stdout + done.stderr
 

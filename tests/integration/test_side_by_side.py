@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from pipeline import paths
@@ -19,7 +18,7 @@ from pipeline.data import prepared
 from pipeline.params import load
 from pipeline.storage.objects import Storage
 from pipeline.training import result
-from pipeline.training.golden import Folder
+from pipeline.training.golden import Folder, joined
 from pipeline.training.run import run
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
@@ -68,15 +67,11 @@ def work(rank: int, training: Training, arrays: Path, folder: Path) -> None:
     """Trains as one worker of a row, on one core, without Ray and S3."""
     os.sched_setaffinity(0, {0})
     workers = training.row.worker_bounds[0]
-    if workers > 1:
-        meeting = f"file://{folder}/meeting"
-        distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
-    run(
-        training, arrays, Folder(folder), started=time.time(), device=torch.device("cpu"), rank=rank,
-        workers=workers, on_report=lambda history: None,
-    )  # fmt: skip
-    if workers > 1:
-        distributed.destroy_process_group()
+    with joined(folder / "meeting", rank, workers):
+        run(
+            training, arrays, Folder(folder), started=time.time(), device=torch.device("cpu"), rank=rank,
+            workers=workers, on_report=lambda history: None,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -124,25 +119,40 @@ def kill_a_worker(process: subprocess.Popen[str], kind: str) -> None:
     last.kill()
 
 
+GOES_ON = "(one|two|pair): .* going on from update"
+
+
 @pytest.mark.parametrize(
-    "row, kind, told",
-    [("two", "Worker.train", "(one|two|pair): .* going on from update"),
-     pytest.param("pair", "RayTrainWorker", "A worker died", marks=pytest.mark.trial)],
+    "cores, rows, kind, told",
+    [("4", ROWS, "Worker.train", GOES_ON),
+     pytest.param("1", ROWS, "Worker.train", GOES_ON, marks=pytest.mark.trial),
+     pytest.param("4", ROWS, "RayTrainWorker", "A worker died", marks=pytest.mark.trial),
+     pytest.param("4", ("pair",), "RayTrainWorker", "pair: .* going on from [0-9]", marks=pytest.mark.trial)],
 )  # fmt: skip
-def test_rows_outlive_a_dead_worker_and_end_on_more_cores_with_the_bits_of_one(
-    study: Path, wanted: dict, storage: Storage, row: str, kind: str, told: str
+def test_rows_outlive_a_dead_worker_and_end_on_any_number_of_cores_with_the_bits_of_one(
+    study: Path,
+    wanted: dict,
+    storage: Storage,
+    cores: str,
+    rows: tuple[str, ...],
+    kind: str,
+    told: str,
 ):
-    forget(study, *ROWS)
-    process = start(study, *HANDOVER, STUDY_CPUS="4")
+    for name in set(ROWS) - set(rows):
+        assert run_in(study, "python", "-m", "stages.train", name).returncode == 0
+    forget(study, *rows)
+    process = start(study, *HANDOVER, STUDY_CPUS=cores)
+    row = "pair" if kind == "RayTrainWorker" else "two"
     wait_for(lambda: update_of(store_of(study, row)) > 0)
     kill_a_worker(process, kind)
     output = said_by(process)
     assert process.returncode == 0, output
     assert re.search(told, output), output
-    assert "failed" not in output
-    assert collected(study, *ROWS) == wanted
-    facts = {name: json.loads((study / f"runs/{name}/model.json").read_text()) for name in ROWS}
-    assert facts["two"]["threads"] == 2 and facts["pair"]["workers"] == 2
+    assert not re.search("^(one|two|pair): failed", output, re.MULTILINE), output
+    assert collected(study, *rows) == {name: wanted[name] for name in rows}
+    facts = {name: json.loads((study / f"runs/{name}/model.json").read_text()) for name in rows}
+    assert facts["pair"]["workers"] == 2
+    assert "two" not in facts or facts["two"]["threads"] == 2
     assert len(facts["pair"]["commit"].removesuffix("-dirty")) == 40
 
 

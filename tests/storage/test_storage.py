@@ -6,8 +6,9 @@ import multiprocessing
 import random
 import threading
 import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -30,6 +31,31 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "wrong")
+
+
+@contextmanager
+def answering(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[http.server.BaseHTTPRequestHandler], None]
+) -> Iterator[None]:
+    """While the context lasts, the S3 is a server that answers each GET so."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            answer(self)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_objects_come_back(storage: Storage):
@@ -284,29 +310,21 @@ def test_a_server_whose_bytes_trickle_is_given_up(
     """Each read comes in time; the whole never would."""
     done = threading.Event()
 
-    class Trickle(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", "1000000")
-            self.end_headers()
-            while not done.wait(0.05):
-                self.wfile.write(b"x")
-                self.wfile.flush()
+    def trickle(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", "1000000")
+        request.end_headers()
+        while not done.wait(0.05):
+            request.wfile.write(b"x")
+            request.wfile.flush()
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setattr(objects, "LONGEST_S", 0.5)
-        with pytest.raises(StorageError, match="get did not finish within"):
-            Storage().get("some/key")
-    finally:
-        done.set()
-        server.shutdown()
-        server.server_close()
+    monkeypatch.setattr(objects, "LONGEST_S", 0.5)
+    with answering(monkeypatch, trickle):
+        try:
+            with pytest.raises(StorageError, match="get did not finish within"):
+                Storage().get("some/key")
+        finally:
+            done.set()
 
 
 def test_an_error_of_the_server_is_tried_again_even_if_it_has_a_checksum(
@@ -315,28 +333,16 @@ def test_an_error_of_the_server_is_tried_again_even_if_it_has_a_checksum(
     """rclone's answer to who reads what another writes: 500, with the headers of the object."""
     asked: list[str] = []
 
-    class Failing(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def fail_once(request: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        request.send_response(500 if len(asked) == 1 else 200)
+        request.send_header("x-amz-checksum-crc32", "AAAAAA==")
+        request.send_header("Content-Length", "4")
+        request.end_headers()
+        request.wfile.write(b"here")
 
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(500 if len(asked) == 1 else 200)
-            self.send_header("x-amz-checksum-crc32", "AAAAAA==")
-            self.send_header("Content-Length", "4")
-            self.end_headers()
-            self.wfile.write(b"here")
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        elsewhere(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    with answering(monkeypatch, fail_once):
         assert Storage().get("some/key") == b"here"
-    finally:
-        server.shutdown()
-        server.server_close()
     assert len(asked) == 2
 
 

@@ -1,8 +1,10 @@
 """Publishing to a real MLflow: each line once, and no harm by an outage."""
 
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -226,7 +228,9 @@ def test_many_publishers_at_once_make_one_run(
 MAKING = "import sys; from pipeline.tracking.run import make_tables; make_tables(sys.argv[1])"
 
 
-def test_a_database_whose_maker_was_killed_is_made_anew(storage: Storage, tmp_path: Path):
+def test_a_database_whose_maker_was_killed_is_made_anew(
+    storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """MLflow cannot open what is left of its own making: a table is there that it is about to make."""
     path, address = tmp_path / "mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"
     part = tmp_path / "mlflow.db.part"
@@ -241,10 +245,23 @@ def test_a_database_whose_maker_was_killed_is_made_anew(storage: Storage, tmp_pa
     for file in tmp_path.glob("mlflow.db.part*"):  # as a version before this one left it
         file.rename(tmp_path / file.name.replace(".part", ""))
     make_tables(address)
+    assert "is no whole database of MLflow's: it is" in capsys.readouterr().err
     client = MlflowClient(address)
     client.create_experiment("mine")
     before = path.stat().st_ino
     make_tables(address)  # what is whole stays
     assert path.stat().st_ino == before
     assert client.get_experiment_by_name("mine") is not None
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["mlflow.db"]
+    assert not [*tmp_path.glob("mlflow.db.part*"), *tmp_path.glob("mlflow.db-*")]
+
+
+def test_a_database_that_is_not_mlflows_is_set_aside_and_not_lost(storage: Storage, tmp_path: Path):
+    path = tmp_path / "mine.db"
+    with closing(sqlite3.connect(path)) as mine:
+        mine.execute("CREATE TABLE thesis (chapter TEXT)")
+        mine.execute("INSERT INTO thesis VALUES ('one')")
+        mine.commit()
+    before = path.read_bytes()
+    make_tables(f"sqlite:///{path}")
+    assert (tmp_path / "mine.db.incomplete").read_bytes() == before
+    assert MlflowClient(f"sqlite:///{path}").search_experiments()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from pipeline.data import dataset, prepared
@@ -17,7 +16,7 @@ from pipeline.data.feeding import shown
 from pipeline.errors import ReplicasError
 from pipeline.params import Row
 from pipeline.training import run as training
-from pipeline.training.golden import Folder
+from pipeline.training.golden import Folder, joined
 from pipeline.training.history import history_digest
 from pipeline.training.loop import loss_and_wrong
 from pipeline.training.schedules.plateau import PlateauSchedule
@@ -42,9 +41,11 @@ def val_of(state: TrainingState, path: Path, rank: int, workers: int) -> tuple[f
 
 def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: int | None) -> None:
     """Trains as one of several workers; `spoiled` is the update before which worker 1 goes astray."""
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers
-    )
+    with joined(folder / "meeting", rank, workers):
+        train(rank, workers, folder, path, row, spoiled)
+
+
+def train(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: int | None) -> None:
     what = Training("net", row, SCHEDULE, prepared.look(path).digest, "k" * 24)
     step_of = training._step
 
@@ -75,7 +76,6 @@ def work(rank: int, workers: int, folder: Path, path: Path, row: Row, spoiled: i
     except ReplicasError as error:
         said = {"refused": str(error)}
     (folder / f"said-{rank}").write_text(json.dumps(said))
-    distributed.destroy_process_group()
 
 
 def together(
