@@ -66,12 +66,8 @@ def make_tables(uri: str) -> None:
                 f"warning: {path} is no whole database of MLflow's: it is {aside} now",
                 file=sys.stderr,
             )
-        for journal in (
-            "",
-            "-journal",
-            "-wal",
-            "-shm",
-        ):  # SQLite would apply an old one to a new file
+        # the file and its journals, of which SQLite would apply an old one to a new file
+        for journal in ("", "-journal", "-wal", "-shm"):
             Path(f"{path}.part{journal}").unlink(missing_ok=True)
             with suppress(FileNotFoundError):
                 Path(f"{path}{journal}").replace(f"{path}.incomplete{journal}")
