@@ -106,7 +106,10 @@ def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
 def all_parts(
     name: str, row: Row, sides: tuple[int, ...] | None, data: Dataset, trained: Trained
 ) -> Tables:
-    """Evaluates a row on this machine, one part after another; returns its tables by split and view."""
+    """Evaluates a row on this machine; returns its tables by split and view.
+
+    A split's shards are one part here, so that the decoding processes start once for each view.
+    """
     keep_freed_memory()
     torch.set_num_threads(row.threads)
     trained.model.to(device())
@@ -114,10 +117,10 @@ def all_parts(
     for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
         label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
         total = times_shown(view, sides) * len(getattr(data, split))
+        part = Part(split, view, 0, len(list(some)))
         with Progress(label, total, "images") as progress:
-            for part in some:
-                tables[part] = evaluated(
-                    trained, data, part, row.crop_px, sides, row.precision, device(),
-                    progress.advance,
-                )  # fmt: skip
+            tables[part] = evaluated(
+                trained, data, part, row.crop_px, sides, row.precision, device(),
+                progress.advance,
+            )  # fmt: skip
     return assembled(tables)
