@@ -8,11 +8,13 @@ import torch
 from ray.exceptions import RayError
 
 from pipeline.cluster import pieces
+from pipeline.cluster.evaluating import save
 from pipeline.cluster.retry import PATIENCE_S, until_done
 from pipeline.data import dataset
 from pipeline.errors import StudyError
 from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
-from pipeline.evaluation.tables import Table
+from pipeline.evaluation.tables import Evaluation, Table
+from pipeline.evaluation.whole import costs
 from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
@@ -51,7 +53,11 @@ def evaluate_there(spec: dict[str, Any]) -> None:
     total = sum(times_shown(part.view, spec["scales_px"]) * len(part.of(data)) for part in wanted)
     with Progress(spec["name"], total, "images") as progress:
         until_done(spec["name"], lambda: len(tables), attempt, (RayError,))
-    EvaluationStore(storage, spec["key"]).save(assembled(tables))
+    store = EvaluationStore(storage, spec["key"])
+    with scratch("network") as folder:
+        store.fetch_network(folder)
+        trained = weights.load(folder)
+    save(store, Evaluation(assembled(tables), [], costs(trained)))
 
 
 class _Evaluator:

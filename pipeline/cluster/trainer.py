@@ -21,6 +21,7 @@ from ray.train.torch import TorchTrainer, get_device
 from pipeline import machine
 from pipeline.checkpoint import Record
 from pipeline.cluster import private, session
+from pipeline.cluster.evaluating import evaluate_trained
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
 from pipeline.errors import ResourceError
@@ -29,6 +30,7 @@ from pipeline.git import commit
 from pipeline.params import Row, validate
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
+from pipeline.storage.layout import TRAININGS
 from pipeline.storage.objects import Storage
 from pipeline.storage.shard_store import ShardCache
 from pipeline.training.hardware import require
@@ -166,7 +168,10 @@ def in_this_process(
     on_report: Callable[[list[Record]], None],
     **which: int,
 ) -> None:
-    """Trains as one worker, `which` of several; data come from S3 if `config` names no file."""
+    """Trains as one worker, `which` of several; data come from S3 if `config` names no file.
+
+    The first worker of a row then evaluates its network.
+    """
     training: Training = config["training"]
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]
@@ -183,3 +188,5 @@ def in_this_process(
         on_report=on_report,
         **which,
     )
+    if training.kind == TRAININGS and not which.get("rank"):
+        evaluate_trained(training, arrays, storage)

@@ -10,13 +10,11 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.data.dataset import SPLITS, Dataset, Split
 from pipeline.data.feeding.shards import Photos
-from pipeline.errors import ScoreError
 from pipeline.evaluation import views
-from pipeline.evaluation.scores import Outcomes, outcomes, softmax
+from pipeline.evaluation.scores import outcomes, softmax
 from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table, Tables
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.models.weights import Trained
@@ -38,17 +36,6 @@ class Part:
         split: Split = getattr(data, self.split)
         whole = not isinstance(split.images, Photos)
         return split if whole else split.of_shards(range(self.first, self.end))
-
-
-def require_same_data(trained: Trained, data: Dataset) -> None:
-    """Raises ScoreError if a network was trained on another data set, or split, than it is tested on."""
-    name = trained.facts.name
-    if (trained_on := trained.facts.data_digest) != data.digest:
-        raise ScoreError(
-            f"{name}: runs/{name} was trained on the data set {trained_on[:12]}, the prepared one is "
-            f"{data.digest[:12]}, whose test images may be among the training images of the former: "
-            f"`dvc repro train@{name}` trains it on the present data"
-        )
 
 
 def parts_of(data: Dataset, sides_px: Sequence[int] | None) -> list[Part]:
@@ -94,13 +81,6 @@ def assembled(tables: Mapping[Part, Table]) -> Tables:
         which: {name: np.concatenate([table[name] for table in some]) for name in some[0]}
         for which, some in found.items()
     }
-
-
-def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
-    """Returns what scores need from a table."""
-    if LOGITS in table:
-        return outcomes(softmax(table[LOGITS]), labels)
-    return Outcomes(**table)  # type: ignore[arg-type]
 
 
 def all_parts(

@@ -5,24 +5,22 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.prepared import Labels
 from pipeline.errors import DataError
 from pipeline.evaluation.scores import Predictions, softmax
 from pipeline.evaluation.tables import LOGITS, SINGLE, TRAIN, VIEWS, Table
 from pipeline.files import write
 
-if TYPE_CHECKING:
-    from pipeline.data.dataset import Dataset, Split
-
 SPLITS = ("val", "test")
 TRAIN_WRONG = "train_wrong"
 
 
-def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset") -> None:
+def save(path: Path, tables: Mapping[tuple[str, str], Table], labels: Mapping[str, Labels]) -> None:
     """Writes `<split>_labels` and `<split>_ids` of val and test, and their logits in each view.
 
     `tables` are keyed by split and view; the logits of the single view are named `<split>_logits`, those
@@ -31,9 +29,8 @@ def save(path: Path, tables: Mapping[tuple[str, str], Table], arrays: "Dataset")
     """
     columns: dict[str, NDArray[np.generic]] = {}
     for split in SPLITS:
-        part: Split = getattr(arrays, split)
-        columns[f"{split}_labels"] = part.labels.numpy()
-        columns[f"{split}_ids"] = part.ids.numpy()
+        columns[f"{split}_labels"] = labels[split].labels
+        columns[f"{split}_ids"] = labels[split].ids
     columns |= {_name(*which): table[LOGITS] for which, table in tables.items() if LOGITS in table}
     columns[TRAIN_WRONG] = tables[TRAIN, SINGLE]["rank"].astype(np.int64) >= 1
     out = io.BytesIO()

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import ScoreError
+from pipeline.evaluation.tables import LOGITS, Table
 from pipeline.params import Evaluation
 
 Array = NDArray[np.float64]
@@ -94,6 +95,13 @@ def outcomes(probabilities: Array, labels: NDArray[np.int64]) -> Outcomes:
         predicted=probabilities.argmax(axis=1),
         labels=labels,
     )
+
+
+def outcomes_in(table: Table, labels: NDArray[np.int64]) -> Outcomes:
+    """Returns what scores need from a split's table in a view."""
+    if LOGITS in table:
+        return outcomes(softmax(table[LOGITS]), labels)
+    return Outcomes(**table)  # type: ignore[arg-type]
 
 
 def outcomes_of(predictions: Predictions) -> Outcomes:

@@ -1,61 +1,85 @@
-"""Evaluates a row where its data are: photographs on the cluster, if there is one, all else here."""
+"""The evaluation of a row: collected from who trained it or from a cluster, else made here."""
 
 import sys
+from collections.abc import Callable
 
 from pipeline import paths
-from pipeline.data.dataset import Dataset
-from pipeline.errors import StorageError
-from pipeline.evaluation.parts import all_parts
-from pipeline.evaluation.tables import Tables
+from pipeline.cluster.evaluating import key_of, stored, what_is_evaluated
+from pipeline.data.prepared import Prepared
+from pipeline.errors import ResourceError, ScoreError, StorageError
+from pipeline.evaluation.tables import Evaluation
 from pipeline.execution.place import named_cluster
-from pipeline.execution.there import There
-from pipeline.models.weights import Trained
-from pipeline.params import Row, Study, canonical_sha256
+from pipeline.models import weights
+from pipeline.models.weights import ModelFacts
+from pipeline.params import Study
 from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.objects import Storage
-from pipeline.training.identity import KEY_LENGTH, computing
 
 
-def tables_of(
-    study: Study, name: str, trained: Trained, data: Dataset, storage: Storage | None
-) -> Tables:
-    """Returns the predictions of a row by split and view; `storage` is where photographs are."""
-    row, sides = study.models[name], study.evaluation.scales_px
-    if storage and (there := named_cluster(study, storage)):
-        return _tables_there(there, name, row, trained.facts.sha256, data)
-    return all_parts(name, row, sides, data, trained)
+def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage) -> Evaluation:
+    """Returns the evaluation of the network in `runs/<name>`.
 
-
-def _tables_there(there: There, name: str, row: Row, network: str, data: Dataset) -> Tables:
-    """Returns the cluster's evaluation of a row; one that is already on S3 is not computed again.
-
-    `network` is the sha256 of the row's weights.
+    Photographs are evaluated on the cluster, if there is one, all else by who trained; what S3 does not
+    have is evaluated here. Raises CheckpointError for damaged weights, ScoreError for those of other data.
     """
-    what = {
-        "data": data.digest,
-        "scales_px": list(there.study.evaluation.scales_px or ()),
-        "crop_px": row.crop_px,
-        "precision": row.precision,
-        "threads": row.threads,
-    }
-    family = f"pipeline.models.families.{row.network.family}"
-    source = computing("pipeline.evaluation.parts", family)
-    key = canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
-    store = EvaluationStore(there.storage, key)
-    if (found := _whole(store)) is None:
+    row, sides = study.models[name], study.evaluation.scales_px
+    facts, _ = weights.read(paths.run(name))
+    _require_same_data(facts, data)
+    what = what_is_evaluated(row, data.digest, sides)
+    store = EvaluationStore(storage, key_of(row, what, facts.sha256))
+    if (found := _stored(store)) is not None:
+        return found
+    there = named_cluster(study, storage)
+    if there and data.is_sharded:
         there.make_ready(data.digest)
         store.put_network(paths.run(name))
-        there.evaluate(name, key, what)
-        found = store.tables()
-    if found is None:
-        raise StorageError(f"evaluate {name}: its job ended, but S3 has no evaluation {key}")
-    return found
+        there.evaluate(name, store.key, what)
+        if (found := stored(store)) is None:
+            raise StorageError(
+                f"evaluate {name}: its job ended, but S3 has no evaluation {store.key}"
+            )
+        return found
+    if there and (found := _awaited(store, there.wait_for, facts.run_key)) is not None:
+        return found
+    return _evaluated_here(study, name, data, storage)
 
 
-def _whole(store: EvaluationStore) -> Tables | None:
-    """Returns an earlier evaluation, or None if there is none or it is damaged."""
+def _require_same_data(facts: ModelFacts, data: Prepared) -> None:
+    if facts.data_digest != data.digest:
+        raise ScoreError(
+            f"{facts.name}: runs/{facts.name} was trained on the data set {facts.data_digest[:12]}, the "
+            f"prepared one is {data.digest[:12]}, whose test images may be among the training images of the "
+            f"former: `dvc repro train@{facts.name}` trains it on the present data"
+        )
+
+
+def _stored(store: EvaluationStore) -> Evaluation | None:
+    """Returns an evaluation on S3, or None if there is none or it is damaged."""
     try:
-        return store.tables()
+        return stored(store)
     except StorageError as error:
         print(f"warning: {error}: evaluating again", file=sys.stderr, flush=True)
         return None
+
+
+def _awaited(
+    store: EvaluationStore, wait_for: Callable[[str], None], key: str
+) -> Evaluation | None:
+    """Returns what a training's job stores if it is still at it; None if it is not, or cannot be asked."""
+    try:
+        wait_for(key)
+    except ResourceError as error:
+        print(f"warning: {error}: evaluating here", file=sys.stderr, flush=True)
+    return _stored(store)
+
+
+def _evaluated_here(study: Study, name: str, data: Prepared, storage: Storage) -> Evaluation:
+    # here: they import torch, which a collected evaluation does not need
+    from pipeline.data import dataset
+    from pipeline.evaluation.whole import evaluate
+    from pipeline.machine import cores
+    from pipeline.storage.shard_store import ShardCache
+
+    files = ShardCache(storage, cores()) if data.is_sharded else None
+    arrays, trained = dataset.load(paths.ARRAYS, files), weights.load(paths.run(name))
+    return evaluate(name, study.models[name], study.evaluation.scales_px, arrays, trained)

@@ -1,5 +1,6 @@
 """Work on a Ray cluster: jobs named by the keys of what they compute, submitted and followed."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipeline.tuning.search import Search
 
 if TYPE_CHECKING:
     from pipeline.cluster.client import Cluster, Job, Work
+
+POLL_S = 1.0
 
 
 def cluster() -> "Cluster | None":
@@ -92,6 +95,15 @@ class There:
     def submit_search(self, name: str, search: Search) -> "Job":
         """Submits a search, or finds its job, and returns that."""
         return self.cluster.ensure(self._ready_search(name, search))
+
+    def wait_for(self, key: str) -> None:
+        """Waits until no job works on a key; raises ResourceError if the cluster cannot be asked."""
+        told = False
+        while (job := self.cluster.latest(key)) and job.is_alive:
+            if not told:
+                print(f"waiting for the job {job.name}, which evaluates its network", flush=True)
+                told = True
+            time.sleep(POLL_S)
 
     def evaluate(self, name: str, key: str, what: dict[str, Any]) -> None:
         """Evaluates a row whose network is under `key` on S3, following the job."""

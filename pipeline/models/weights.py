@@ -107,11 +107,8 @@ def _missing(error: FileNotFoundError, folder: Path) -> CheckpointError:
     )
 
 
-def load(folder: Path) -> Trained:
-    """Returns the network in `folder`; raises CheckpointError if it is damaged or missing."""
-    import torch  # here, so that saving and looking need not wait for it
-    from safetensors.torch import load as load_tensors
-
+def read(folder: Path) -> tuple[ModelFacts, bytes]:
+    """Returns `folder`'s facts and the bytes of its weights; raises CheckpointError as `load` does."""
     facts = look(folder)
     try:
         content = (folder / WEIGHTS).read_bytes()
@@ -122,6 +119,15 @@ def load(folder: Path) -> Trained:
             f"{folder / WEIGHTS}: sha256 {found}, expected {facts.sha256} ({FACTS}): "
             f"`dvc checkout train@{folder.name}` restores the right file"
         )
+    return facts, content
+
+
+def load(folder: Path) -> Trained:
+    """Returns the network in `folder`; raises CheckpointError if it is damaged or missing."""
+    import torch  # here, so that saving and looking need not wait for it
+    from safetensors.torch import load as load_tensors
+
+    facts, content = read(folder)
     network: Network = validate(Network, facts.network, str(folder / FACTS))
     model = build(network, facts.channels, len(facts.classes))
     model = model.to(memory_format=torch.channels_last)

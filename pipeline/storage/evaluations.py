@@ -1,7 +1,8 @@
-"""Evaluations that a cluster computed, and the network that its nodes need for each, by key."""
+"""Evaluations by key: of those who trained, and of a cluster, whose nodes need the network for each."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class EvaluationStore:
     """The evaluation of one network, by its key."""
 
     def __init__(self, storage: Storage, key: str) -> None:
+        self.key = key
         self._there = Instance(storage, EVALUATIONS, key)
 
     def put_network(self, folder: Path) -> None:
@@ -34,17 +36,18 @@ class EvaluationStore:
         for name, digest in found[1].items():
             (folder / name).write_bytes(self._there.object(digest))
 
-    def save(self, tables: Mapping[tuple[str, str], Table]) -> None:
-        """Stores tables by split and view."""
+    def save(self, tables: Mapping[tuple[str, str], Table], facts: Mapping[str, Any]) -> None:
+        """Stores tables by split and view, and facts, all that JSON can say."""
         contents = {f"{split}/{view}": save(table) for (split, view), table in tables.items()}
-        self._there.put(TABLES, {}, contents)
+        self._there.put(TABLES, facts, contents)
 
-    def tables(self) -> dict[tuple[str, str], Table] | None:
+    def load(self) -> tuple[dict[tuple[str, str], Table], dict[str, Any]] | None:
         """Returns what `save` stored, or None; raises StorageError if it is damaged."""
         if (manifest := self._there.manifest(TABLES)) is None:
             return None
-        found = {}
-        for name, digest in manifest[1].items():
+        facts, objects = manifest
+        tables = {}
+        for name, digest in objects.items():
             split, _, view = name.partition("/")
-            found[split, view] = load(self._there.object(digest))
-        return found
+            tables[split, view] = load(self._there.object(digest))
+        return tables, facts

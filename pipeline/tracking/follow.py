@@ -64,7 +64,8 @@ class Follower:
                 progress.to(
                     facts.update,
                     f"train {last.train_error_pct:.1f} % val {last.val_error_pct:.1f} % wrong, "
-                    f"{last.train_images_per_s:,.0f} images/s",
+                    f"{last.train_images_per_s:,.0f} images/s"
+                    + (", evaluating" if facts.is_finished and not self._ended else ""),
                 )
                 if len(facts.history) > len(history):
                     history = facts.history

@@ -33,6 +33,36 @@ def test_nothing_to_do_looks_for_failed_jobs_alone(study: Path):
     assert stages_run(done.stdout) == ["check", "handover"]
 
 
+def test_who_trained_has_evaluated_and_what_s3_lacks_is_evaluated_here_the_same(
+    study: Path, storage: Storage
+):
+    def evaluated() -> tuple[dict[str, bytes], str]:
+        code = "import sys; from stages import evaluate; evaluate.main('plain-8'); print('torch' in sys.modules)"
+        done = run_in(study, "python", "-c", code)
+        assert done.returncode == 0, done.stderr
+        files = sorted((study / "scores/plain-8").iterdir())
+        return {file.name: file.read_bytes() for file in files}, done.stdout + done.stderr
+
+    prefix = f"{layout.project()}/{layout.EVALUATIONS}/"
+    made = {key: storage.get(key) or b"" for key in storage.keys(prefix)}
+    manifests = [key for key in made if "/manifests/" in key]
+    assert len(manifests) == len(ROWS)
+    collected, said = evaluated()
+    assert "False" in said  # torch was not needed
+    for key in manifests:
+        storage.put(key, (made[key])[:-9])
+    again, said = evaluated()
+    assert again == collected
+    assert "damaged: it is not what was written there: evaluating again" in said
+    storage.delete(*made)
+    again, said = evaluated()
+    assert again == collected
+    assert "True" in said
+    assert "warning" not in said
+    for key, content in made.items():
+        storage.put(key, content)
+
+
 def test_handover_comes_before_the_trainings_and_not_with_a_single_one(study: Path):
     whole = run_in(study, "dvc", "repro", "--dry", "-f").stdout
     order = re.findall(r"Running stage '([^']+)'", whole)

@@ -1,6 +1,5 @@
 """The gate: rows of the default study, trained here and now, are as the committed reference's."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.data import dataset, prepared
 from pipeline.data.sources import in_memory
 from pipeline.data.sources.download import shipped_digits
-from pipeline.evaluation.parts import all_parts, outcomes_in
-from pipeline.evaluation.scores import scores
+from pipeline.evaluation.scores import outcomes_in, scores
 from pipeline.evaluation.tables import SINGLE
+from pipeline.evaluation.whole import evaluate
 from pipeline.models import weights
-from pipeline.models.complexity import complexity
 from pipeline.params import DigitsData
 from pipeline.report import reference
 from pipeline.report.seeds import group_of, groups
@@ -51,8 +49,9 @@ def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
     write_result(folder / name, training, digits, last.checkpoint, wall_seconds=1.0)
     trained, data = weights.load(folder / name), dataset.load(folder / "arrays.safetensors")
-    found = asdict(complexity(trained.model, (1, *trained.facts.image_size_px)))
-    for (split, view), table in all_parts(name, row, None, data, trained).items():
+    evaluation = evaluate(name, row, None, data, trained)
+    found: dict[str, Any] = dict(evaluation.costs)
+    for (split, view), table in evaluation.tables.items():
         assert view == SINGLE
         outcomes = outcomes_in(table, getattr(data, split).labels.numpy())
         found |= scores(outcomes, len(data.classes), split, study.evaluation)

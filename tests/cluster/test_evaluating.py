@@ -1,0 +1,47 @@
+"""What fails in the evaluation of a finished training is told, and costs neither the training nor its result."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster.evaluating import evaluate_trained
+from pipeline.cluster.trainer import train
+from pipeline.data import prepared
+from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.evaluations import EvaluationStore
+from pipeline.storage.objects import Storage
+from pipeline.training.schedules.cosine import CosineSchedule
+from pipeline.training.training import Training
+from tests.conftest import make_row
+
+
+@pytest.fixture(scope="module")
+def training(digits_path: Path) -> Training:
+    schedule = CosineSchedule(shape="cosine", base_lr=0.05, total_updates=2, warmup=None)
+    return Training.of("some", make_row(), schedule, prepared.look(digits_path).digest)
+
+
+def test_s3_that_is_gone_is_told(
+    training: Training, digits_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    monkeypatch.setenv("STUDY_BUCKET", "resnet-study")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    evaluate_trained(training, digits_path, Storage())
+    assert "warning: some: not evaluated yet: " in capsys.readouterr().err
+
+
+def test_an_evaluation_that_torch_refuses_costs_no_training(
+    training: Training, digits_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("pipeline.evaluation.whole.evaluate", refused)
+    monkeypatch.setattr(EvaluationStore, "save", lambda *_: pytest.fail("something was stored"))
+    train(training, digits_path, 0.0)
+    assert CheckpointStore.of(training, storage).finished() is not None
+    assert "not evaluated yet: CUDA out of memory" in capsys.readouterr().err
