@@ -9,9 +9,11 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -22,8 +24,8 @@ PR_SET_PDEATHSIG = 1
 TIMES = "STUDY_TIMES"
 
 
-def main(work: Callable[..., None]) -> None:
-    """Runs `work` with the command's arguments; prints a StudyError and exits with status 2."""
+def main(work: Callable[..., None]) -> NoReturn:
+    """Runs `work` with the command's arguments, and exits; a StudyError is printed, with status 2."""
     environment.settle()
     parent = os.getppid()
     if sys.platform == "linux":  # `kill -9` of dvc must not leave a second trainer behind
@@ -31,11 +33,15 @@ def main(work: Callable[..., None]) -> None:
         if os.getppid() != parent:
             sys.exit(1)
     _let_it_be_timed()
+    _leave(_status_of(work))
+
+
+def _status_of(work: Callable[..., None]) -> int:
     try:
         work(*sys.argv[1:])
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except OSError as error:
         if error.errno is None or not error.strerror:
             raise
@@ -46,11 +52,27 @@ def main(work: Callable[..., None]) -> None:
             "`dvc checkout` restores the earlier result",
             file=sys.stderr,
         )
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt as interrupt:
         default = "interrupted: run `dvc repro` to go on from the last checkpoint"
         print(str(interrupt) or default, file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends this process as Python does, but takes nothing apart that it has imported.
+
+    Doing that to torch or MLflow takes a fifth of the processor time of a stage that only collects.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # ends executors, and waits for other threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # as Python does: whoever read it is gone, or the disk is full
+            status = status or 120
+    os._exit(status)
 
 
 def _let_it_be_timed() -> None:

@@ -8,6 +8,7 @@ Only STUDY_BUCKET selects another S3, only MLFLOW_TRACKING_URI another MLflow, a
 cluster; the variables of a service that is not selected are removed.
 """
 
+import gc
 import os
 import sys
 from collections.abc import MutableMapping
@@ -70,6 +71,9 @@ def state_dir(environ: MutableMapping[str, str] = os.environ) -> Path:
 
 def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     """Removes the variables that must not reach the study, and sets those that must."""
+    gc.set_threshold(
+        10_000
+    )  # by default a tenth of the time to import torch goes into searching it for cycles
     if environ.get(SETTLED):
         return
     for name in list(environ):

@@ -1,0 +1,58 @@
+"""How a command ends."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ended(work: str) -> subprocess.CompletedProcess[str]:
+    code = f"""
+import atexit, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pipeline import command
+from pipeline.errors import DataError
+atexit.register(print, "at exit")
+def work():
+    {work}
+command.main(work)
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "work, status, said",
+    [("print('done')", 0, ""),
+     ("raise DataError('bad')", 2, "error: bad\n"),
+     ("raise OSError(28, 'No space left on device', 'there')", 2, "error: there: No space left"),
+     ("raise KeyboardInterrupt('detached')", 130, "detached\n"),
+     ("raise SystemExit(3)", 3, ""),
+     ("1 / 0", 1, "ZeroDivisionError")],
+)  # fmt: skip
+def test_its_status_and_what_it_says(work: str, status: int, said: str):
+    done = ended(work)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stdout.endswith("at exit\n")
+
+
+def test_what_runs_beside_it_comes_to_its_end():
+    done = ended("threading.Thread(target=lambda: (time.sleep(0.3), print('beside it'))).start()")
+    assert done.stdout == "beside it\nat exit\n"
+
+
+def test_an_executor_that_nobody_has_shut_down_ends_too():
+    done = ended(
+        "global pool; pool = ThreadPoolExecutor(); pool.submit(time.sleep, 0.1); print('left')"
+    )
+    assert done.stdout == "left\nat exit\n"
+
+
+def test_output_that_cannot_be_written_is_a_failure():
+    code = "from pipeline import command; command.main(lambda: print('x' * 100_000))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, timeout=120, check=False)
+    assert done.returncode != 0
