@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from infra.local import hook as hook_of_python
 from infra.local import s3
 from pipeline import environment, machine
 from pipeline.errors import StudyError
@@ -69,11 +69,12 @@ def packages() -> Finding:
 
 def hook() -> Finding:
     """Whether every process of the virtual environment runs `settle` first (`pipeline.environment`)."""
-    installed = (Path(sysconfig.get_paths()["purelib"]) / "study.pth").exists()
-    if installed and os.environ.get(environment.SETTLED):
+    if hook_of_python.is_live() and os.environ.get(environment.SETTLED):
         return Finding("settings", "the settings of other services are kept out")
     return Finding(
-        "settings", "this virtual environment lacks its hook", "python -m infra.local.hook"
+        "settings",
+        "this virtual environment's hook is missing, or of a clone that is gone",
+        "python -m infra.local.hook",
     )
 
 

@@ -4,6 +4,7 @@ DVC's and Ray's own programs do so too, whatever starts them: Python runs the li
 starts. The line does nothing if the clone is gone.
 """
 
+import ast
 import sysconfig
 from pathlib import Path
 
@@ -13,10 +14,21 @@ LINE = """import os; (lambda path: os.path.exists(path) and __import__("runpy").
 """
 
 
+def _file() -> Path:
+    return Path(sysconfig.get_paths()["purelib"]) / "study.pth"
+
+
+def is_live() -> bool:
+    """Tells whether the line is there, and the clone that it names, which may be another one."""
+    if not _file().exists():
+        return False
+    _, _, path = _file().read_text().strip().removesuffix(")").rpartition(")(")
+    return Path(ast.literal_eval(path)).exists()
+
+
 def main() -> None:
     """Writes the line."""
-    target = Path(sysconfig.get_paths()["purelib"]) / "study.pth"
-    target.write_text(LINE.format(path=str(Path(pipeline.environment.__file__).resolve())))
+    _file().write_text(LINE.format(path=str(Path(pipeline.environment.__file__).resolve())))
 
 
 if __name__ == "__main__":
