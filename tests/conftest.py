@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline import environment
 
@@ -39,7 +40,7 @@ from infra.local import s3  # noqa: E402
 from pipeline.data import dataset  # noqa: E402
 from pipeline.data.sources import in_memory  # noqa: E402
 from pipeline.data.sources.download import shipped_digits  # noqa: E402
-from pipeline.params import DigitsData, Row  # noqa: E402
+from pipeline.params import DigitsData, Row, read_yaml  # noqa: E402
 from pipeline.storage.bucket import EMBEDDED  # noqa: E402
 from pipeline.storage.objects import Storage  # noqa: E402
 from tests import pace  # noqa: E402
@@ -134,6 +135,13 @@ def rng() -> np.random.Generator:
 TINY = {"shape": "cosine", "base_lr": 0.05, "total_updates": 12, "warmup": None}
 
 
+def small_search(model: str) -> dict[str, Any]:
+    """Returns the search of the study `digits`, of two trials of a row and eight updates."""
+    (tune,) = read_yaml(REPO / "studies/digits.yaml")["tune"].values()
+    small = {"trials": 2, "total_updates": 8, "grace_updates": 4, "report_every_updates": 4}
+    return {**tune, **small, "model": model}
+
+
 def copy_study(target: Path, change: Callable[[dict], None] = lambda document: None) -> Path:
     """Puts a copy of the code with a tiny study (two networks, 12 updates) into `target`."""
     files = subprocess.run(
@@ -161,12 +169,7 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
         "resnet-8": small,
         "resnet-8-tuned": {**small, "schedule": "tuned/resnet-8.yaml"},
     }
-    (tune,) = document["tune"].values()
-    small_search = {
-        "model": "resnet-8", "trials": 2, "total_updates": 8, "grace_updates": 4,
-        "report_every_updates": 4,
-    }  # fmt: skip
-    document["tune"] = {"resnet-8": tune | small_search}
+    document["tune"] = {"resnet-8": small_search("resnet-8")}
     document["ensemble"] = {"members": ["plain-8", "resnet-8"]}
     change(document)
     write_params(target, document)

@@ -24,7 +24,7 @@ from infra.local.make_study import set_torn_lock_aside
 from pipeline.cluster.client import Cluster, Job
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
-from tests.conftest import changed_params, copy_study, run_in
+from tests.conftest import changed_params, copy_study, run_in, small_search
 from tests.integration.trainings import (
     key_of,
     result_of,
@@ -50,7 +50,7 @@ def networks(document: dict) -> None:
         "four": {**residual, **long, "seed": 4},
         "longer": {**plain, **long, "schedule": "schedules/longer.yaml", "seed": 5},
     }
-    document["tune"]["resnet-8"]["model"] = "one"
+    document["tune"] = {}
     document["ensemble"] = {"members": ["one", "two"]}
 
 
@@ -69,6 +69,7 @@ def address(own_state: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("cluster") / "study", networks)
+    (folder / "tuned").mkdir()
     for name, updates in (("long", UPDATES), ("longer", LONGER), ("endless", 10**6)):
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
@@ -120,6 +121,17 @@ def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
     for name in stores:
         history = parse_history_csv((study / f"runs/{name}/history.csv").read_text())
         assert [record.update for record in history] == list(range(EVERY, UPDATES + 1, EVERY))
+
+
+@pytest.mark.trial
+def test_a_search_is_a_job_that_a_second_command_collects(study: Path, address: str):
+    with changed_params(study, lambda document: document.update(tune={"any": small_search("one")})):
+        for said in ("chosen from 2 trials", "already searched"):
+            done = run_in(study, "python", "-m", "stages.tune", "any", RAY_ADDRESS=address)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert said in done.stdout
+    kinds = [job.facts.get("kind") for job in Cluster(address, "").jobs()]
+    assert kinds.count("search") == 1
 
 
 def workers() -> list[psutil.Process]:

@@ -57,9 +57,8 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "name, kills", [("again", 2), pytest.param("longer", 10, marks=pytest.mark.trial)]
-)
+@pytest.mark.trial
+@pytest.mark.parametrize("name, kills", [("again", 2), ("longer", 10)])
 def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     study: Path, storage: Storage, name: str, kills: int
 ):

@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 
 from pipeline.data import dataset
 from pipeline.models import weights
+from pipeline.params import read_yaml
 from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.objects import Storage
-from tests.conftest import copy_study, run_in
+from tests.conftest import changed_params, copy_study, run_in, small_search
 from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
 from tests.photographs import images, small_study, tar
 
@@ -28,8 +29,10 @@ UPDATES = 24
 
 
 def photographs(folder: Path, document: dict) -> None:
+    """Makes a study of photographs in a tar of it, without a search."""
     content = tar(folder / "photographs.tar", images(150, 20)).read_bytes()
     small_study(document, "photographs.tar", hashlib.sha256(content).hexdigest())
+    document["tune"] = {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,6 +52,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: P
         tmp_path_factory.mktemp("photos") / "study",
         lambda document: photographs(archives, document),
     )
+    (folder / "tuned").mkdir()
     (folder / "schedules/long.yaml").write_text(
         f"shape: cosine\nbase_lr: 0.02\ntotal_updates: {UPDATES}\nwarmup: null\n"
     )
@@ -122,7 +126,15 @@ def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(whole: Path, 
 
 
 @pytest.mark.trial
-def test_again_on_photographs_packs_and_searches_nothing(whole: Path, storage: Storage):
+def test_a_search_on_photographs_finds_a_schedule(whole: Path, storage: Storage):
+    with changed_params(whole, lambda d: d.update(tune={"any": small_search("long")})):
+        done = run_in(whole, "python", "-m", "stages.tune", "any")
+    assert done.returncode == 0, done.stderr
+    assert read_yaml(whole / "tuned/any.yaml")["total_updates"] == 8
+
+
+@pytest.mark.trial
+def test_again_on_photographs_packs_nothing(whole: Path, storage: Storage):
     before, weights_before = shards_of(storage), result_of(whole, "plain-18")
     done = run_in(whole, "python", "-m", "pipeline.commands.again", "plain-18")
     assert done.returncode == 0, done.stdout + done.stderr

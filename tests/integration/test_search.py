@@ -163,11 +163,12 @@ def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: St
         document["execution"]["trials_at_once"] = 1  # one process
 
     with changed_params(study, wild):
-        key = search_of(study, storage).key
-        for word in ("", "monday", "monday"):
-            done = run_in(study, *SEARCH, **({"STUDY_AGAIN": word} if word else {}))
+        instances = Instances(storage, SEARCHES, search_of(study, storage).key)
+        instances.begin("by somebody before")
+        for _ in range(2):
+            done = run_in(study, *SEARCH, STUDY_AGAIN="monday")
             assert done.returncode == 2, done.stdout + done.stderr
             assert "each of the 2 trials diverged" in done.stderr
             assert "Traceback" not in done.stderr
             # asked for afresh it begins once for each word; what was there stays
-            assert Instances(storage, SEARCHES, key).numbers() == ([1, 2] if word else [1])
+            assert instances.numbers() == [1, 2]

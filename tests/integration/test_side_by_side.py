@@ -48,7 +48,7 @@ def three_rows(document: dict) -> None:
         "two": {**residual, **long, "threads": 2},
         "pair": {**plain, **long, "workers": 2},
     }
-    document["tune"]["resnet-8"]["model"] = "one"
+    document["tune"] = {}
     document["ensemble"] = {"members": ["one", "two"]}
 
 
@@ -58,6 +58,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     (folder / "schedules/long.yaml").write_text(
         f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {UPDATES}\nwarmup: null\n"
     )
+    (folder / "tuned").mkdir()  # there is no search
     for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
         assert run_in(folder, *command).returncode == 0
     return folder
@@ -119,15 +120,41 @@ def kill_a_worker(process: subprocess.Popen[str], kind: str) -> None:
     last.kill()
 
 
-GOES_ON = "(one|two|pair): .* going on from update"
+GOES_ON = "(one|two|pair|wild): .* going on from update"
 
 
+def test_a_dead_worker_and_a_row_that_fails_change_no_bit_of_the_others(
+    study: Path, wanted: dict, storage: Storage
+):
+    forget(study, *ROWS)
+
+    def with_a_wild_one(document: dict) -> None:
+        models = document["models"]
+        models["wild"] = {**models["one"], "learning_rate_factor": 1e30}
+
+    with changed_params(study, with_a_wild_one):
+        targets = ("handover", *(f"train@{name}" for name in (*ROWS, "wild")))
+        process = start(study, "dvc", "repro", "--keep-going", *targets, STUDY_CPUS="4")
+        wait_for(lambda: update_of(store_of(study, "two")) > 0)
+        kill_a_worker(process, "Worker.train")
+        output = said_by(process)
+    assert process.returncode != 0, output
+    assert re.search(GOES_ON, output), output
+    assert output.count("wild: failed: the loss of update") == 1, output
+    assert "(the next `dvc repro` tries again)" in output, output  # not tried twice in this one
+    assert not re.search("^(one|two|pair): failed", output, re.MULTILINE), output
+    assert {name: result_of(study, name) for name in ROWS} == wanted
+    facts = {name: json.loads((study / f"runs/{name}/model.json").read_text()) for name in ROWS}
+    assert (facts["pair"]["workers"], facts["two"]["threads"]) == (2, 2)
+    assert len(facts["pair"]["commit"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.trial
 @pytest.mark.parametrize(
     "cores, rows, kind, told",
-    [("4", ROWS, "Worker.train", GOES_ON),
-     pytest.param("1", ROWS, "Worker.train", GOES_ON, marks=pytest.mark.trial),
-     pytest.param("4", ROWS, "RayTrainWorker", "A worker died", marks=pytest.mark.trial),
-     pytest.param("4", ("pair",), "RayTrainWorker", "pair: .* going on from [0-9]", marks=pytest.mark.trial)],
+    [("1", ROWS, "Worker.train", GOES_ON),
+     ("4", ROWS, "RayTrainWorker", "A worker died"),
+     ("4", ("pair",), "RayTrainWorker", "pair: .* going on from [0-9]")],
 )  # fmt: skip
 def test_rows_outlive_a_dead_worker_and_end_on_any_number_of_cores_with_the_bits_of_one(
     study: Path,
@@ -150,10 +177,6 @@ def test_rows_outlive_a_dead_worker_and_end_on_any_number_of_cores_with_the_bits
     assert re.search(told, output), output
     assert not re.search("^(one|two|pair): failed", output, re.MULTILINE), output
     assert collected(study, *rows) == {name: wanted[name] for name in rows}
-    facts = {name: json.loads((study / f"runs/{name}/model.json").read_text()) for name in rows}
-    assert facts["pair"]["workers"] == 2
-    assert "two" not in facts or facts["two"]["threads"] == 2
-    assert len(facts["pair"]["commit"].removesuffix("-dirty")) == 40
 
 
 @pytest.mark.trial
@@ -169,20 +192,6 @@ def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Sto
     again = run_in(study, *HANDOVER)
     assert again.returncode == 0, again.stdout + again.stderr
     assert collected(study, *SINGLE) == {name: wanted[name] for name in SINGLE}
-
-
-def test_a_row_that_fails_stops_no_other_and_is_not_tried_twice(
-    study: Path, wanted: dict, storage: Storage
-):
-    forget(study)
-    with changed_params(study, lambda d: d["models"]["one"].update(learning_rate_factor=1e30)):
-        targets = ["handover", *(f"train@{name}" for name in SINGLE)]
-        done = run_in(study, "dvc", "repro", "--keep-going", *targets)
-        assert done.returncode != 0
-        assert done.stderr.count("the loss of update") == 1, done.stderr
-        assert "(the next `dvc repro` tries again)" in done.stderr
-        assert "train@one" in done.stderr
-    assert result_of(study, "two") == wanted["two"]
 
 
 def test_a_row_that_alone_is_stale_is_trained_without_ray_and_ends_the_same(
