@@ -82,9 +82,10 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
     for row in document["models"].values():
         row["schedule"] = "schedules/bench.yaml"
         if commit is None:
-            row["threads"] = 1
+            row |= {"threads": 1, "extras": []}
     document["tune"]["model"] = "resnet-20"
     if commit is None:
+        document["claims"] = []
         document["tune"] = {"resnet-20": document["tune"]}
         document["data"]["duplicates_pct"] = 1.0
     with (target / "params.yaml").open("w") as file:

@@ -1,0 +1,96 @@
+"""How long a training takes with an MLflow that hangs, beside the same training with one that works.
+
+A row of digits is trained afresh, for longer than the half minute after which curves are sent. The server that
+hangs accepts every connection and never answers; the one that works is the SQLite file that is used by default.
+The order changes from pair to pair. What counts is the median of the pairs' ratios.
+
+    python -m benchmarks.hung_server [pairs] [updates]
+"""
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.whole_machine import LIMIT_S, tree
+from pipeline.environment import MLFLOW, SETTLED
+
+ROW = "resnet-20"
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """Yields the address of a server that accepts and never answers."""
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                kept.append(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def main(pairs: str = "5", updates: str = "1000") -> None:
+    """Prints both times of each pair, and the median ratio."""
+
+    def change(document: dict[str, Any]) -> int:
+        document["models"] = {name: document["models"][name] for name in (ROW, "plain-20")}
+        document["ensemble"]["members"] = [ROW, "plain-20"]
+        return int(updates)
+
+    with tempfile.TemporaryDirectory() as folder, hanging() as address:
+        study = Path(folder) / "study"
+        tree(None, study, change)
+        own = {
+            name: value for name, value in os.environ.items() if name not in (SETTLED, "STUDY_S3")
+        }
+        own["STUDY_STATE_DIR"] = str(Path(folder) / "state")
+
+        def run(*command: str, **more: str) -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", *command], cwd=study, env={**own, **more}, capture_output=True,
+                text=True, timeout=LIMIT_S, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+
+        def seconds(afresh: str, **more: str) -> tuple[float, float]:
+            began = time.monotonic()
+            run("stages.train", ROW, STUDY_AGAIN=afresh, **more)
+            stage = time.monotonic() - began
+            facts = json.loads((study / "runs" / ROW / "model.json").read_text())
+            return facts["train_seconds"], stage
+
+        for command in (("stages.fetch",), ("stages.prepare",), ("infra.local", "up")):
+            run(*command)
+        servers: dict[str, dict[str, str]] = {"works": {}, "hangs": {MLFLOW: address}}
+        ratios: list[tuple[float, float]] = []
+        try:
+            for pair in range(int(pairs)):
+                order = list(servers) if pair % 2 == 0 else list(servers)[::-1]
+                took = {name: seconds(f"{name} {pair}", **servers[name]) for name in order}
+                (training, stage), (training_hung, stage_hung) = took["works"], took["hangs"]
+                ratios.append((training_hung / training, stage_hung / stage))
+                print(
+                    f"pair {pair + 1}: training {training:.1f} s, hung {training_hung:.1f} s: "
+                    f"{ratios[-1][0]:.3f}; stage {stage:.1f} s, hung {stage_hung:.1f} s: {ratios[-1][1]:.3f}",
+                    flush=True,
+                )
+        finally:
+            run("infra.local", "down")
+    training_ratio, stage_ratio = (statistics.median(some) for some in zip(*ratios, strict=True))
+    print(f"median of {pairs}: training {training_ratio:.3f}, stage {stage_ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
