@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.whole_machine import LIMIT_S, tree
-from pipeline.environment import MLFLOW, SETTLED
+from pipeline.environment import BUCKET, CLUSTER, MLFLOW, SETTLED
 
 ROW = "resnet-20"
+OTHERS = (SETTLED, "STUDY_S3", MLFLOW, BUCKET, CLUSTER)  # servers that the user may have chosen
 
 
 @contextmanager
-def hanging() -> Iterator[str]:
-    """Yields the address of a server that accepts and never answers."""
-    kept = []
+def hanging() -> Iterator[tuple[str, list[object]]]:
+    """Yields the address of a server that accepts and never answers, and the connections that it has."""
+    kept: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
@@ -38,7 +39,7 @@ def hanging() -> Iterator[str]:
                 kept.append(server.accept()[0])
 
         threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", kept
 
 
 def main(pairs: str = "5", updates: str = "1000") -> None:
@@ -49,20 +50,23 @@ def main(pairs: str = "5", updates: str = "1000") -> None:
         document["ensemble"]["members"] = [ROW, "plain-20"]
         return int(updates)
 
-    with tempfile.TemporaryDirectory() as folder, hanging() as address:
+    with tempfile.TemporaryDirectory() as folder, hanging() as (address, kept):
         study = Path(folder) / "study"
         tree(None, study, change)
-        own = {
-            name: value for name, value in os.environ.items() if name not in (SETTLED, "STUDY_S3")
-        }
+        own = {name: value for name, value in os.environ.items() if name not in OTHERS}
         own["STUDY_STATE_DIR"] = str(Path(folder) / "state")
 
+        said = Path(folder) / "said"
+
         def run(*command: str, **more: str) -> None:
-            done = subprocess.run(
-                [sys.executable, "-m", *command], cwd=study, env={**own, **more}, capture_output=True,
-                text=True, timeout=LIMIT_S, check=False,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stdout + done.stderr
+            with said.open(
+                "w"
+            ) as out:  # no pipe: its sender, which lives on for five seconds, keeps that open
+                done = subprocess.run(
+                    [sys.executable, "-m", *command], cwd=study, env={**own, **more}, stdout=out,
+                    stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False,
+                )  # fmt: skip
+            assert done.returncode == 0, said.read_text()
 
         def seconds(afresh: str, **more: str) -> tuple[float, float]:
             began = time.monotonic()
@@ -78,7 +82,9 @@ def main(pairs: str = "5", updates: str = "1000") -> None:
         try:
             for pair in range(int(pairs)):
                 order = list(servers) if pair % 2 == 0 else list(servers)[::-1]
+                before = len(kept)
                 took = {name: seconds(f"{name} {pair}", **servers[name]) for name in order}
+                assert len(kept) > before, "the training was too short for its curve to be sent"
                 (training, stage), (training_hung, stage_hung) = took["works"], took["hangs"]
                 ratios.append((training_hung / training, stage_hung / stage))
                 print(

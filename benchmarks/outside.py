@@ -4,7 +4,7 @@ Both train 20 layers with option A for 300 updates of 128 images with a cosine f
 tested once. From the common way to ours one thing after another is changed:
 
     common    torch's default weights; torchvision's transforms in a DataLoader, padding black before the
-              channels are normalized; torch.optim.SGD
+              channels' means are subtracted; torch.optim.SGD
     padding   zeros after that, as in section 4.2: the crop's border is the mean
     mean      the mean of each pixel instead of each channel's
     scale     pixels from 0 to 255, not divided
@@ -49,7 +49,7 @@ from pipeline.training.sgd import Sgd
 
 VARIANTS = ("common", "padding", "mean", "scale", "weights", "ours")
 UPDATES, BATCH, LR, MOMENTUM, DECAY = 300, 128, 0.1, 0.9, 1e-4
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as most repositories use
+STD = (0.229, 0.224, 0.225)  # ImageNet's, as many repositories use for other images too
 CPU = torch.device("cpu")
 
 
@@ -98,7 +98,7 @@ class Shown(Images[tuple[Tensor, int]]):
 def normalizer(variant: int, data: Dataset) -> nn.Module:
     """Returns what becomes of pixels float32 (..., C, H, W) from 0 to 1."""
     if variant < VARIANTS.index("mean"):
-        channels: nn.Module = transforms.Normalize(MEAN, STD)
+        channels: nn.Module = transforms.Normalize(data.mean.mean((0, 1)) / 255, STD)
         return channels
     std = torch.tensor(STD) if variant < VARIANTS.index("scale") else torch.full((3,), 1 / 255)
     return Less(data.mean.permute(2, 0, 1) / 255, std[:, None, None])

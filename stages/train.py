@@ -5,8 +5,6 @@ checkpoint, and one that was never begun is started, here or as a job on the clu
 RAY_ADDRESS names. `make again RUN=<row>` trains afresh.
 """
 
-import time
-
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
@@ -28,14 +26,10 @@ def main(name: str) -> None:
             "it afresh",
             flush=True,
         )
-    facts = checkpoint.facts
-    wall_seconds = facts.wall_seconds + (0 if collected else time.time() - facts.time)
-    history = result.write_result(
-        paths.run(name), training, data, checkpoint, wall_seconds=wall_seconds
-    )
+    history = result.write_result(paths.run(name), training, data, checkpoint)
     print(
         f"{name}: {history[-1].update:,} updates, {history[-1].val_error_pct:.1f} % error on val, "
-        f"{history[-1].seconds:.0f} s of training, {wall_seconds:.0f} s in all"
+        f"{history[-1].seconds:.0f} s of training, {checkpoint.facts.wall_seconds:.0f} s in all"
     )
 
 

@@ -22,8 +22,11 @@ def is_live() -> bool:
     """Tells whether the line is there, and the clone that it names, which may be another one."""
     if not _file().exists():
         return False
-    _, _, path = _file().read_text().strip().removesuffix(")").rpartition(")(")
-    return Path(ast.literal_eval(path)).exists()
+    _, _, path = _file().read_text().strip().removesuffix(")").partition('["settle"]())(')
+    try:
+        return Path(ast.literal_eval(path)).exists()
+    except (SyntaxError, ValueError):  # cut off, or not ours
+        return False
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ import torch
 from ray.exceptions import RayError
 
 from pipeline.cluster import pieces
-from pipeline.cluster.evaluating import save
 from pipeline.cluster.retry import PATIENCE_S, until_done
 from pipeline.data import dataset
 from pipeline.errors import StudyError
 from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
 from pipeline.evaluation.tables import Evaluation, Table
 from pipeline.evaluation.whole import costs
+from pipeline.evaluations import save
 from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory

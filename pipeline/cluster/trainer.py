@@ -24,6 +24,7 @@ from pipeline.cluster import private, session
 from pipeline.cluster.evaluating import evaluate_trained
 from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
+from pipeline.data import prepared
 from pipeline.errors import ResourceError
 from pipeline.files import scratch
 from pipeline.git import commit
@@ -170,7 +171,7 @@ def in_this_process(
 ) -> None:
     """Trains as one worker, `which` of several; data come from S3 if `config` names no file.
 
-    The first worker of a row then evaluates its network.
+    The first worker of a row on small images then evaluates its network.
     """
     training: Training = config["training"]
     storage = Storage(patience_s=config["patience_s"])
@@ -178,6 +179,7 @@ def in_this_process(
     if arrays is None:
         require(training.row.precision, f"models.{config['model']}.precision")  # of this node
         arrays = DataSets(storage).cached(training.data)
+    is_sharded = prepared.look(arrays).is_sharded
     run(
         training,
         arrays,
@@ -188,5 +190,5 @@ def in_this_process(
         on_report=on_report,
         **which,
     )
-    if training.kind == TRAININGS and not which.get("rank"):
-        evaluate_trained(training, arrays, storage)
+    if training.kind == TRAININGS and not which.get("rank") and not is_sharded:
+        evaluate_trained(training, arrays, storage, device)

@@ -16,7 +16,7 @@ from pipeline.data.feeding.shards import Photos
 from pipeline.evaluation import views
 from pipeline.evaluation.scores import outcomes, softmax
 from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table, Tables
-from pipeline.models.predict import device, keep_freed_memory
+from pipeline.models.predict import keep_freed_memory
 from pipeline.models.weights import Trained
 from pipeline.params import Precision, Row
 from pipeline.progress import Progress
@@ -84,23 +84,30 @@ def assembled(tables: Mapping[Part, Table]) -> Tables:
 
 
 def all_parts(
-    name: str, row: Row, sides: tuple[int, ...] | None, data: Dataset, trained: Trained
+    name: str,
+    row: Row,
+    sides: tuple[int, ...] | None,
+    data: Dataset,
+    trained: Trained,
+    device: torch.device,
 ) -> Tables:
-    """Evaluates a row on this machine; returns its tables by split and view.
+    """Evaluates a row on a device of this machine; returns its tables by split and view.
 
-    A split's shards are one part here, so that the decoding processes start once for each view.
+    The shards that are used at the same time are one part here, since the decoding processes start for each.
     """
     keep_freed_memory()
     torch.set_num_threads(row.threads)
-    trained.model.to(device())
+    trained.model.to(device)
     tables = {}
     for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
+        images = getattr(data, split).images
+        windows = images.windows() if isinstance(images, Photos) else [range(len(list(some)))]
         label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
         total = times_shown(view, sides) * len(getattr(data, split))
-        part = Part(split, view, 0, len(list(some)))
         with Progress(label, total, "images") as progress:
-            tables[part] = evaluated(
-                trained, data, part, row.crop_px, sides, row.precision, device(),
-                progress.advance,
-            )  # fmt: skip
+            for window in windows:
+                part = Part(split, view, window.start, window.stop)
+                tables[part] = evaluated(
+                    trained, data, part, row.crop_px, sides, row.precision, device, progress.advance
+                )
     return assembled(tables)

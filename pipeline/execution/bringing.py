@@ -1,7 +1,9 @@
 """Collects, joins or begins a training or a search, whichever its key calls for."""
 
+import sys
+
 from pipeline.checkpoint import Checkpoint
-from pipeline.errors import CheckpointError, ParamsError
+from pipeline.errors import CheckpointError, ParamsError, TrainingError
 from pipeline.execution import begun
 from pipeline.execution.place import Place
 from pipeline.storage.checkpoints import CheckpointStore
@@ -29,7 +31,12 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
         begun.refuse_a_second_try(training.key)
         if facts is None:
             begun.refuse_training_left_behind(training, storage)
-        place.train(training)
+        try:
+            place.train(training)
+        except TrainingError as error:  # what trained may have died after its last checkpoint
+            if checkpoints.finished() is None:
+                raise
+            print(f"warning: {error}: but it is at its end", file=sys.stderr, flush=True)
         found = checkpoints.finished()
     if found is None:
         raise CheckpointError(

@@ -4,27 +4,31 @@ import sys
 from collections.abc import Callable
 
 from pipeline import paths
-from pipeline.cluster.evaluating import key_of, stored, what_is_evaluated
 from pipeline.data.prepared import Prepared
 from pipeline.errors import ResourceError, ScoreError, StorageError
 from pipeline.evaluation.tables import Evaluation
+from pipeline.evaluations import key_of, stored, what_is_evaluated
 from pipeline.execution.place import named_cluster
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
 from pipeline.params import Study
 from pipeline.storage.evaluations import EvaluationStore
+from pipeline.storage.layout import TRAININGS, Instances
 from pipeline.storage.objects import Storage
 
 
-def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage) -> Evaluation:
+def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage | None) -> Evaluation:
     """Returns the evaluation of the network in `runs/<name>`.
 
-    Photographs are evaluated on the cluster, if there is one, all else by who trained; what S3 does not
-    have is evaluated here. Raises CheckpointError for damaged weights, ScoreError for those of other data.
+    Photographs are evaluated on the cluster, if there is one, all else by who trained; what S3 does not have, or
+    all if there is no `storage`, is evaluated here. Raises CheckpointError for damaged weights, ScoreError for
+    those of other data.
     """
     row, sides = study.models[name], study.evaluation.scales_px
     facts, _ = weights.read(paths.run(name))
     _require_same_data(facts, data)
+    if storage is None:
+        return _evaluated_here(study, name, data, None)
     what = what_is_evaluated(row, data.digest, sides)
     store = EvaluationStore(storage, key_of(row, what, facts.sha256))
     if (found := _stored(store)) is not None:
@@ -39,7 +43,12 @@ def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage) -> 
                 f"evaluate {name}: its job ended, but S3 has no evaluation {store.key}"
             )
         return found
-    if there and (found := _awaited(store, there.wait_for, facts.run_key)) is not None:
+    is_latest = facts.instance == Instances(storage, TRAININGS, facts.run_key).current()
+    if (
+        there
+        and is_latest
+        and (found := _awaited(store, there.wait_for, facts.run_key)) is not None
+    ):
         return found
     return _evaluated_here(study, name, data, storage)
 
@@ -73,13 +82,15 @@ def _awaited(
     return _stored(store)
 
 
-def _evaluated_here(study: Study, name: str, data: Prepared, storage: Storage) -> Evaluation:
+def _evaluated_here(study: Study, name: str, data: Prepared, storage: Storage | None) -> Evaluation:
     # here: they import torch, which a collected evaluation does not need
     from pipeline.data import dataset
     from pipeline.evaluation.whole import evaluate
     from pipeline.machine import cores
+    from pipeline.models.predict import device
     from pipeline.storage.shard_store import ShardCache
 
-    files = ShardCache(storage, cores()) if data.is_sharded else None
+    files = ShardCache(storage, cores()) if storage and data.is_sharded else None
     arrays, trained = dataset.load(paths.ARRAYS, files), weights.load(paths.run(name))
-    return evaluate(name, study.models[name], study.evaluation.scales_px, arrays, trained)
+    row, sides = study.models[name], study.evaluation.scales_px
+    return evaluate(name, row, sides, arrays, trained, device())

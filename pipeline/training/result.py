@@ -38,12 +38,7 @@ def weights_in(tensors: bytes) -> weights.Weights:
 
 
 def write_result(
-    folder: Path,
-    training: Training,
-    data: Prepared,
-    checkpoint: Checkpoint,
-    *,
-    wall_seconds: float,
+    folder: Path, training: Training, data: Prepared, checkpoint: Checkpoint
 ) -> Sequence[Record]:
     """Writes model.safetensors, model.json and history.csv of the last checkpoint; returns its history.
 
@@ -77,7 +72,7 @@ def write_result(
             torch=facts.torch,
             hardware=facts.hardware,
             source=facts.source,
-            wall_seconds=wall_seconds,
+            wall_seconds=facts.wall_seconds,
             train_seconds=seconds,
             train_images_per_s=training.row.global_batch_size
             * facts.update

@@ -1,12 +1,15 @@
 """What fails in the evaluation of a finished training is told, and costs neither the training nor its result."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from pipeline.cluster.evaluating import evaluate_trained
 from pipeline.cluster.trainer import train
 from pipeline.data import prepared
+from pipeline.execution.there import There
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.objects import Storage
@@ -29,7 +32,7 @@ def test_s3_that_is_gone_is_told(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
-    evaluate_trained(training, digits_path, Storage())
+    evaluate_trained(training, digits_path, Storage(), torch.device("cpu"))
     assert "warning: some: not evaluated yet: " in capsys.readouterr().err
 
 
@@ -40,8 +43,30 @@ def test_an_evaluation_that_torch_refuses_costs_no_training(
     def refused(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr("pipeline.evaluation.whole.evaluate", refused)
+    monkeypatch.setattr("pipeline.cluster.evaluating.evaluate", refused)
     monkeypatch.setattr(EvaluationStore, "save", lambda *_: pytest.fail("something was stored"))
     train(training, digits_path, 0.0)
     assert CheckpointStore.of(training, storage).finished() is not None
     assert "not evaluated yet: CUDA out of memory" in capsys.readouterr().err
+
+
+class Jobs:
+    """A cluster on which a key has a job that is alive when it is first asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def latest(self, key: str) -> SimpleNamespace | None:
+        self.asked.append(key)
+        return SimpleNamespace(name=f"{key}-1", is_alive=len(self.asked) == 1)
+
+
+def test_who_collects_waits_for_the_job_that_evaluates(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    jobs = Jobs()
+    monkeypatch.setattr(There, "cluster", jobs)
+    monkeypatch.setattr("pipeline.execution.there.POLL_S", 0)
+    There.wait_for(object.__new__(There), "some-key")
+    assert jobs.asked == ["some-key", "some-key"]
+    assert capsys.readouterr().out.count("waiting for the job some-key-1") == 1

@@ -14,5 +14,7 @@ def test_a_line_of_a_clone_that_is_gone_is_not_live(
     assert not hook.is_live()
     hook.main()
     assert hook.is_live()
-    (tmp_path / "study.pth").write_text(hook.LINE.format(path="/it's/gone (1)/environment.py"))
+    (tmp_path / "study.pth").write_text(hook.LINE.format(path="/it's/gone)(1)/environment.py"))
+    assert not hook.is_live()
+    (tmp_path / "study.pth").write_text("import os; (lambda")
     assert not hook.is_live()

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -86,7 +87,7 @@ def wanted(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         spawn(work, (training, arrays, folder), nprocs=row.worker_bounds[0])
         checkpoint = Folder(folder).latest()
         assert checkpoint is not None
-        result.write_result(study / "runs" / name, training, data, checkpoint, wall_seconds=1.0)
+        result.write_result(study / "runs" / name, training, data, checkpoint)
         found[name] = result_of(study, name)
         forget_results(study, name)
     return found
@@ -112,12 +113,12 @@ def collected(study: Path, *names: str) -> dict[str, tuple[str, str]]:
 
 def kill_a_worker(process: subprocess.Popen[str], kind: str) -> None:
     """Kills the last of a handover's processes of that kind."""
-    *_, last = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if kind in " ".join(child.cmdline())
-    ]
-    last.kill()
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # others may just end
+            if kind in " ".join(child.cmdline()):
+                found.append(child)
+    found[-1].kill()
 
 
 GOES_ON = "(one|two|pair|wild): .* going on from update"

@@ -47,9 +47,9 @@ def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
         training, folder / "arrays.safetensors", last, started=0.0, device=torch.device("cpu"),
         on_report=lambda history: None,
     )  # fmt: skip
-    write_result(folder / name, training, digits, last.checkpoint, wall_seconds=1.0)
+    write_result(folder / name, training, digits, last.checkpoint)
     trained, data = weights.load(folder / name), dataset.load(folder / "arrays.safetensors")
-    evaluation = evaluate(name, row, None, data, trained)
+    evaluation = evaluate(name, row, None, data, trained, torch.device("cpu"))
     found: dict[str, Any] = dict(evaluation.costs)
     for (split, view), table in evaluation.tables.items():
         assert view == SINGLE
