@@ -8,7 +8,8 @@ tested once. From the common way to ours one thing after another is changed:
     padding   zeros after that, as in section 4.2: the crop's border is the mean
     mean      the mean of each pixel instead of each channel's
     scale     pixels from 0 to 255, not divided
-    weights   He et al.'s (arXiv 1502.01852, equation 10) instead of torch's default, in our network
+    network   our network, with the weights that torch's layers begin with
+    weights   He et al.'s instead (arXiv 1502.01852, equation 10)
     ours      our batches, our SGD, our step
 
 For a study of images in memory in params.yaml whose data are prepared (`make params STUDY=cifar10-jpeg`,
@@ -47,7 +48,7 @@ from pipeline.params import PadCrop
 from pipeline.training.loop import Step
 from pipeline.training.sgd import Sgd
 
-VARIANTS = ("common", "padding", "mean", "scale", "weights", "ours")
+VARIANTS = ("common", "padding", "mean", "scale", "network", "weights", "ours")
 UPDATES, BATCH, LR, MOMENTUM, DECAY = 300, 128, 0.1, 0.9, 1e-4
 STD = (0.229, 0.224, 0.225)  # ImageNet's, as many repositories use for other images too
 CPU = torch.device("cpu")
@@ -140,10 +141,10 @@ def error_pct(model: nn.Module, inputs: Iterable[Tensor], labels: Tensor) -> flo
 
 def trained_by_torch(variant: int, data: Dataset) -> float:
     """Trains as one does with torch and torchvision alone; returns the test error in percent."""
-    ours = variant >= VARIANTS.index("weights")
-    model = (
-        drawn(ResNet(ARCHS["resnet-20"], 3, 10), torch.initial_seed()) if ours else common_network()
-    )
+    ours = variant >= VARIANTS.index("network")
+    model = ResNet(ARCHS["resnet-20"], 3, 10) if ours else common_network()
+    if variant >= VARIANTS.index("weights"):
+        model = drawn(model, torch.initial_seed())
     split = Shown(data.train, transform_of(variant, data))
     sampler = RandomSampler(split, num_samples=UPDATES * BATCH)  # passes, one after another
     optimizer = torch.optim.SGD(model.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY)
