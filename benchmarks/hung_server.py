@@ -14,10 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +25,6 @@ ROW = "resnet-20"
 OTHERS = (SETTLED, "STUDY_S3", MLFLOW, BUCKET, CLUSTER)  # servers that the user may have chosen
 
 
-@contextmanager
-def hanging() -> Iterator[tuple[str, list[object]]]:
-    """Yields the address of a server that accepts and never answers, and the connections that it has."""
-    kept: list[object] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            while True:
-                kept.append(server.accept()[0])
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", kept
-
-
 def main(pairs: str = "5", updates: str = "1000") -> None:
     """Prints both times of each pair, and the median ratio."""
 
@@ -50,18 +33,18 @@ def main(pairs: str = "5", updates: str = "1000") -> None:
         document["ensemble"]["members"] = [ROW, "plain-20"]
         return int(updates)
 
-    with tempfile.TemporaryDirectory() as folder, hanging() as (address, kept):
+    hangs = socket.create_server(("127.0.0.1", 0))  # the kernel accepts, and nobody answers
+    hangs.settimeout(0)
+    with tempfile.TemporaryDirectory() as folder, hangs:
         study = Path(folder) / "study"
         tree(None, study, change)
         own = {name: value for name, value in os.environ.items() if name not in OTHERS}
         own["STUDY_STATE_DIR"] = str(Path(folder) / "state")
-
         said = Path(folder) / "said"
 
         def run(*command: str, **more: str) -> None:
-            with said.open(
-                "w"
-            ) as out:  # no pipe: its sender, which lives on for five seconds, keeps that open
+            # no pipe: its sender, which lives on for five seconds, keeps that open
+            with said.open("w") as out:
                 done = subprocess.run(
                     [sys.executable, "-m", *command], cwd=study, env={**own, **more}, stdout=out,
                     stderr=subprocess.STDOUT, timeout=LIMIT_S, check=False,
@@ -77,14 +60,16 @@ def main(pairs: str = "5", updates: str = "1000") -> None:
 
         for command in (("stages.fetch",), ("stages.prepare",), ("infra.local", "up")):
             run(*command)
-        servers: dict[str, dict[str, str]] = {"works": {}, "hangs": {MLFLOW: address}}
+        servers: dict[str, dict[str, str]] = {
+            "works": {},
+            "hangs": {MLFLOW: f"http://127.0.0.1:{hangs.getsockname()[1]}"},
+        }
         ratios: list[tuple[float, float]] = []
         try:
             for pair in range(int(pairs)):
                 order = list(servers) if pair % 2 == 0 else list(servers)[::-1]
-                before = len(kept)
                 took = {name: seconds(f"{name} {pair}", **servers[name]) for name in order}
-                assert len(kept) > before, "the training was too short for its curve to be sent"
+                hangs.accept()  # raises BlockingIOError if the training was too short for its curve to be sent
                 (training, stage), (training_hung, stage_hung) = took["works"], took["hangs"]
                 ratios.append((training_hung / training, stage_hung / stage))
                 print(

@@ -186,7 +186,7 @@ def measure(variant: str, seed: int) -> dict[str, Any]:
 
 
 def all_of(seeds: int, variants: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yields a line for each network, as they are finished, one on each core."""
+    """Yields a line for each network, in order, as soon as it is there; one trains on each core."""
     with ProcessPoolExecutor(machine.cores(), get_context("spawn")) as pool:
         running = [
             pool.submit(measure, name, seed) for seed in range(1, seeds + 1) for name in variants

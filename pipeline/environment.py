@@ -71,9 +71,8 @@ def state_dir(environ: MutableMapping[str, str] = os.environ) -> Path:
 
 def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     """Removes the variables that must not reach the study, and sets those that must."""
-    gc.set_threshold(
-        10_000
-    )  # by default a tenth of the time to import torch goes into searching it for cycles
+    # by default a tenth of the time to import torch goes into searching it for cycles
+    gc.set_threshold(10_000)
     if environ.get(SETTLED):
         return
     for name in list(environ):

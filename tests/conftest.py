@@ -93,6 +93,14 @@ def bucket() -> Iterator[Storage]:
         yield s3.connect()
 
 
+def elsewhere(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Chooses another S3, as a user does."""
+    monkeypatch.setenv("STUDY_BUCKET", "resnet-study")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "wrong")
+
+
 @pytest.fixture(scope="session")
 def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prepared digits at 8x8 pixels."""
@@ -148,7 +156,7 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPO, capture_output=True, text=True, check=True,
     ).stdout.split("\n")  # fmt: skip
-    results = ("runs/", "scores/", "ensemble/", "report/", "tuned/", "data/", "state/", "tests/")
+    results = ("runs/", "scores/", "ensemble/", "report/", "data/", "state/", "tests/")
     for name in files:
         if name and not name.startswith(results) and name != "dvc.lock" and (REPO / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,10 @@ import torch
 
 from pipeline.data import dataset, prepared
 from pipeline.evaluation.whole import evaluate
-from pipeline.evaluations import key_of, save, what_is_evaluated
+from pipeline.evaluations import EvaluationStore, key_of, what_is_evaluated
 from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.objects import Storage
 from pipeline.training.result import write_result
 from pipeline.training.training import Training
@@ -39,6 +38,6 @@ def evaluate_trained(
             trained = weights.load(folder)
         what = what_is_evaluated(row, training.data, None)
         store = EvaluationStore(storage, key_of(row, what, trained.facts.sha256))
-        save(store, evaluate(name, row, None, dataset.load(arrays), trained, device))
+        store.save(evaluate(name, row, None, dataset.load(arrays), trained, device))
     except Exception as error:  # noqa: BLE001 - torch has many kinds, and a full disk is one too
         print(f"warning: {name}: not evaluated yet: {error}", file=sys.stderr, flush=True)

@@ -14,13 +14,12 @@ from pipeline.errors import StudyError
 from pipeline.evaluation.parts import Part, assembled, evaluated, parts_of, times_shown
 from pipeline.evaluation.tables import Evaluation, Table
 from pipeline.evaluation.whole import costs
-from pipeline.evaluations import save
+from pipeline.evaluations import EvaluationStore
 from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.models.predict import device, keep_freed_memory
 from pipeline.progress import Progress
 from pipeline.storage.datasets import DataSets
-from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.objects import Storage
 from pipeline.storage.shard_store import ShardCache
 
@@ -57,7 +56,7 @@ def evaluate_there(spec: dict[str, Any]) -> None:
     with scratch("network") as folder:
         store.fetch_network(folder)
         trained = weights.load(folder)
-    save(store, Evaluation(assembled(tables), [], costs(trained)))
+    store.save(Evaluation(assembled(tables), [], costs(trained)))
 
 
 class _Evaluator:

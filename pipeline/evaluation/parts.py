@@ -4,9 +4,8 @@ For val and test the logits are kept, since ensembles need them; for training im
 need.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -38,14 +37,20 @@ class Part:
         return split if whole else split.of_shards(range(self.first, self.end))
 
 
+def _tables(sides_px: Sequence[int] | None) -> Iterator[tuple[str, str]]:
+    """Yields split and view of each table of an evaluation."""
+    for split in SPLITS:
+        for view in VIEWS if split == "test" and sides_px else (SINGLE,):
+            yield split, view
+
+
 def parts_of(data: Dataset, sides_px: Sequence[int] | None) -> list[Part]:
     """Returns the parts of an evaluation: every shard of every split and view."""
     found = []
-    for split in SPLITS:
+    for split, view in _tables(sides_px):
         images = getattr(data, split).images
         count = len(images.shards) if isinstance(images, Photos) else 1
-        for view in VIEWS if split == "test" and sides_px else (SINGLE,):
-            found += [Part(split, view, number, number + 1) for number in range(count)]
+        found += [Part(split, view, number, number + 1) for number in range(count)]
     return found
 
 
@@ -99,9 +104,9 @@ def all_parts(
     torch.set_num_threads(row.threads)
     trained.model.to(device)
     tables = {}
-    for (split, view), some in groupby(parts_of(data, sides), lambda part: (part.split, part.view)):
+    for split, view in _tables(sides):
         images = getattr(data, split).images
-        windows = images.windows() if isinstance(images, Photos) else [range(len(list(some)))]
+        windows = images.windows() if isinstance(images, Photos) else [range(1)]
         label = f"{name} on {split}" + ("" if view == SINGLE else f", {view.replace('_', ' ')}")
         total = times_shown(view, sides) * len(getattr(data, split))
         with Progress(label, total, "images") as progress:

@@ -34,10 +34,11 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
         try:
             place.train(training)
         except TrainingError as error:  # what trained may have died after its last checkpoint
-            if checkpoints.finished() is None:
+            if (found := checkpoints.finished()) is None:
                 raise
             print(f"warning: {error}: but it is at its end", file=sys.stderr, flush=True)
-        found = checkpoints.finished()
+        else:
+            found = checkpoints.finished()
     if found is None:
         raise CheckpointError(
             f"{training.name}: trained, but its last checkpoint is missing or damaged on S3: "

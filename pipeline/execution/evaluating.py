@@ -1,20 +1,22 @@
 """The evaluation of a row: collected from who trained it or from a cluster, else made here."""
 
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipeline import paths
 from pipeline.data.prepared import Prepared
 from pipeline.errors import ResourceError, ScoreError, StorageError
 from pipeline.evaluation.tables import Evaluation
-from pipeline.evaluations import key_of, stored, what_is_evaluated
+from pipeline.evaluations import EvaluationStore, key_of, what_is_evaluated
 from pipeline.execution.place import named_cluster
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
 from pipeline.params import Study
-from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.layout import TRAININGS, Instances
 from pipeline.storage.objects import Storage
+
+if TYPE_CHECKING:
+    from pipeline.execution.there import There
 
 
 def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage | None) -> Evaluation:
@@ -38,17 +40,12 @@ def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage | No
         there.make_ready(data.digest)
         store.put_network(paths.run(name))
         there.evaluate(name, store.key, what)
-        if (found := stored(store)) is None:
+        if (found := store.load()) is None:
             raise StorageError(
                 f"evaluate {name}: its job ended, but S3 has no evaluation {store.key}"
             )
         return found
-    is_latest = facts.instance == Instances(storage, TRAININGS, facts.run_key).current()
-    if (
-        there
-        and is_latest
-        and (found := _awaited(store, there.wait_for, facts.run_key)) is not None
-    ):
+    if there and (found := _awaited(there, store, facts)) is not None:
         return found
     return _evaluated_here(study, name, data, storage)
 
@@ -65,18 +62,18 @@ def _require_same_data(facts: ModelFacts, data: Prepared) -> None:
 def _stored(store: EvaluationStore) -> Evaluation | None:
     """Returns an evaluation on S3, or None if there is none or it is damaged."""
     try:
-        return stored(store)
+        return store.load()
     except StorageError as error:
         print(f"warning: {error}: evaluating again", file=sys.stderr, flush=True)
         return None
 
 
-def _awaited(
-    store: EvaluationStore, wait_for: Callable[[str], None], key: str
-) -> Evaluation | None:
+def _awaited(there: "There", store: EvaluationStore, facts: ModelFacts) -> Evaluation | None:
     """Returns what a training's job stores if it is still at it; None if it is not, or cannot be asked."""
+    if facts.instance != Instances(there.storage, TRAININGS, facts.run_key).current():
+        return None
     try:
-        wait_for(key)
+        there.wait_for(facts.run_key)
     except ResourceError as error:
         print(f"warning: {error}: evaluating here", file=sys.stderr, flush=True)
     return _stored(store)

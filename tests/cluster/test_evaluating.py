@@ -9,13 +9,17 @@ import torch
 from pipeline.cluster.evaluating import evaluate_trained
 from pipeline.cluster.trainer import train
 from pipeline.data import prepared
+from pipeline.errors import TrainingError
+from pipeline.evaluations import EvaluationStore
+from pipeline.execution.bringing import brought
+from pipeline.execution.here import Here
 from pipeline.execution.there import There
+from pipeline.params import load
 from pipeline.storage.checkpoints import CheckpointStore
-from pipeline.storage.evaluations import EvaluationStore
 from pipeline.storage.objects import Storage
 from pipeline.training.schedules.cosine import CosineSchedule
 from pipeline.training.training import Training
-from tests.conftest import make_row
+from tests.conftest import REPO, elsewhere, make_row
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +32,7 @@ def test_s3_that_is_gone_is_told(
     training: Training, digits_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
-    monkeypatch.setenv("STUDY_BUCKET", "resnet-study")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "none")
+    elsewhere(monkeypatch, "http://127.0.0.1:9")
     evaluate_trained(training, digits_path, Storage(), torch.device("cpu"))
     assert "warning: some: not evaluated yet: " in capsys.readouterr().err
 
@@ -48,6 +49,23 @@ def test_an_evaluation_that_torch_refuses_costs_no_training(
     train(training, digits_path, 0.0)
     assert CheckpointStore.of(training, storage).finished() is not None
     assert "not evaluated yet: CUDA out of memory" in capsys.readouterr().err
+
+
+def test_who_dies_after_the_last_checkpoint_has_trained(
+    digits_path: Path, training: Training, storage: Storage, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    def dies(_: Here, training: Training) -> None:
+        train(training, digits_path, 0.0)
+        raise TrainingError("failed 4 times")
+
+    monkeypatch.setattr(Here, "train", dies)
+    study = load(REPO / "params.yaml")  # not looked at
+    other = Training.of("other", make_row(seed=77), training.schedule, training.data)
+    checkpoint, collected = brought(other, Here(study, storage), storage)
+    assert checkpoint.facts.is_finished
+    assert not collected
+    assert "failed 4 times: but it is at its end" in capsys.readouterr().err
 
 
 class Jobs:

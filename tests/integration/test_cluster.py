@@ -69,7 +69,6 @@ def address(own_state: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, address: str) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("cluster") / "study", networks)
-    (folder / "tuned").mkdir()
     for name, updates in (("long", UPDATES), ("longer", LONGER), ("endless", 10**6)):
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"

@@ -52,7 +52,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: P
         tmp_path_factory.mktemp("photos") / "study",
         lambda document: photographs(archives, document),
     )
-    (folder / "tuned").mkdir()
     (folder / "schedules/long.yaml").write_text(
         f"shape: cosine\nbase_lr: 0.02\ntotal_updates: {UPDATES}\nwarmup: null\n"
     )

@@ -59,7 +59,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     (folder / "schedules/long.yaml").write_text(
         f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {UPDATES}\nwarmup: null\n"
     )
-    (folder / "tuned").mkdir()  # there is no search
     for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
         assert run_in(folder, *command).returncode == 0
     return folder

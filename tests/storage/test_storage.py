@@ -18,19 +18,12 @@ from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage, fetch_address
 from tests import pace
 from tests.checkpoints import checkpoint, facts
+from tests.conftest import elsewhere
 
 
 @pytest.fixture
 def checkpoints(storage: Storage) -> CheckpointStore:
     return CheckpointStore(storage, uuid.uuid4().hex)
-
-
-def elsewhere(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Chooses another S3, as a user does."""
-    monkeypatch.setenv("STUDY_BUCKET", "resnet-study")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "wrong")
 
 
 @contextmanager
