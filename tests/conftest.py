@@ -40,6 +40,7 @@ from infra.local import s3  # noqa: E402
 from pipeline.data import dataset  # noqa: E402
 from pipeline.data.sources import in_memory  # noqa: E402
 from pipeline.data.sources.download import shipped_digits  # noqa: E402
+from pipeline.files import short_folder  # noqa: E402
 from pipeline.params import DigitsData, Row, read_yaml  # noqa: E402
 from pipeline.storage.bucket import EMBEDDED  # noqa: E402
 from pipeline.storage.objects import Storage  # noqa: E402
@@ -51,6 +52,11 @@ REPO = Path(__file__).parents[1]
 def pytest_configure(config: pytest.Config) -> None:
     """A test that takes ten minutes of a quiet machine's time hangs."""
     config.option.timeout = pace.hangs_after_s(600)
+
+
+def pytest_unconfigure() -> None:
+    """Leaves nothing behind, not even of the process that only hands out the tests."""
+    shutil.rmtree(STATE, ignore_errors=True)
 
 
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended
@@ -75,7 +81,8 @@ def own_state() -> Iterator[Path]:
     s3.state_dir()
     yield STATE / "state"
     s3.stop()
-    shutil.rmtree(STATE, ignore_errors=True)
+    for sockets in ("cluster", "team"):
+        shutil.rmtree(short_folder(sockets), ignore_errors=True)
 
 
 @pytest.fixture

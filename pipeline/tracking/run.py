@@ -39,11 +39,12 @@ def named(uri: str) -> Iterator[None]:
 
 
 def alone(uri: str, what: str) -> FileLock:
-    """Returns a lock that the processes of this host share, for what MLflow does not do in one step."""
-    name = hashlib.sha256(f"{uri} {Path.cwd() if uri == HERE else ''} {what}".encode()).hexdigest()[
-        :16
-    ]
-    return FileLock(private_folder() / f"mlflow-{name}.lock", timeout=LOCK_S)
+    """Returns a lock that the processes of this host share, for what MLflow does not do in one step.
+
+    One of 256, since lock files stay: two things may share it, so who holds one takes no other.
+    """
+    name = hashlib.sha256(f"{uri} {Path.cwd() if uri == HERE else ''} {what}".encode()).hexdigest()
+    return FileLock(private_folder() / f"mlflow-{name[:2]}.lock", timeout=LOCK_S)
 
 
 def make_tables(uri: str) -> None:

@@ -192,7 +192,7 @@ def test_any_client_fetches_weights_and_loads_models_with_the_address_alone(
         done = subprocess.run(
             [sys.executable, "-c", FETCH, str(tmp_path / "images.npy")], cwd=tmp_path,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_TOKEN": token,
-                 "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"},
+                 "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(tmp_path)},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
