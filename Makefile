@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trials jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trials jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -144,6 +144,9 @@ trials: install ## run every trial but trial-faults
 
 trial-memory: install ## train 1,202 layers at batch 128 within 16 GB
 	pytest -m trial -k 1202
+
+trial-page: install ## look at the report in headless Chromium (needs Node.js, whose npm fetches the browser)
+	pytest -m trial tests/report/test_browser.py
 
 bench: install ## measure the training loop and the input of photographs against conventional ones
 	python -m benchmarks.bench

@@ -27,7 +27,7 @@ def charts(results: Results) -> dict[str, Chart]:
     found = {f"curves-{kind}": curves(results, kind) for kind in _kinds(results)}
     found["errors"] = errors(results)
     found["multiply-adds"] = against(results, "multiply_adds", "multiply-adds of one image")
-    found["time"] = against(results, "hours", "training time (hours of one worker)")
+    found["time"] = against(results, "hours", "training time (workers' hours × price)")
     if any(row["responses"] for row in results["rows"]):
         found["responses"] = responses(results)
         found["responses-sorted"] = responses(results, ranked=True)
@@ -225,28 +225,40 @@ def errors(results: Results) -> Chart:
 
 
 def against(results: Results, what: str, title: str) -> Chart:
-    """Test error of every network against what it costs: multiply-adds, or hours of training."""
+    """Test error of every network against what it costs: multiply-adds, or hours of training.
+
+    Hours are those of all workers together. In a browser they can be multiplied by what an hour costs.
+    """
     rows = {row["name"]: row for row in results["rows"]}
-    values = []
+    timed, values = what == "hours", []
     for group in results["groups"]:
         first = rows[group["name"]]
-        hours = [rows[name]["scores"]["train_seconds"] / 3600 for name in group["rows"]]
-        cost = first["multiply_adds"] if what == "multiply_adds" else sum(hours) / len(hours)
+        hours = [
+            rows[name]["scores"]["train_seconds"] / 3600 * rows[name]["workers"]
+            for name in group["rows"]
+        ]
+        amount = sum(hours) / len(hours) if timed else first["multiply_adds"]
         low, high = group["test_error_pct"]["ci95"]
         values.append({
-            "network": group["name"], "kind": group["kind"], "cost": _number(cost), "low": low,
+            "network": group["name"], "kind": group["kind"], "amount": _number(amount), "low": low,
             "high": high, "error": group["test_error_pct"]["mean"],
         })  # fmt: skip
     x = {
-        "field": "cost",
+        "field": "cost" if timed else "amount",
         "type": "quantitative",
         "title": title,
         "scale": {"type": "log", "nice": False, "padding": 24},
-        "axis": {"format": ".2~s" if what == "multiply_adds" else ".2~g", "tickCount": 5},
+        "axis": {"format": ",.2~r" if timed else ".2~s", "tickCount": 5},
     }
+    price: Chart = {
+        "params": [{"name": "price", "value": 1, "bind": {
+            "input": "number", "min": 0, "step": "any", "name": "price of an hour of one worker "}}],
+        "transform": [{"calculate": "datum.amount * (price > 0 ? price : 1)", "as": "cost"}],
+    }  # fmt: skip
     return {
         "description": f"Test error of every network against {title}",
         "title": f"Error against {title.partition(' (')[0]}",
+        **(price if timed else {}),
         "width": 480,
         "height": 260,
         "data": {"values": values},
@@ -257,10 +269,10 @@ def against(results: Results, what: str, title: str) -> Chart:
             {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {
                 "y": {"field": "error", "type": "quantitative", "title": "test error (%)"},
                 "tooltip": [{"field": "network", "type": "nominal"},
-                            {"field": "cost", "type": "quantitative", "format": ".4~s", "title": title},
+                            {**x, "format": ",.3~r" if timed else ".4~s"},
                             {"field": "error", "type": "quantitative", "format": ".2f"}]}},
             {"mark": {"type": "text", "fontSize": 10, "aria": False,
-                      "dy": {"expr": "datum.kind === 'plain' ? 14 : -11"}}, "encoding": {
+                      "dy": {"expr": "datum.kind === 'plain' ? -11 : 14"}}, "encoding": {
                 "text": {"field": "network"}, "color": {"value": SOFT},
                 "y": {"field": "error", "type": "quantitative"}}},
         ],

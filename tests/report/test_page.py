@@ -93,6 +93,14 @@ def test_every_chart_is_drawn_without_a_warning(results: dict[str, Any], capfd: 
     assert "WARN" not in said.err + said.out
 
 
+def test_what_a_training_took_is_the_time_of_all_its_workers(results: dict[str, Any]):
+    hours = [one["amount"] for one in charts(results)["time"]["data"]["values"]]
+    twice = {**results, "rows": [{**row, "workers": 2 * row["workers"]} for row in results["rows"]]}
+    assert [one["amount"] for one in charts(twice)["time"]["data"]["values"]] == pytest.approx(
+        [2 * one for one in hours], rel=1e-3
+    )
+
+
 def test_each_claim_has_a_picture_where_something_was_measured(results: dict[str, Any]):
     for verdict in results["verdicts"]:
         drawn = str(page.picture(verdict))

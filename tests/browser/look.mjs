@@ -1,0 +1,54 @@
+// Opens a page of the report in headless Chromium and prints, as JSON, what a reader would find there.
+//   node look.mjs <index.html> <width in px> <light|dark>
+import chromium from "@sparticuz/chromium";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import puppeteer from "puppeteer-core";
+
+const [file, width, scheme] = process.argv.slice(2);
+const address = pathToFileURL(file).href;
+const browser = await puppeteer.launch({
+  args: [...chromium.args, "--no-sandbox"], executablePath: await chromium.executablePath(), headless: "shell",
+});
+try {
+  const tab = await browser.newPage();
+  await tab.setViewport({ width: Number(width), height: 900 });
+  await tab.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
+  const console_ = [], requests = [];
+  tab.on("console", (message) => console_.push(`${message.type()}: ${message.text()}`));
+  tab.on("pageerror", (error) => console_.push(error.message));
+  tab.on("request", (request) => {
+    if (!/^(data|blob):/.test(request.url()) && request.url() !== address) requests.push(request.url());
+  });
+  await tab.goto(address);
+  const still = await tab.$$eval("figure[data-chart] .chart > svg", (found) => found.length);
+  for (const figure of await tab.$$("figure[data-chart]")) {
+    await figure.scrollIntoView();
+    await tab.waitForFunction((one) => one.dataset.ready, { timeout: 60_000 }, figure);
+  }
+  const axes = (chart) => [...document.querySelectorAll(`figure[data-chart="${chart}"] .role-axis-label text`)]
+    .map((label) => label.textContent + label.getAttribute("transform")).join(" ");
+  const changes = async (chart, act) => { // the labels of the axes, or where they stand
+    const before = await tab.evaluate(axes, chart);
+    await act();
+    const other = `(${axes})(${JSON.stringify(chart)}) !== ${JSON.stringify(before)}`;
+    return tab.waitForFunction(other, { timeout: 60_000 }).then(() => true, () => false);
+  };
+  const answers = {
+    "logarithmic curves": await changes("curves-residual", () => tab.click("#log")),
+    "a price": await changes("time", async () => {
+      await tab.click('figure[data-chart="time"] input', { clickCount: 3 });
+      await tab.keyboard.type("2000");
+    }),
+  };
+  await tab.evaluate(await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8"));
+  const violations = await tab.evaluate(async () => (await axe.run()).violations.map(
+    (one) => `${one.impact} ${one.id}: ${one.nodes[0].html.slice(0, 200)}`,
+  ));
+  const sizes = await tab.evaluate(() => ({ page: document.documentElement.scrollWidth, window: innerWidth }));
+  const charts = await tab.$$eval("figure[data-chart]", (found) => found.length);
+  process.stdout.write(JSON.stringify({ charts, still, answers, violations, sizes, requests, console: console_ }));
+} finally {
+  await browser.close();
+}
