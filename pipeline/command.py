@@ -107,8 +107,15 @@ def occasion() -> str:
 
 
 def begun() -> float:
-    """Returns when this stage began, in seconds since 1970."""
-    return psutil.Process().create_time()
+    """Returns when this stage began, in seconds since 1970.
+
+    psutil would add to the time of the boot, of which Linux tells whole seconds only.
+    """
+    process = psutil.Process()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return process.create_time()
+    since_boot_s = int(_ticks_at_start(process)) / os.sysconf("SC_CLK_TCK")
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s)
 
 
 def _ticks_at_start(process: psutil.Process) -> str:

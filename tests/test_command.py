@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,11 @@ def test_output_that_cannot_be_written_is_a_failure():
             [sys.executable, "-c", code], stdout=full, env=buffered, timeout=120, check=False
         )
     assert done.returncode == 120  # as Python ends then
+
+
+def test_it_has_not_begun_before_whoever_started_it():
+    """Linux tells the boot in whole seconds: by that clock it may have begun up to a second too early."""
+    before = time.time()
+    began = float(ended("print(command.begun())").stdout.split()[0])
+    ticks_s = 2 / os.sysconf("SC_CLK_TCK")
+    assert before - ticks_s <= began <= time.time()
