@@ -69,8 +69,9 @@ def status() -> None:
         f"embedded S3: {f'{server.endpoint} (process {server.pid})' if server else 'not running'}"
     )
     print(f"its data, keys and log: {s3.state_dir()}")
-    from infra.local import team
+    from infra.local import cluster, team
 
+    print(f"Ray cluster of `make cluster-up`: {cluster.running() or 'not running'}")
     print(f"a team's MLflow: {team.running() or 'not running'}")
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from math import ceil
 
 from pipeline.params import Row
-from pipeline.training.schedule import Schedule
 from pipeline.training.speed import Speed
 
 # From the start of a training's process on a node to its first update: imports, data, the network.
@@ -15,9 +14,8 @@ START_S = 4.0
 WARM_START_S = 1.0
 
 
-def training_s(row: Row, schedule: Schedule, speed: Speed, start_s: float) -> float:
+def training_s(row: Row, updates: int, speed: Speed, start_s: float) -> float:
     """Returns the predicted seconds of a training from its start to its last checkpoint."""
-    updates = schedule.total_updates
     reports = ceil(updates / row.report_every_updates)
     return start_s + updates * speed.update_s + reports * speed.report_s
 

@@ -42,23 +42,32 @@ def main(*arguments: str) -> None:
     speeds = _speeds(study, options)
     rows, trainings = {}, []
     for name in study.models:
-        row, schedule = params.row_of(study, name), load_schedule(Path(study.models[name].schedule))
-        training = Training.of(name, row, schedule, data.digest)
-        seconds = makespan.training_s(row, training.schedule, speeds[name], start_s)
+        row = params.row_of(study, name)
+        training, updates = _training(study, name, data.digest)
+        seconds = makespan.training_s(row, updates, speeds[name], start_s)
         low, high = row.worker_bounds
         workers = max(low, min(high, slots))
         # here a row takes a core for each thread; on nodes each worker takes its share
         taken = min(slots, row.threads * low) if shapes is None else workers
         trainings.append((taken, seconds))
         rows[name] = {
-            "run_key": training.key,
+            "run_key": training.key if training else None,
             "images_per_s": round(row.global_batch_size / speeds[name].update_s, 1),
             "predicted_s": round(seconds, 1),
-            "real_s": _real_s(training),
+            "real_s": _real_s(training) if training else None,
         }
     total_s = makespan.makespan_s(trainings, slots)
     write_json(paths.PLAN, {"where": place, "rows": rows, "makespan_s": round(total_s, 1)})
     _show(rows, total_s, place, slots, float(options.get("price", 0)) * count)
+
+
+def _training(study: Study, name: str, data: str) -> tuple[Training | None, int]:
+    """Returns a row's training and its updates; None for a schedule that a search has yet to find."""
+    path = Path(study.models[name].schedule)
+    if (search := study.models[name].tuned_by) and not path.exists():
+        return None, study.tune[search].total_updates
+    schedule = load_schedule(path)
+    return Training.of(name, params.row_of(study, name), schedule, data), schedule.total_updates
 
 
 def _options(arguments: tuple[str, ...]) -> dict[str, str]:

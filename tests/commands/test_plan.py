@@ -6,15 +6,12 @@ import pytest
 
 from pipeline.cluster import client
 from pipeline.commands import makespan
-from pipeline.params import Row, validate
-from pipeline.training.schedule import Schedule
+from pipeline.params import Row
 from pipeline.training.speed import Speed, what_costs
 
 
 def test_a_training_is_its_start_its_updates_and_its_reports(row: Callable[..., Row]):
-    document = {"shape": "cosine", "base_lr": 0.1, "total_updates": 10, "warmup": None}
-    schedule = validate(Schedule, document, "test")
-    seconds = makespan.training_s(row(report_every_updates=4), schedule, Speed(0.5, 2.0), 7.0)
+    seconds = makespan.training_s(row(report_every_updates=4), 10, Speed(0.5, 2.0), 7.0)
     assert seconds == 7.0 + 10 * 0.5 + 3 * 2.0  # reports after 4, 8 and 10
 
 

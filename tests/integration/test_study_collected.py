@@ -203,6 +203,20 @@ def test_a_plan_stands_beside_what_the_trainings_took(study: Path):
     assert rows["plain-8"]["real_s"] == pytest.approx(facts["wall_seconds"], abs=0.05)
 
 
+def test_a_plan_needs_no_search_to_have_ended(study: Path, tmp_path: Path):
+    speeds, schedule = tmp_path / "speeds.yaml", study / "tuned/resnet-8.yaml"
+    speeds.write_text("".join(f"{name}: 100\n" for name in ROWS))
+    kept = schedule.read_bytes()
+    schedule.unlink()
+    try:
+        done = run_in(study, "python", "-m", "pipeline.commands.plan", f"speeds={speeds}")
+    finally:
+        schedule.write_bytes(kept)
+    assert done.returncode == 0, done.stderr
+    row = json.loads((study / "state/plan.json").read_text())["rows"]["resnet-8-tuned"]
+    assert (row["run_key"], row["predicted_s"] > 0) == (None, True)
+
+
 def test_dvc_checkout_brings_an_earlier_result_back_after_a_failed_run(study: Path):
     kept = (study / "runs/plain-8/model.safetensors").read_bytes()
     with changed_params(study, lambda d: d["models"]["plain-8"].update(learning_rate_factor=1e30)):
