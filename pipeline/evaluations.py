@@ -60,6 +60,10 @@ class EvaluationStore:
         facts = {"responses": found.responses, "costs": found.costs}
         self._there.put(TABLES, facts, contents)
 
+    def exists(self) -> bool:
+        """Tells whether an evaluation has been stored."""
+        return self._there.manifest(TABLES) is not None
+
     def load(self) -> Evaluation | None:
         """Returns what `save` stored, or None; raises StorageError if it is damaged."""
         if (manifest := self._there.manifest(TABLES)) is None:

@@ -35,7 +35,7 @@ def private_folder(*, short: bool = False) -> Path:
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise ResourceError(
             f"{path}: wanted a folder of your own that others cannot enter (mode 700): move it away, "
-            "or set TMPDIR to another place"
+            f"or set TMPDIR to another place{f', of at most {SHORT} characters' if short else ''}"
         )
     return path
 

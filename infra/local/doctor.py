@@ -18,7 +18,7 @@ from pathlib import Path
 from infra.local import hook as hook_of_python
 from infra.local import s3
 from pipeline import environment, machine
-from pipeline.errors import StudyError
+from pipeline.errors import StudyError, without_password
 from pipeline.files import private_folder
 from pipeline.storage.layout import project
 
@@ -154,16 +154,17 @@ def mlflow() -> Finding:
     from pipeline.tracking.address import tracking_uri
 
     uri = tracking_uri()
+    shown = without_password(uri)
     if not uri.startswith(("http://", "https://")):
-        return Finding("MLflow", uri)
+        return Finding("MLflow", shown)
     import requests
 
     try:
         status = requests.get(f"{uri}/health", timeout=WAIT_S).status_code
     except requests.RequestException as error:
-        return Finding("MLflow", f"{uri}: {type(error).__name__}", f"check {environment.MLFLOW}; "
+        return Finding("MLflow", f"{shown}: {type(error).__name__}", f"check {environment.MLFLOW}; "
                        "trainings go on without it, and `make publish` sends the rest")  # fmt: skip
-    return Finding("MLflow", uri, "" if status == 200 else f"its /health says {status}")
+    return Finding("MLflow", shown, "" if status == 200 else f"its /health says {status}")
 
 
 def ray_cluster() -> Finding:

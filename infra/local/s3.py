@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 from pipeline import environment
 from pipeline.errors import BusyError, StorageError
 from pipeline.execution import clones
+from pipeline.files import write
 from pipeline.storage import bucket as buckets
 from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, Bucket
 from pipeline.storage.objects import Storage
@@ -317,10 +318,9 @@ def _port() -> int:
     remembered = state_dir() / "port"
     if wanted := port_from(PORT):
         port = wanted
-    elif remembered.exists():
-        port = int(remembered.read_text())
     else:
-        port = free_port()
+        last = remembered.read_text() if remembered.exists() else ""
+        port = int(last) if last.isdecimal() else free_port()  # a full disk leaves an empty file
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -330,7 +330,7 @@ def _port() -> int:
                 f"port {port} on 127.0.0.1 is in use by another program, but the embedded S3 server "
                 f"needs it: end that program, or set {PORT} to a free port and run `make up`"
             ) from error
-    remembered.write_text(str(port))
+    write(remembered, str(port))
     return port
 
 

@@ -39,12 +39,16 @@ def embedded() -> Iterator[None]:
 def own_token() -> None:
     """Creates the embedded Ray's token if it is missing, in a file that only this user can read."""
     path = Path(os.environ.get(TOKEN_PATH, ""))
-    if path.name and not path.exists():
+    if path.name and not (path.exists() and path.stat().st_size):  # empty: the disk was full
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with suppress(FileExistsError):
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "w") as out:
-                out.write(secrets.token_hex(32))
+        new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_hex(32))
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+        with suppress(FileExistsError):  # another process was faster
+            os.link(new, path)
+        new.unlink()
 
 
 @contextmanager

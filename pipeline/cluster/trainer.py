@@ -116,7 +116,7 @@ def _config_there(spec: dict[str, Any], started: float) -> dict[str, Any]:
     """Returns what a worker on a cluster needs to know."""
     training = Training(
         spec["name"], validate(Row, spec["row"], "job"), validate(Schedule, spec["schedule"], "job"),
-        spec["data"], spec["key"], instance=spec["instance"],
+        spec["data"], spec["key"], spec["overridden"], spec["instance"],
     )  # fmt: skip
     return {
         "training": training, "model": training.name, "arrays": None, "started": started,

@@ -5,6 +5,7 @@ mapping from rows to the images per second of one worker). The nodes are this ma
 RAY_ADDRESS names, or `NODES=4 CPUS=16 GPUS=4`; `PRICE` is the price of one node for an hour.
 """
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,20 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
             for name in study.models
         }
     storage, found = s3.connect(), {}
-    store, files = CheckpointStore(storage, "speed"), ShardCache(storage, machine.cores())
+    store, files = (
+        CheckpointStore(storage, f"speed-{secrets.token_hex(4)}"),
+        ShardCache(storage, machine.cores()),
+    )
     kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
     with Progress("measuring speeds", len(kinds), "networks") as progress:
         for kind, name in kinds.items():
-            store.clear()
-            found[kind] = measure(
-                params.row_of(study, name), paths.ARRAYS, files, _Fresh(store), device()
-            )
+            try:
+                found[kind] = measure(
+                    params.row_of(study, name), paths.ARRAYS, files, _Fresh(store), device()
+                )
+            finally:
+                store.clear()
             progress.advance(1)
-    store.clear()
     return {name: found[what_costs(params.row_of(study, name))] for name in study.models}
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.command import occasion
-from pipeline.errors import BusyError
-from pipeline.execution.begun import request
+from pipeline.errors import BusyError, CheckpointError
+from pipeline.evaluations import EvaluationStore
+from pipeline.execution.begun import lock_of, refuse_training_left_behind, request
 from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -78,6 +79,12 @@ class There:
         for training in trainings:
             self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
             was_alive = any(job.key == training.key and job.is_alive for job in known)
+            try:
+                if CheckpointStore.of(training, self.storage).facts() is None:
+                    refuse_training_left_behind(training, self.storage)
+            except CheckpointError as error:
+                print(f"{training.name}: not submitted: {error}", flush=True)
+                continue
             found = self.cluster.ensure(self.work_of(training), known)
             submitted += not was_alive
             print(f"{training.name}: job {found.name}: {found.status}", flush=True)
@@ -110,7 +117,8 @@ class There:
         self._require_room(f"models.{name}")
         title = f"evaluate {name}"
         document = {**what, "name": title, "key": key, "share": self.study.execution.share}
-        self.cluster.finish(self._work("evaluation", name, key, title, document))
+        done = EvaluationStore(self.storage, key).exists
+        self.cluster.finish(self._work("evaluation", name, key, title, document, done))
 
     def pack(self, data: Sharded, key: str, pieces: str) -> None:
         """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""
@@ -129,12 +137,15 @@ class There:
             "name": training.name,
             "key": training.key,
             "instance": training.instance,
+            "overridden": training.overridden,
             "row": training.row.model_dump(mode="json"),
             "schedule": training.schedule.model_dump(mode="json"),
             "data": training.data,
             "share": self.study.execution.share,
             "commit": commit(),
         }
+        lock_of(training.key).parent.mkdir(parents=True, exist_ok=True)
+        lock_of(training.key).touch()  # so that it is known here, if other code comes
         checkpoints = CheckpointStore.of(training, self.storage)
         name, done = training.name, lambda: checkpoints.finished() is not None
         return self._work("training", name, training.key, name, document, done)

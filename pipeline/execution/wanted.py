@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import params, paths
-from pipeline.errors import ParamsError
+from pipeline.errors import CheckpointError, ParamsError
 from pipeline.execution.begun import request
 from pipeline.execution.place import Place
+from pipeline.models import weights
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRAININGS, Instances
@@ -50,11 +51,25 @@ class Wanted:
         return [training for name in rows if not self._has_result(training := self.training(name))]
 
     def _has_result(self, training: Training) -> bool:
-        if result.is_collected(paths.run(training.name), training):
+        # an instance that another clone or person began is asked for there, and not here
+        asked = training if request() else replace(training, instance=1)
+        if result.is_collected(paths.run(training.name), asked) or self._was_continued(training):
             return True
         facts = CheckpointStore.of(training, self.storage).facts()
         # if a person chose a key under which nothing is known, the stage `train` says so
         return facts.is_finished if facts else training.overridden
+
+    def _was_continued(self, training: Training) -> bool:
+        """Tells whether what is collected went on with a training of other code, as a person chose."""
+        folder = paths.run(training.name)
+        try:
+            known = weights.look(folder)
+        except CheckpointError:
+            return False
+        if not known.run_key_overridden or not (folder / paths.WEIGHTS).exists():
+            return False
+        facts = CheckpointStore(self.storage, known.run_key, instance=known.instance).facts()
+        return facts is not None and facts.is_finished and training.is_of(facts)
 
     def _instance(self, kind: str, key: str) -> int:
         """Returns the last instance of a key that was begun; if the study is requested afresh, that

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from scipy.special import stdtrit
+
 from pipeline import params
 from pipeline.params import canonical_sha256
 
@@ -12,7 +14,6 @@ Row = dict[str, Any]
 
 SCORES = ("train_error_pct", "val_error_pct", "test_error_pct")
 VIEWS = ("test_ten_crops_error_pct", "test_scales_error_pct")  # of photographs
-NORMAL_95 = 1.96
 
 
 def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -20,7 +21,8 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Rows of a group have the same `group` (a row without its seed). Each score has `mean`, `sd` over
     seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
-    it also includes the spread over seeds, as mean ± 1.96 sqrt(se_images² + sd²/n).
+    it also includes the spread over seeds, by Student's t with n - 1 degrees of freedom: half its width is
+    sqrt(half that of the images² + (t sd)²/n).
     """
     return [_group(members) for members in by_group(rows)]
 
@@ -62,5 +64,5 @@ def _summary(rows: list[Row], score: str) -> dict[str, Any]:
         return {"mean": values[0], "sd": None, "ci95": intervals[0]}
     mean, sd = statistics.fmean(values), statistics.stdev(values)
     half = statistics.fmean((high - low) / 2 for low, high in intervals)  # the images are the same
-    wide = math.hypot(half, NORMAL_95 * sd / math.sqrt(len(rows)))
+    wide = math.hypot(half, stdtrit(len(rows) - 1, 0.975) * sd / math.sqrt(len(rows)))
     return {"mean": mean, "sd": sd, "ci95": [max(mean - wide, 0.0), min(mean + wide, 100.0)]}

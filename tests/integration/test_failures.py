@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from infra.local import s3
+from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
@@ -132,6 +133,19 @@ def test_never_a_wrong_result_whatever_is_damaged_on_s3(study: Path, storage: St
     assert any("already trained" in one["said"] for one in found)
 
 
+STALE = """
+import sys
+from infra.local import s3
+from pipeline import params, paths
+from pipeline.data import prepared
+from pipeline.execution.place import place_of
+from pipeline.execution.wanted import Wanted
+study, storage = params.load(), s3.connect()
+wanted = Wanted(study, prepared.look(paths.ARRAYS).digest, storage, place_of(study, storage))
+print([training.name for training in wanted.stale(sys.argv[1:])])
+"""
+
+
 def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Storage):
     store, key, train = store_of(study, "again"), key_of(study, "again"), "stages.train"
     store.clear()
@@ -150,11 +164,16 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
         goes_on = run_in(study, "python", "-m", train, "again", STUDY_CONTINUE=f"again={key}")
         assert "resumed at update" in goes_on.stdout, goes_on.stderr
         assert json.loads((study / "runs/again/model.json").read_text())["run_key_overridden"]
-        forgotten = run_in(study, "python", "-m", "pipeline.commands.forget", key)
-        assert "objects deleted" in forgotten.stdout, forgotten.stderr
-        assert store.facts() is None
+        # and the next `dvc repro` does not train it under the key of the other code
+        assert run_in(study, "python", "-c", STALE, "again").stdout == "[]\n"
     finally:
         source.write_text(before)
+    # a colleague's `make again` is not this clone's
+    layout.Instances(storage, layout.TRAININGS, key).begin("a colleague's")
+    assert run_in(study, "python", "-c", STALE, "again").stdout == "[]\n"
+    forgotten = run_in(study, "python", "-m", "pipeline.commands.forget", key)
+    assert "objects deleted" in forgotten.stdout, forgotten.stderr
+    assert store.facts() is None
 
 
 def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):

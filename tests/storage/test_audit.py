@@ -85,6 +85,11 @@ def test_what_is_whole_has_no_fault_and_each_byte_is_read_once(bucket: Storage):
     assert sum(read) == found.bytes == sum(sizes)
 
 
+def test_dvcs_run_cache_is_no_instance_of_ours(bucket: Storage):
+    bucket.put(f"{project()}/dvc/runs/12/{64 * '0'}/{64 * '1'}", b"what a stage was run with")
+    assert Audit(bucket, {}).faults(lambda count: None) == []
+
+
 def flipped(content: bytes, chance: random.Random) -> bytes:
     changed = bytearray(content)
     changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)

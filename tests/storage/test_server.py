@@ -39,6 +39,13 @@ def test_it_comes_back_on_the_same_port(fresh: Path):
     assert s3.ensure_running().endpoint == endpoint
 
 
+def test_a_full_disk_that_left_its_port_empty_is_no_end(fresh: Path):
+    s3.ensure_running()
+    s3.stop()
+    (fresh / "port").write_text("")
+    assert s3.ensure_running().endpoint
+
+
 def test_it_listens_on_loopback_alone(fresh: Path):
     process = psutil.Process(s3.ensure_running().pid)
     listening = [c.laddr.ip for c in process.net_connections() if c.status == "LISTEN"]
