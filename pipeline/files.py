@@ -19,6 +19,7 @@ from pipeline.errors import BusyError, ResourceError
 
 LOCK_TIMEOUT_S = 5.0  # a killed predecessor takes a moment to exit
 
+SECRETS_LOCK = "secrets.lock"
 SHORT = 24  # characters: the longest temporary folder whose path leaves room for sockets
 
 
@@ -91,6 +92,24 @@ def write(path: Path, content: bytes | str) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only this user can read (mode 600), or leaves the earlier one."""
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def secret(path: Path) -> Path:
+    """Returns a file that only this user can read, with a random token, which the first caller writes."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(path.parent / SECRETS_LOCK):
+        if not path.exists() or not path.read_text().strip():
+            write_private(path, secrets.token_hex(32))
+    return path
 
 
 def write_json(path: Path, document: Any) -> None:

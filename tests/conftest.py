@@ -3,6 +3,7 @@
 Nothing of the user's environment reaches in: it is taken out before anything of ours is imported.
 """
 
+import atexit
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from pipeline import environment
 FOREIGN = ("AWS_", "DVC_", "MLFLOW_", "RAY_", "RCLONE_", "STUDY_", "TUNE_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy")
 STATE = Path(tempfile.mkdtemp(prefix="study-tests-"))
+# here, since processes that only hand out tests, or that a test spawns, import this module too
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 for _name in list(os.environ):
     if _name.startswith(FOREIGN) or _name.lower() in PROXIES:
         del os.environ[_name]
@@ -52,11 +55,6 @@ REPO = Path(__file__).parents[1]
 def pytest_configure(config: pytest.Config) -> None:
     """A test that takes ten minutes of a quiet machine's time hangs."""
     config.option.timeout = pace.hangs_after_s(600)
-
-
-def pytest_unconfigure() -> None:
-    """Leaves nothing behind, not even of the process that only hands out the tests."""
-    shutil.rmtree(STATE, ignore_errors=True)
 
 
 # files that take minutes, the longest first: of several at a time none is begun when the others have ended

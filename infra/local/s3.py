@@ -32,7 +32,7 @@ from filelock import FileLock, Timeout
 from pipeline import environment
 from pipeline.errors import BusyError, StorageError
 from pipeline.execution import clones
-from pipeline.files import write
+from pipeline.files import SECRETS_LOCK, secret, write, write_private
 from pipeline.storage import bucket as buckets
 from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, Bucket
 from pipeline.storage.objects import Storage
@@ -254,7 +254,7 @@ def _on_network(folder: Path) -> bool:
 def credentials_file() -> Path:
     """Returns the file with the random keys, in AWS's format, written once with mode 600."""
     path = state_dir() / "credentials"
-    with FileLock(state_dir() / "secrets.lock"):
+    with FileLock(state_dir() / SECRETS_LOCK):
         if not path.exists():
             write_private(
                 path,
@@ -267,20 +267,7 @@ def credentials_file() -> Path:
 
 def secret_file(name: str) -> Path:
     """Returns a private file of the state folder (mode 600) with a random token, written once."""
-    path = state_dir() / name
-    with FileLock(state_dir() / "secrets.lock"):
-        if not path.exists() or not path.read_text().strip():
-            write_private(path, secrets.token_hex(32))
-    return path
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only this user can read (mode 600), or leaves the earlier one."""
-    part = path.with_suffix(".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
+    return secret(state_dir() / name)
 
 
 def _keys() -> tuple[str, str]:

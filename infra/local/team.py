@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from infra.local import s3, ui
 from pipeline.errors import ParamsError, ResourceError, StudyError
-from pipeline.files import short_folder, write
+from pipeline.files import short_folder, write, write_private
 from pipeline.storage import bucket as buckets
 from pipeline.tracking.address import FOLDER, PROXIED
 
@@ -152,7 +152,7 @@ def add_user(name: str) -> Path:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise ParamsError(f"NAME={name}: {error}") from error
         users.update_user_password(name, password)  # what the file says then holds again
-    s3.write_private(
+    write_private(
         settings,
         f"export MLFLOW_TRACKING_URI={address}\nexport MLFLOW_TRACKING_USERNAME={name}\n"
         f"export MLFLOW_TRACKING_PASSWORD={password}\n",

@@ -157,6 +157,14 @@ class Cluster:
         """Returns the last attempt at a key, or None."""
         return next((job for job in reversed(self.jobs()) if job.key == key), None)
 
+    def require_idle(self, key: str, request: str | None = None) -> None:
+        """Raises BusyError if a job works on a key, unless this request for a fresh start began it."""
+        last = self.latest(key)
+        if last and last.is_alive and last.facts.get("again") != request:
+            raise BusyError(
+                f"the job {last.name} is at work on it: `make stop RUN={last.name}`, then start afresh"
+            )
+
     def _look(self, name: str) -> Job:
         with self._named():
             job = _job(self._client.get_job_info(name))

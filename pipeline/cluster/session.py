@@ -1,16 +1,15 @@
 """Ray: embedded in the stage that needs it, or joined by a driver on a cluster."""
 
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import ray
 from ray.util.state import list_actors
 
 from pipeline.cluster.private import on_loopback
-from pipeline.files import scratch
+from pipeline.files import scratch, secret
 from pipeline.machine import cores
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
@@ -38,17 +37,8 @@ def embedded() -> Iterator[None]:
 
 def own_token() -> None:
     """Creates the embedded Ray's token if it is missing, in a file that only this user can read."""
-    path = Path(os.environ.get(TOKEN_PATH, ""))
-    if path.name and not (path.exists() and path.stat().st_size):  # empty: the disk was full
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(secrets.token_hex(32))
-        if path.exists() and not path.stat().st_size:
-            path.unlink()
-        with suppress(FileExistsError):  # another process was faster
-            os.link(new, path)
-        new.unlink()
+    if path := os.environ.get(TOKEN_PATH):
+        secret(Path(path))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def main(folder: str = "") -> None:
     for training, checkpoint in trained:
         facts = checkpoint.facts
         with wanted.place.only_one(training.key, f"the training of {facts.name}"):
-            wanted.place.require_idle(training.key, "bring")
+            wanted.place.require_idle(training.key)
             checkpoints = CheckpointStore.of(training, storage, commit=facts.commit)
             there = checkpoints.facts()
             if there is not None and there.update >= facts.update:

@@ -4,7 +4,7 @@ import re
 
 from infra.local import s3
 from pipeline import command
-from pipeline.errors import BusyError, ParamsError
+from pipeline.errors import ParamsError
 from pipeline.execution.begun import forget, lock_of
 from pipeline.execution.there import cluster
 from pipeline.files import exclusively
@@ -15,10 +15,8 @@ def main(key: str = "") -> None:
     """Deletes the checkpoints and results of a key."""
     if not re.fullmatch(f"[0-9a-f]{{{KEY_LENGTH}}}", key):
         raise ParamsError(f"RUN: found {key!r}, wanted a key of {KEY_LENGTH} hexadecimal digits")
-    if (there := cluster()) and (job := there.latest(key)) and job.is_alive:
-        raise BusyError(
-            f"{key}: the job {job.name} is at work on it: `make stop RUN={job.name}` first"
-        )
+    if there := cluster():
+        there.require_idle(key)
     with exclusively(lock_of(key), "this training or search"):
         print(f"{key}: {forget(key, s3.connect())} objects deleted")
 

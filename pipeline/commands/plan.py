@@ -122,10 +122,8 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
             for name in study.models
         }
     storage, found = s3.connect(), {}
-    store, files = (
-        CheckpointStore(storage, f"speed-{secrets.token_hex(4)}"),
-        ShardCache(storage, machine.cores()),
-    )
+    store = CheckpointStore(storage, f"speed-{secrets.token_hex(4)}")
+    files = ShardCache(storage, machine.cores())
     kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
     with Progress("measuring speeds", len(kinds), "networks") as progress:
         for kind, name in kinds.items():

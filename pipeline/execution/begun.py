@@ -30,6 +30,12 @@ def lock_of(key: str) -> Path:
     return state_dir() / "locks" / key
 
 
+def remember(key: str) -> None:
+    """Leaves a key's file, as who locks it does, for a training that a cluster works on."""
+    lock_of(key).parent.mkdir(parents=True, exist_ok=True)
+    lock_of(key).touch()
+
+
 def note(key: str, why: str | None) -> None:
     """Notes that this `dvc repro` has tried a training here, and why it failed, if it did."""
     write_json(_note_of(key), {"by": occasion(), "why": why})
@@ -58,7 +64,10 @@ def refuse_training_left_behind(training: Training, storage: Storage) -> None:
     """Raises CheckpointError if other code began this same training here and has not finished it.
 
     It must not be lost without asking: a person decides whether to go on with it or to forget it.
+    What this code has begun itself goes on.
     """
+    if CheckpointStore.of(training, storage).facts() is not None:
+        return
     for key in _keys_tried_here():
         facts = None if key == training.key else CheckpointStore(storage, key).facts()
         if facts and facts.name == training.name and training.is_of(facts):

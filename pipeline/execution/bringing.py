@@ -29,8 +29,7 @@ def brought(training: Training, place: Place, storage: Storage) -> tuple[Checkpo
         if (found := checkpoints.finished()) is not None:
             return found, True
         begun.refuse_a_second_try(training.key)
-        if facts is None:
-            begun.refuse_training_left_behind(training, storage)
+        begun.refuse_training_left_behind(training, storage)
         try:
             place.train(training)
         except TrainingError as error:  # what trained may have died after its last checkpoint

@@ -13,7 +13,6 @@ from pipeline.data import prepared
 from pipeline.execution import begun
 from pipeline.files import exclusively
 from pipeline.params import Study
-from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.training.training import Training
@@ -31,7 +30,7 @@ class Here:
         """Holds the key's lock."""
         return exclusively(begun.lock_of(key), what)
 
-    def require_idle(self, key: str, request: str) -> None:
+    def require_idle(self, key: str, request: str | None = None) -> None:
         """Does nothing: the key's lock takes care of it."""
 
     def train(self, training: Training) -> None:
@@ -52,8 +51,7 @@ class Here:
             @contextmanager
             def watch(training: Training) -> Iterator[None]:
                 with self.only_one(training.key, f"the training of {training.name}"):
-                    if CheckpointStore.of(training, self.storage).facts() is None:
-                        begun.refuse_training_left_behind(training, self.storage)
+                    begun.refuse_training_left_behind(training, self.storage)
                     try:
                         with follow(training):
                             yield

@@ -25,7 +25,7 @@ class Place(Protocol):
     def only_one(self, key: str, what: str) -> AbstractContextManager[None]:
         """Keeps other processes off a key while the context lasts; raises BusyError."""
 
-    def require_idle(self, key: str, request: str) -> None:
+    def require_idle(self, key: str, request: str | None = None) -> None:
         """Raises BusyError if work on a key is under way that another request has begun."""
 
     def train(self, training: Training) -> None:

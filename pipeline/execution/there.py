@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import paths
 from pipeline.command import occasion
-from pipeline.errors import BusyError, CheckpointError
+from pipeline.errors import CheckpointError
 from pipeline.evaluations import EvaluationStore
-from pipeline.execution.begun import lock_of, refuse_training_left_behind, request
+from pipeline.execution.begun import refuse_training_left_behind, remember, request
 from pipeline.git import commit
 from pipeline.params import Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
@@ -54,18 +54,15 @@ class There:
         """Does nothing: a cluster accepts a job's name only once."""
         yield
 
-    def require_idle(self, key: str, request: str) -> None:
+    def require_idle(self, key: str, request: str | None = None) -> None:
         """Raises BusyError if another request's job works on a key: a fresh start would abandon it."""
-        last = self.cluster.latest(key)
-        if last and last.is_alive and last.facts.get("again") != request:
-            raise BusyError(
-                f"the job {last.name} is at work on it: `make stop RUN={last.name}`, then start afresh"
-            )
+        self.cluster.require_idle(key, request)
 
     def train(self, training: Training) -> None:
         """Submits a training, or joins its job, and follows it."""
         self.make_ready(training.data)
         self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
+        remember(training.key)
         with results.followed(self.study, self.storage, here=False) as follow, follow(training):
             self.cluster.finish(self.work_of(training))
 
@@ -80,11 +77,11 @@ class There:
             self._require_room(f"models.{training.name}", training.row.worker_bounds[0])
             was_alive = any(job.key == training.key and job.is_alive for job in known)
             try:
-                if CheckpointStore.of(training, self.storage).facts() is None:
-                    refuse_training_left_behind(training, self.storage)
+                refuse_training_left_behind(training, self.storage)
             except CheckpointError as error:
                 print(f"{training.name}: not submitted: {error}", flush=True)
                 continue
+            remember(training.key)
             found = self.cluster.ensure(self.work_of(training), known)
             submitted += not was_alive
             print(f"{training.name}: job {found.name}: {found.status}", flush=True)
@@ -112,13 +109,12 @@ class There:
                 told = True
             time.sleep(POLL_S)
 
-    def evaluate(self, name: str, key: str, what: dict[str, Any]) -> None:
-        """Evaluates a row whose network is under `key` on S3, following the job."""
+    def evaluate(self, name: str, store: EvaluationStore, what: dict[str, Any]) -> None:
+        """Evaluates a row whose network is in `store`, following the job."""
         self._require_room(f"models.{name}")
-        title = f"evaluate {name}"
+        title, key = f"evaluate {name}", store.key
         document = {**what, "name": title, "key": key, "share": self.study.execution.share}
-        done = EvaluationStore(self.storage, key).exists
-        self.cluster.finish(self._work("evaluation", name, key, title, document, done))
+        self.cluster.finish(self._work("evaluation", name, key, title, document, store.exists))
 
     def pack(self, data: Sharded, key: str, pieces: str) -> None:
         """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""
@@ -144,8 +140,6 @@ class There:
             "share": self.study.execution.share,
             "commit": commit(),
         }
-        lock_of(training.key).parent.mkdir(parents=True, exist_ok=True)
-        lock_of(training.key).touch()  # so that it is known here, if other code comes
         checkpoints = CheckpointStore.of(training, self.storage)
         name, done = training.name, lambda: checkpoints.finished() is not None
         return self._work("training", name, training.key, name, document, done)

@@ -21,8 +21,8 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Rows of a group have the same `group` (a row without its seed). Each score has `mean`, `sd` over
     seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
-    it also includes the spread over seeds, by Student's t with n - 1 degrees of freedom: half its width is
-    sqrt(half that of the images² + (t sd)²/n).
+    it also includes the spread over seeds: mean ± sqrt(h² + t² sd²/n), where h is half the interval over
+    images and t Student's with n - 1 degrees of freedom.
     """
     return [_group(members) for members in by_group(rows)]
 

@@ -16,17 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.storage.layout import (
-    DATA_SETS,
-    EVALUATIONS,
-    SEARCHES,
-    SHARDS,
-    TRAININGS,
-    TRIALS,
-    opened,
-    project,
-    sealed,
-)
+from pipeline.storage.layout import KINDS, SEARCHES, TRIALS, opened, project, sealed
 from pipeline.storage.objects import Storage
 
 Kind = Literal["damaged", "missing", "orphaned"]
@@ -35,8 +25,7 @@ WRITING_S = 3.0  # between an object and the manifest that names it, as between 
 DVC = "dvc/files/md5/"
 # what was written before documents had checksums
 UNSEALED = ({"request", "time"}, {"host", "pid", "token"})
-KINDS = "|".join((TRAININGS, TRIALS, SEARCHES, DATA_SETS, SHARDS, EVALUATIONS))
-IN_INSTANCE = re.compile(rf"(?P<place>(?:{KINDS})/[^/]+/(?P<number>\d+)/)(?P<inside>.+)")
+IN_INSTANCE = re.compile(rf"(?P<place>(?:{'|'.join(KINDS)})/[^/]+/(?P<number>\d+)/)(?P<inside>.+)")
 DOCUMENT = re.compile(r"begun\.json|manifests/.+\.json|attempts/\d{6}\.json")
 OBJECT = re.compile(r"objects/([0-9a-f]{64})")
 ATTEMPT = re.compile(r"attempts/(\d{6})\.json")

@@ -25,6 +25,7 @@ from pipeline.storage.objects import Storage
 
 TRAININGS, TRIALS, SEARCHES = "trainings", "trials", "searches"
 DATA_SETS, SHARDS, EVALUATIONS = "sets", "shards", "evaluations"
+KINDS = (TRAININGS, TRIALS, SEARCHES, DATA_SETS, SHARDS, EVALUATIONS)
 BEGUN = "begun.json"
 PROJECT = Path(pipeline.__file__).with_name("project")
 

@@ -154,9 +154,10 @@ def test_mlflows_artifacts_are_in_the_bucket(study: Path, storage: Storage):
 
 
 FETCH = """
-import json, sys
+import json, os, sys, tempfile
 import mlflow, numpy, pandas
 from mlflow import MlflowClient
+tempfile.tempdir = os.getcwd()  # where MLflow leaves what it downloads
 client = MlflowClient()
 models = {one.name: dict(one.aliases) for one in client.search_registered_models()}
 study = next(name for name in models if name.endswith("-ensemble"))
@@ -192,7 +193,7 @@ def test_any_client_fetches_weights_and_loads_models_with_the_address_alone(
         done = subprocess.run(
             [sys.executable, "-c", FETCH, str(tmp_path / "images.npy")], cwd=tmp_path,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_TOKEN": token,
-                 "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "TMPDIR": str(tmp_path)},
+                 "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.integration
 PUBLISH = ("python", "-m", "pipeline.commands.publish")
 
 FETCH = """
-import hashlib, json, sys
+import hashlib, json, os, sys, tempfile
 from mlflow import MlflowClient
+tempfile.tempdir = os.getcwd()  # where MLflow leaves what it downloads
 client = MlflowClient()
 experiment = client.get_experiment_by_name(sys.argv[1])
 found = {}
@@ -70,8 +71,7 @@ def test_two_studies_are_published_at_once_each_in_its_experiment(
     for name, experiment in (("ada", "resnet-study"), ("bob", "bobs"), ("bob", "resnet-study")):
         done = subprocess.run(  # a client that knows the address and a password, and nothing of S3
             [sys.executable, "-c", FETCH, experiment], cwd=tmp_path, capture_output=True, text=True,
-            check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path),
-                              **members[name]},
+            check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members[name]},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == wanted
@@ -127,7 +127,6 @@ def test_what_was_published_outlives_a_killed_server(
     digest = hashlib.sha256((study / paths.run(ROWS[0]) / paths.WEIGHTS).read_bytes()).hexdigest()
     fetched = subprocess.run(
         [sys.executable, "-c", FETCH, "resnet-study"], cwd=tmp_path, capture_output=True, text=True,
-        check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path),
-                          **members["ada"]},
+        check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members["ada"]},
     )  # fmt: skip
     assert json.loads(fetched.stdout.splitlines()[-1])[ROWS[0]] == digest
