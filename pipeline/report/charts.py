@@ -267,7 +267,8 @@ def against(results: Results, what: str, title: str) -> Chart:
             {"mark": {"type": "rule", "opacity": 0.5, "aria": False}, "encoding": {
                 "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}},
             {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {
-                "y": {"field": "error", "type": "quantitative", "title": "test error (%)"},
+                "y": {"field": "error", "type": "quantitative", "title": "test error (%)",
+                      "scale": {"padding": 20, "nice": False}},  # room for names below points
                 "tooltip": [{"field": "network", "type": "nominal"},
                             {**x, "format": ",.3~r" if timed else ".4~s"},
                             {"field": "error", "type": "quantitative", "format": ".2f"}]}},
