@@ -11,6 +11,7 @@ from pipeline.data import prepared
 from pipeline.execution.bringing import brought
 from pipeline.execution.place import place_of
 from pipeline.execution.wanted import Wanted
+from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.training import result
 
 
@@ -27,6 +28,7 @@ def main(name: str) -> None:
             flush=True,
         )
     history = result.write_result(paths.run(name), training, data, checkpoint)
+    CheckpointStore.of(training, storage).instance.note_collected()
     print(
         f"{name}: {history[-1].update:,} updates, {history[-1].val_error_pct:.1f} % error on val, "
         f"{history[-1].seconds:.0f} s of training, {checkpoint.facts.wall_seconds:.0f} s in all"

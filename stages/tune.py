@@ -22,6 +22,7 @@ def main(name: str) -> None:
     write(paths.trial_curves(name), as_csv(curves))
     write(paths.trials(name), as_csv([search.line(place) for place in trials]))
     write(paths.chosen(name), as_yaml(trials[0].trial.schedule.model_dump(mode="json")))
+    search.note_collected()
     print(f"chosen from {len(trials)} trials: {trials[0].trial.schedule!r}")
 
 

@@ -7,11 +7,13 @@ brings the rest up to date.
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 from infra.local import s3
 from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.errors import ParamsError
+from pipeline.execution.needed import while_dvc_waits
 from pipeline.execution.place import place_of
 from pipeline.execution.wanted import Wanted
 from pipeline.params import Sharded, Study
@@ -52,7 +54,7 @@ def main(name: str = "") -> None:
     else:
         data = prepared.look(paths.ARRAYS).digest
         kind, key, targets = what_is(Wanted(study, data, storage, place), name)
-    with place.only_one(key, name):
+    with place.only_one(key, name), while_dvc_waits(Path()):  # else `dvc repro` below is refused
         request = uuid.uuid4().hex
         place.require_idle(key, request)
         number = Instances(storage, kind, key).begin(request)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from infra.local import s3
 from pipeline import command
 from pipeline.errors import TrackingError
-from pipeline.execution.needed import LOCK, outputs
+from pipeline.execution.needed import locked_outputs, outputs
 from pipeline.progress import Progress
 from pipeline.storage.audit import Audit, Fault, dvc_key
 from pipeline.storage.layout import project
@@ -37,9 +37,7 @@ def unpushed(there: Mapping[str, int]) -> tuple[list[str], list[str]]:
 
     What lies in the working folder and not in the cache is Git's, or was made without DVC.
     """
-    if not LOCK.exists():
-        return [], []
-    lock = YAML(typ="safe", pure=True).load(LOCK.read_text())
+    lock = YAML(typ="safe", pure=True).load(locked_outputs(Path()).decode()) or {}
     asked = [sys.executable, "-m", "dvc", "cache", "dir"]
     said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     cache = Path(said or ".dvc/cache") / "files/md5"

@@ -2,8 +2,8 @@
 
 Needed is what the last commit of a branch, tag or stash names, of this clone and the user's others on this
 host, after fetching what colleagues pushed; what their working folders name; what a process or a job works
-on; trainings and searches that are not at their end; and whatever was written in the last DAYS days, since
-it may be of a clone that is not known here.
+on; trainings and searches that are not at their end, or that nobody has collected, with their data; and
+whatever was written in the last DAYS days, since it may be of a clone that is not known here.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from infra.local import s3
 from pipeline import command, params, paths
-from pipeline.errors import ParamsError, ResourceError, StudyError
+from pipeline.errors import CheckpointError, ParamsError, ResourceError, StudyError
 from pipeline.execution import clones, needed
 from pipeline.execution.begun import AGAIN, lock_of
 from pipeline.execution.needed import ANY, Needs
@@ -33,6 +33,7 @@ from pipeline.progress import Progress
 from pipeline.storage.audit import DVC, IN_INSTANCE, dvc_key
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import (
+    COLLECTED,
     DATA_SETS,
     SEARCHES,
     SHARDS,
@@ -45,6 +46,7 @@ from pipeline.storage.objects import Listed, Storage
 from pipeline.tuning.search import ALL
 
 DAY_S = 24 * 3600.0
+NOTED_SINCE = 1795737600.0  # 2026-11-27: what was written before does not tell who has collected it
 
 
 @dataclass
@@ -61,6 +63,12 @@ class Part:
         self.keys.append(key)
         self.bytes += listed.bytes
         self.modified = max(self.modified, listed.modified)
+
+    @property
+    def is_collected(self) -> bool:
+        """Tells whether nobody waits for this, as far as is known."""
+        noted = any(key.endswith(f"/{COLLECTED}") for key in self.keys)
+        return noted or self.modified < NOTED_SINCE
 
 
 def parts_of(storage: Storage) -> dict[str, Part]:
@@ -102,25 +110,51 @@ def all_needs(storage: Storage) -> Needs:
     return found
 
 
-def places_of(needs: Needs, parts: dict[str, Part], storage: Storage) -> set[str]:
-    """Returns the names of the parts that are needed."""
+def waiting(needs: Needs, parts: dict[str, Part], storage: Storage) -> dict[str, str]:
+    """Returns what nobody names but somebody may wait for, by the names of its parts, each with why.
+
+    It may be of a clone that is not known here, or of other code. Adds to `needs` the data that such
+    trainings go on with.
+    """
+    found = dict[str, str]()
+    for name, part in parts.items():
+        kind, key, *rest = name.split("/")
+        if kind == TRAININGS and (key, int(rest[0])) not in needs.trainings:
+            try:
+                facts = CheckpointStore(storage, key, instance=int(rest[0])).facts()
+            except CheckpointError:
+                found[name] = "not in this code's format"
+                continue
+            if facts is None or (facts.is_finished and part.is_collected):
+                continue
+            at = f"at update {facts.update:,} of {facts.total_updates:,}"
+            found[name] = f"{facts.name}, " + ("not collected" if facts.is_finished else at)
+            needs.data.add(facts.trained["data"])
+            if facts.trained["row"].get("crop_px") is not None:  # photographs, of whatever packing
+                needs.packings.add(ANY)
+        elif kind == SEARCHES and key not in needs.searches:
+            manifest = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)
+            if manifest and not manifest[0].get("done", True):
+                found[name] = "a search that is not at its end"
+            elif manifest and not part.is_collected:
+                found[name] = "a search that nobody has collected"
+    return found
+
+
+def places_of(
+    needs: Needs, waits: Collection[str], parts: Collection[str], storage: Storage
+) -> set[str]:
+    """Returns the names of the parts that are needed, and of those that are waited for."""
     found = {f"{TRAININGS}/{key}/{number}" for key, number in needs.trainings}
     found |= {f"{DATA_SETS}/{digest}/1" for digest in needs.data}
     for name in parts:
         kind, key, *rest = name.split("/")
-        if kind == SHARDS and {key, ANY} & needs.packings:
+        if name in waits or (kind == SHARDS and {key, ANY} & needs.packings):
             found.add(name)
-        elif kind == TRAININGS and name not in found:
-            facts = CheckpointStore(storage, key, instance=int(rest[0])).facts()
-            # one that is not at its end is of other code, or waits: `make forget` deletes it
-            if facts and not facts.is_finished:
-                found.add(name)
-        elif kind == SEARCHES:
+        if kind == SEARCHES and (name in waits or key in needs.searches):
             manifest = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)
-            said = manifest[0] if manifest else {}
-            if key in needs.searches or not said.get("done", True):
-                trials = said.get("trials", ())
-                found |= {name, *(f"{TRIALS}/{trial}/{rest[0]}" for trial in trials)}
+            trials = manifest[0].get("trials", ()) if manifest else ()
+            found |= {name, *(f"{TRIALS}/{trial}/{rest[0]}" for trial in trials)}
     for md5 in needs.md5:
         found.add(dvc_key(md5))
         content = storage.get(f"{project()}/{dvc_key(md5)}") if md5.endswith(".dir") else None
@@ -141,22 +175,29 @@ def busy() -> set[str]:
     return found | {job.key for job in (there.jobs() if there else ()) if job.is_alive}
 
 
-def useless(storage: Storage, days: float) -> list[Part]:
-    """Returns what nobody needs and nobody has written to for some days, sorted by name."""
+def useless(storage: Storage, days: float) -> tuple[list[Part], dict[str, str]]:
+    """Returns what nobody needs and nobody has written to for some days, sorted by name; and what is
+    kept since somebody may wait for it (see `waiting`), if it is as old."""
     parts = parts_of(storage)
     at_work, needs = busy(), all_needs(storage)
     needs.searches.update(at_work)
-    kept = places_of(needs, parts, storage)
+    waits = waiting(needs, parts, storage)
+    kept = places_of(needs, waits, parts, storage)
     latest = time.time() - days * DAY_S
-    return [
-        part
+    old = {
+        name: part
         for name, part in sorted(parts.items())
-        if name not in kept and part.modified <= latest and f"{name}/".split("/")[1] not in at_work
-    ]
+        if part.modified <= latest and f"{name}/".split("/")[1] not in at_work
+    }
+    useless = [part for name, part in old.items() if name not in kept]
+    return useless, {name: waits[name] for name in old if name in waits}
 
 
-def lines(found: list[Part]) -> Iterator[str]:
-    """Yields a line for each kind, and one for each part that is not DVC's."""
+def lines(found: list[Part], waits: Mapping[str, str]) -> Iterator[str]:
+    """Yields a line for what is kept, one for each kind, and one for each part that is not DVC's."""
+    for name, why in waits.items():
+        key = name.split("/")[1]
+        yield f"kept: {name}: {why}: if nobody wants it, `make forget RUN={key}` deletes it"
     kinds = defaultdict[str, list[Part]](list)
     for part in found:
         kinds[part.name.split("/")[0]].append(part)
@@ -210,8 +251,8 @@ def main(apply: str = "apply=", days: str = "days=") -> None:
                 if deletes:
                     raise
                 print(f"warning: {error}", file=sys.stderr)
-        found = useless(storage, age)
-        for line in lines(found):
+        found, waits = useless(storage, age)
+        for line in lines(found, waits):
             print(line)
         if not found:
             print(f"everything is needed, or less than {age:g} days old (DAYS=)")

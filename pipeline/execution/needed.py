@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import paths
 from pipeline.errors import ResourceError
+from pipeline.files import exclusively
 from pipeline.training.identity import KEY_LENGTH
 
 LOCK = Path("dvc.lock")
@@ -69,9 +71,25 @@ def outputs(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from ((out["path"], out["md5"]) for out in stage.get("outs", ()) if "md5" in out)
 
 
+def while_dvc_waits(clone: Path) -> AbstractContextManager[None]:
+    """Holds DVC's own lock of a clone, which `dvc repro` gives up while a stage works.
+
+    Raises BusyError if DVC does not give it up.
+    """
+    place = clone / ".dvc" / "tmp"
+    return exclusively(place / "lock", f"DVC in {clone}") if place.exists() else nullcontext()
+
+
+def locked_outputs(clone: Path) -> bytes:
+    """Returns a clone's dvc.lock, b"" if it has none; never half of one that DVC is writing."""
+    with while_dvc_waits(clone):
+        return (clone / LOCK).read_bytes() if (clone / LOCK).exists() else b""
+
+
 def in_folder(clone: Path) -> Iterator[tuple[Path, bytes]]:
     """Yields the documents of a clone's working folder that say what it needs."""
-    for path in (LOCK, paths.DIGEST, paths.REPORT):
+    yield LOCK, locked_outputs(clone)
+    for path in (paths.DIGEST, paths.REPORT):
         if (clone / path).exists():
             yield path, (clone / path).read_bytes()
     for found in sorted(clone.glob(f"{RUNS}/*/{paths.FACTS}")):

@@ -26,7 +26,7 @@ DVC = "dvc/files/md5/"
 # what was written before documents had checksums
 UNSEALED = ({"request", "time"}, {"host", "pid", "token"})
 IN_INSTANCE = re.compile(rf"(?P<place>(?:{'|'.join(KINDS)})/[^/]+/(?P<number>\d+)/)(?P<inside>.+)")
-DOCUMENT = re.compile(r"begun\.json|manifests/.+\.json|attempts/\d{6}\.json")
+DOCUMENT = re.compile(r"(?:begun|collected)\.json|manifests/.+\.json|attempts/\d{6}\.json")
 OBJECT = re.compile(r"objects/([0-9a-f]{64})")
 ATTEMPT = re.compile(r"attempts/(\d{6})\.json")
 

@@ -4,6 +4,7 @@
     <instance>/manifests/<name>.json what is there: facts, and objects by their sha256; written last
     <instance>/objects/<sha256>      the bytes
     <instance>/attempts/<n>.json     the writing process (checkpoints: only the last attempt may write)
+    <instance>/collected.json        that a clone has collected it, so that nobody waits for it any more
 
 What has no manifest does not count as stored. Every document names its own place and has a checksum.
 Listing the manifests reads no object (some stores hash all bytes that they list). The project's id is in a file of the repository, so that two studies in one
@@ -15,6 +16,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from pipeline.storage.objects import Storage
 TRAININGS, TRIALS, SEARCHES = "trainings", "trials", "searches"
 DATA_SETS, SHARDS, EVALUATIONS = "sets", "shards", "evaluations"
 KINDS = (TRAININGS, TRIALS, SEARCHES, DATA_SETS, SHARDS, EVALUATIONS)
-BEGUN = "begun.json"
+BEGUN, COLLECTED = "begun.json", "collected.json"
 PROJECT = Path(pipeline.__file__).with_name("project")
 
 
@@ -130,6 +132,12 @@ class Instance:
         prefix = f"{self.prefix}manifests/"
         found = self.storage.keys(prefix)
         return [name[len(prefix) :].removesuffix(".json") for name in found]
+
+    def note_collected(self) -> None:
+        """Notes that a clone has collected this, if the clone may write: until then `make gc` keeps it."""
+        content = sealed({"time": time.time()}, f"{self.place}{COLLECTED}")
+        with suppress(StorageError):
+            self.storage.put_new(f"{self.prefix}{COLLECTED}", content)
 
     def put_object(self, content: bytes) -> str:
         """Stores bytes under their sha256, and returns it."""

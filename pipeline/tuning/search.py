@@ -76,6 +76,10 @@ class Search:
         """Returns where a trial's checkpoints are."""
         return CheckpointStore(self.storage, trial.key, instance=self.instance, kind=TRIALS)
 
+    def note_collected(self) -> None:
+        """Notes that a clone has collected this search."""
+        self._there.note_collected()
+
     def trials(self) -> list[Trial]:
         """Returns the trials with their histories, and whether they diverged."""
         diverged = {name for name in self._there.names() if name.startswith(DIVERGED)}

@@ -4,15 +4,19 @@ import hashlib
 import json
 import subprocess
 import uuid
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from zc.lockfile import LockFile
 
 from infra.local import s3
 from pipeline import paths
+from pipeline.checkpoint import Checkpoint
 from pipeline.commands import gc
-from pipeline.errors import ParamsError, ResourceError
+from pipeline.errors import BusyError, ParamsError, ResourceError
 from pipeline.execution import clones
 from pipeline.execution.begun import lock_of
 from pipeline.storage.audit import dvc_key
@@ -71,16 +75,27 @@ def commit(clone: Path) -> None:
     git(clone, "commit", "--quiet", "-m", "more")
 
 
-def put_trainings(bucket: Storage, *keys: str, update: int = 9) -> None:
+def put_trainings(bucket: Storage, *keys: str, update: int = 9, collected: bool = True) -> None:
     """Stores trainings that are at an update, of 9."""
     for key in keys:
         name, _, instance = key.partition("/")
         store = CheckpointStore(bucket, name, instance=int(instance or 1))
         store.save(checkpoint(b"weights", update))
+        if collected:
+            store.instance.note_collected()
+
+
+def put_search(bucket: Storage, key: str, trial: str, *, done: bool = True) -> None:
+    """Stores a search of one trial, which was collected if it is done."""
+    found = Instance(bucket, SEARCHES, key)
+    found.put("search", {"trials": [trial], "done": done}, {})
+    if done:
+        found.note_collected()
+    CheckpointStore(bucket, trial, kind=TRIALS).save(checkpoint(b"a", 9))
 
 
 def names(bucket: Storage, days: float = 0.0) -> list[str]:
-    return [part.name for part in gc.useless(bucket, days)]
+    return [part.name for part in gc.useless(bucket, days)[0]]
 
 
 def test_what_a_branch_a_tag_a_stash_or_a_folder_names_is_kept(bucket: Storage, clone: Path):
@@ -147,8 +162,7 @@ def test_files_of_dvc_data_searches_and_shards_are_kept_with_what_they_consist_o
     (clone / paths.DIGEST).write_text(json.dumps({"digest": USED, "shards": {"key": "packed"}}))
     (clone / paths.REPORT).write_text(json.dumps({"searches": [{"trials": [{"search": USED}]}]}))
     for key in (USED, "left"):
-        Instance(bucket, SEARCHES, key).put("search", {"trials": [f"trial of {key}"]}, {})
-        CheckpointStore(bucket, f"trial of {key}", kind=TRIALS).save(checkpoint(b"a", 10))
+        put_search(bucket, key, f"trial of {key}")
         Instance(bucket, DATA_SETS, key).put("prepared", {}, {"prepared": b"1"})
     for key in ("packed", "left"):
         Instance(bucket, SHARDS, key).put("train-0", {}, {"shard": b"1"})
@@ -161,10 +175,55 @@ def test_files_of_dvc_data_searches_and_shards_are_kept_with_what_they_consist_o
 def test_what_is_not_at_its_end_is_kept(bucket: Storage, clone: Path):
     """It may be of other code, or wait for its owner: `make forget` deletes it."""
     put_trainings(bucket, "half", update=5)
-    Instance(bucket, SEARCHES, USED).put("search", {"trials": ["trial"], "done": False}, {})
-    CheckpointStore(bucket, "trial", kind=TRIALS).save(checkpoint(b"a", 9))
+    put_search(bucket, USED, "trial", done=False)
     put_trainings(bucket, "whole")
-    assert names(bucket) == ["trainings/whole/1"]
+    found, waits = gc.useless(bucket, 0.0)
+    assert [part.name for part in found] == ["trainings/whole/1"]
+    assert waits == {
+        f"searches/{USED}/1": "a search that is not at its end",
+        "trainings/half/1": "net, at update 5 of 9",
+    }
+    assert next(gc.lines(found, {"trainings/half/1": "net, at update 5 of 9"})) == (
+        "kept: trainings/half/1: net, at update 5 of 9: if nobody wants it, `make forget RUN=half` deletes it"
+    )
+
+
+def test_what_nobody_has_collected_is_kept_with_its_data(
+    bucket: Storage, clone: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A study that a cluster has computed for a clone on another host, whose owner is away for weeks."""
+    put_trainings(bucket, "finished", collected=False)
+    Instance(bucket, DATA_SETS, "digest").put("prepared", {}, {"prepared": b"1"})
+    Instance(bucket, SHARDS, "packed").put("train-0", {}, {"shard": b"1"})
+    Instance(bucket, SEARCHES, USED).put("search", {"trials": ["trial"], "done": True}, {})
+    CheckpointStore(bucket, "trial", kind=TRIALS).save(checkpoint(b"a", 9))
+    assert names(bucket) == ["shards/packed/1"]  # it is not of photographs
+    assert gc.useless(bucket, 0.0)[1] == {
+        f"searches/{USED}/1": "a search that nobody has collected",
+        "trainings/finished/1": "net, not collected",
+    }
+    store = CheckpointStore(bucket, "photographs", instance=1)
+    facts = checkpoint(b"weights", 9).facts
+    of_photographs = replace(facts, trained={"data": "digest", "row": {"crop_px": 224}})
+    store.save(Checkpoint(b"weights", of_photographs))
+    assert names(bucket) == []
+    monkeypatch.setattr(gc, "NOTED_SINCE", 4e9)  # what was written before does not tell
+    assert len(names(bucket)) == 6
+
+
+def test_what_dvc_writes_is_waited_for(
+    bucket: Storage, clone: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Half a dvc.lock may be whole YAML that names less."""
+    monkeypatch.setattr("pipeline.files.LOCK_TIMEOUT_S", 0.1)
+    place = clone / ".dvc/tmp"
+    place.mkdir(parents=True)
+    with (
+        closing(LockFile(str(place / "lock"))),
+        pytest.raises(BusyError, match=f"DVC in {clone} is already"),
+    ):
+        names(bucket)
+    assert names(bucket) == []
 
 
 def test_shards_are_kept_if_an_earlier_version_did_not_note_their_key(bucket: Storage, clone: Path):
@@ -192,15 +251,14 @@ def test_nothing_is_deleted_if_a_clone_is_not_there(
 
 def test_what_was_written_since_it_was_listed_is_kept(bucket: Storage, clone: Path):
     put_trainings(bucket, "old")
-    (part,) = gc.useless(bucket, 0.0)
+    ((part,), _) = gc.useless(bucket, 0.0)
     part.modified -= 1  # as if its last object had come since
     assert gc.delete(part, bucket) == 0
     assert bucket.keys("")
 
 
 def test_a_search_that_a_process_works_on_keeps_its_trials(bucket: Storage, clone: Path):
-    Instance(bucket, SEARCHES, USED).put("search", {"trials": ["trial"]}, {})
-    CheckpointStore(bucket, "trial", kind=TRIALS).save(checkpoint(b"a", 9))
+    put_search(bucket, USED, "trial")
     lock_of("").mkdir(parents=True)
     with FileLock(lock_of(USED)):
         assert names(bucket) == []
@@ -225,9 +283,9 @@ def test_it_shows_before_it_deletes(
     gc.main("apply=", "days=0")
     said = capsys.readouterr().out
     assert "trainings/old/1: 0.0 MB" in said and "make gc APPLY=1" in said
-    assert len(bucket.keys("")) == 3
+    assert len(bucket.keys("")) == 4
     gc.main("apply=1", "days=0")
-    assert "deleted 3 objects" in capsys.readouterr().out
+    assert "deleted 4 objects" in capsys.readouterr().out
     assert bucket.keys("") == []
 
 
@@ -246,7 +304,7 @@ def test_nothing_is_deleted_if_what_somebody_needs_is_unknown(
     git(clone, "remote", "add", "origin", "/nowhere")
     with pytest.raises(ResourceError, match="fetch"):
         gc.main("apply=1", "days=0")
-    assert len(bucket.keys("")) == 3
+    assert len(bucket.keys("")) == 4
 
 
 @pytest.mark.parametrize("apply", ["0", "no", "true"])
