@@ -12,7 +12,8 @@ from pipeline import command, params, paths
 from pipeline.data import prepared
 from pipeline.errors import StorageError
 from pipeline.evaluation import predictions
-from pipeline.evaluation.scores import outcomes_in, scores
+from pipeline.evaluation.outcomes import outcomes_in
+from pipeline.evaluation.scores import scores
 from pipeline.evaluation.tables import SINGLE
 from pipeline.execution.evaluating import evaluation_of
 from pipeline.files import write, write_json

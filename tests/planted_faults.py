@@ -136,9 +136,9 @@ FAULTS = (
       "return per_image * row.global_batch_size * training.schedule.total_updates / threads",
       "return -per_image * row.global_batch_size * training.schedule.total_updates / threads", "tests/cluster"),
     # evaluation
-    F("what is not a number counts as right", "pipeline/evaluation/scores.py",
+    F("what is not a number counts as right", "pipeline/evaluation/outcomes.py",
       "if not np.isfinite(probabilities).all():", "if False:", "tests/evaluation/test_scores.py"),
-    F("ties count as right", "pipeline/evaluation/scores.py",
+    F("ties count as right", "pipeline/evaluation/outcomes.py",
       "ahead = (probabilities > own[:, None]) | ((probabilities == own[:, None]) & before)",
       "ahead = probabilities > own[:, None]", "tests/evaluation"),
     F("the first member speaks for all", "pipeline/evaluation/averaging.py",

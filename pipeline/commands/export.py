@@ -47,8 +47,9 @@ def main(name: str) -> None:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     plain = [path for path in written if path.suffix != ".pt2"]  # torch.export's has pickles
     try:
-        tracker = Tracker(results.address_of(study), s3.connect().upload)
-        results.exported(tracker, name, study.models[name], plain)
+        storage = s3.connect()
+        tracker = Tracker(results.address_of(study), storage.upload)
+        results.exported(tracker, name, study.models[name], plain, storage)
     except TrackingError as error:
         print(f"warning: not in MLflow: {error}", file=sys.stderr)
 

@@ -20,7 +20,7 @@ from pipeline.tracking.tracker import Tracker
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     """Publishes whatever MLflow lacks, and prints after each run how many are complete.
 
-    Raises TrackingError where MLflow does not answer.
+    Raises TrackingError where MLflow does not answer, and DataError at the end for rows that are of others.
     """
     tracker = Tracker(send.address_of(study), storage.upload)
     complete = tracker.complete()
@@ -28,19 +28,28 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     for row in results["rows"]:
         which = ("training", row["run_key"], str(row["instance"]))
         if complete.get(which) != send.digest_of_row(row["name"]):
-            work.append(partial(_row, tracker, study, results, row))
+            work.append(partial(_row, tracker, study, results, row, storage))
     for name in study.tune:
         if send.digest_of_search(name, storage) not in complete.values():
             work.append(partial(send.search_result, tracker, name, storage))
     total = len(results["rows"]) + len(study.tune) + 1
     work.append(partial(_study, tracker, study, results))
-    for place, one in enumerate(work):
-        print(f"MLflow has {total - len(work) + place} of {total} runs", flush=True)
-        one()
-    print(f"MLflow has {total} of {total} runs", flush=True)
+    complete_now, refused = total - len(work), list[str]()
+    for one in work:
+        print(f"MLflow has {complete_now} of {total} runs", flush=True)
+        try:
+            one()
+            complete_now += 1
+        except DataError as error:
+            refused.append(str(error))
+    print(f"MLflow has {complete_now} of {total} runs", flush=True)
+    if refused:
+        raise DataError("; ".join(refused))
 
 
-def _row(tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str, Any]) -> None:
+def _row(
+    tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str, Any], storage: Storage
+) -> None:
     name, pictures = row["name"], [paths.scores(row["name"]) / paths.METRICS]
     with scratch("pictures") as folder:
         if row["confusion"] is not None:
@@ -48,7 +57,14 @@ def _row(tracker: Tracker, study: Study, results: dict[str, Any], row: dict[str,
             pictures.append(drawing.png(matrix, folder / "confusion.png"))
         network = next(one["name"] for one in results["groups"] if name in one["rows"])
         send.row_result(
-            tracker, name, study.models[name], row["group"], network, row["scores"], pictures
+            tracker,
+            name,
+            study.models[name],
+            row["group"],
+            network,
+            row["scores"],
+            pictures,
+            storage,
         )
 
 

@@ -21,7 +21,7 @@ from pipeline.data.feeding.decoding import cut, opened
 from pipeline.data.feeding.pixels import to_rgb
 from pipeline.data.feeding.shown import less_mean, resized_px
 from pipeline.errors import DataError
-from pipeline.evaluation.scores import Array, softmax
+from pipeline.evaluation.outcomes import Array, softmax
 from pipeline.models import weights
 from pipeline.models.predict import device, predict
 from pipeline.models.weights import Trained

@@ -13,7 +13,7 @@ import torch
 from pipeline.data.dataset import SPLITS, Dataset, Split
 from pipeline.data.feeding.shards import Photos
 from pipeline.evaluation import views
-from pipeline.evaluation.scores import outcomes, softmax
+from pipeline.evaluation.outcomes import outcomes, softmax
 from pipeline.evaluation.tables import LOGITS, SCALES, SINGLE, TRAIN, VIEWS, Table, Tables
 from pipeline.models.predict import keep_freed_memory
 from pipeline.models.weights import Trained

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.data.prepared import Labels
 from pipeline.errors import DataError
-from pipeline.evaluation.scores import Predictions, softmax
+from pipeline.evaluation.outcomes import softmax
+from pipeline.evaluation.scores import Predictions
 from pipeline.evaluation.tables import LOGITS, SINGLE, TRAIN, VIEWS, Table
 from pipeline.files import write
 

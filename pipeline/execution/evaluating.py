@@ -47,7 +47,12 @@ def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage | No
         return found
     if there and (found := _awaited(there, store, facts)) is not None:
         return found
-    return _evaluated_here(study, name, data, storage)
+    found = _evaluated_here(study, name, data, storage)
+    try:
+        store.save(found)  # for the next time that the stage's code changes, and for colleagues
+    except StorageError as error:
+        print(f"warning: {error}: this evaluation is not on S3", file=sys.stderr, flush=True)
+    return found
 
 
 def _require_same_data(facts: ModelFacts, data: Prepared) -> None:

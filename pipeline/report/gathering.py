@@ -13,7 +13,8 @@ from pipeline.command import TIMES
 from pipeline.data.sources.account import said
 from pipeline.errors import DataError
 from pipeline.evaluation import predictions
-from pipeline.evaluation.scores import Outcomes, Predictions, outcomes_of
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.scores import Predictions, outcomes_of
 from pipeline.models import weights
 from pipeline.params import (
     ImageNetData,

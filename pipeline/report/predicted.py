@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from pipeline.evaluation.scores import Outcomes, calibration, confusion
+from pipeline.evaluation.outcomes import Outcomes
+from pipeline.evaluation.scores import calibration, confusion
 
 CONFUSION_CLASSES = 100  # with more, the matrix is neither readable nor small
 MOST_MISSED = 24  # images are shown

@@ -328,7 +328,7 @@ def networks(results: Results) -> Table:
         )  # fmt: skip
     note = (
         "The last checkpoint is the result; nothing was chosen on the test images. Training errors are from a "
-        "separate pass without augmentation. In parentheses: 95 % bootstrap intervals over images. NLL and ECE "
+        "separate pass without augmentation. In parentheses: 95 % intervals over images (Clopper and Pearson). NLL and ECE "
         "(a fraction) are on the test images."
     )
     return Table("networks", "Networks", columns, lines, note)

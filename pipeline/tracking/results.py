@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
-from pipeline.errors import TrackingError
+from pipeline.errors import DataError, TrackingError
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
 from pipeline.params import Row, Study
@@ -83,15 +83,15 @@ def row_result(
     network: str,
     scores: dict[str, Any],
     pictures: Sequence[Path],
+    storage: Storage,
 ) -> None:
     """Publishes a row: history, weights, scores, pictures, and its model.
 
-    `group` is equal for rows that differ in seed, and `network` is the name of the first of them.
+    Raises DataError if what is here is not the row's result. `group` is equal for rows that differ in seed, and `network` is the name of the first of them.
     """
     folder = paths.run(name)
     facts = weights.look(folder)
-    if (child := _run_of(tracker, name, row, facts)) is None:
-        return
+    child = _run_of(tracker, name, row, facts, storage)
     child.tags({
         "commit": facts.commit, "hardware": facts.hardware, "group": group,
         "weights": f"dvc pull train@{name}", "weights_sha256": facts.sha256,
@@ -115,23 +115,29 @@ def row_result(
     child.completed(digest_of_row(name))
 
 
-def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts) -> Child | None:
-    """Returns the run of a row's training, or None, and says why, if `facts` are of another one's result."""
+def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: Storage) -> Child:
+    """Returns the run of a row's training; raises DataError if `facts` are of another one's result."""
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
-    if training.key != facts.run_key:
-        print(
-            f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
-        )
-        return None
-    same = replace(training, overridden=facts.run_key_overridden, instance=facts.instance)
+    key, overridden = facts.run_key, facts.run_key_overridden
+    if training.key != key:
+        # a person may have chosen to go on with what other code began
+        began = CheckpointStore(storage, key, instance=facts.instance).facts()
+        if not (overridden and began and training.is_of(began)):
+            raise DataError(
+                f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
+            )
+    same = replace(training, key=key, overridden=overridden, instance=facts.instance)
     return tracker.training(said_of(same))
 
 
-def exported(tracker: Tracker, name: str, row: Row, files: Sequence[Path]) -> None:
-    """Lays files of an exported network beside a row's weights and model; raises TrackingError."""
-    if (child := _run_of(tracker, name, row, weights.look(paths.run(name)))) is not None:
-        child.artifacts(files)
-        child.status("FINISHED")
+def exported(
+    tracker: Tracker, name: str, row: Row, files: Sequence[Path], storage: Storage
+) -> None:
+    """Lays files of an exported network beside a row's weights and model; raises TrackingError, and
+    DataError if what is here is not the row's result."""
+    child = _run_of(tracker, name, row, weights.look(paths.run(name)), storage)
+    child.artifacts(files)
+    child.status("FINISHED")
 
 
 def save(folder: Path, members: Sequence[str], crop_px: int | None) -> None:

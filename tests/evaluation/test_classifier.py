@@ -18,7 +18,7 @@ from pipeline.data.feeding import shown
 from pipeline.errors import DataError
 from pipeline.evaluation import views
 from pipeline.evaluation.classifier import Classifier, as_png
-from pipeline.evaluation.scores import softmax
+from pipeline.evaluation.outcomes import softmax
 from pipeline.models import weights
 from pipeline.models.networks import build
 from pipeline.models.weights import Trained

@@ -2,19 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from pipeline.errors import ScoreError
+from pipeline.evaluation.outcomes import outcomes, softmax
 from pipeline.evaluation.scores import (
     Predictions,
     bootstrap_ci95,
     calibration_error,
     confusion,
     gain_pct,
-    outcomes,
     outcomes_of,
     scores,
-    softmax,
+    share_ci95,
 )
 from pipeline.params import Evaluation
 
@@ -65,6 +66,14 @@ def test_the_interval_is_the_plain_bootstraps(rng: np.random.Generator):
     resampled = [values[rng.integers(0, 300, 300)].mean() for _ in range(4000)]
     low, high = np.percentile(resampled, [2.5, 97.5])
     assert bootstrap_ci95(values, RECIPE) == pytest.approx((low, high), abs=0.01)
+
+
+def test_an_error_has_its_exact_interval():
+    """The percentile bootstrap of no error is [0, 0]; at 0.2 % of 360 images it covers half of the time."""
+    assert share_ci95(0, 360) == pytest.approx((0, 0.01019), abs=1e-5)
+    assert share_ci95(360, 360) == pytest.approx((1 - 0.01019, 1), abs=1e-5)
+    found = stats.binomtest(7, 360).proportion_ci(0.95, "exact")
+    assert share_ci95(7, 360) == pytest.approx((found.low, found.high))
 
 
 def test_a_gain_is_paired(rng: np.random.Generator):

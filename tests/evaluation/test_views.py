@@ -13,8 +13,8 @@ from torch.nn.functional import conv2d, interpolate
 from pipeline.data.dataset import Dataset
 from pipeline.data.feeding import shown
 from pipeline.evaluation import views
+from pipeline.evaluation.outcomes import outcomes, outcomes_in
 from pipeline.evaluation.parts import assembled, evaluated, parts_of
-from pipeline.evaluation.scores import outcomes, outcomes_in
 from pipeline.evaluation.tables import VIEWS
 from pipeline.models.networks import build
 from pipeline.models.resnet import ResNet

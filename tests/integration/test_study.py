@@ -22,7 +22,7 @@ from pipeline import paths
 from pipeline.data import dataset
 from pipeline.evaluation import predictions
 from pipeline.evaluation.classifier import as_png
-from pipeline.evaluation.scores import softmax
+from pipeline.evaluation.outcomes import softmax
 from pipeline.models import weights
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv

@@ -10,8 +10,9 @@ import numpy as np
 from pipeline import paths
 from pipeline.checkpoint import Record
 from pipeline.evaluation.averaging import average
+from pipeline.evaluation.outcomes import softmax
 from pipeline.evaluation.predictions import TRAIN_WRONG
-from pipeline.evaluation.scores import Predictions, gain_pct, outcomes_of, scores, softmax
+from pipeline.evaluation.scores import Predictions, gain_pct, outcomes_of, scores
 from pipeline.formats import as_csv
 from pipeline.params import Study, load
 from pipeline.training.history import history_csv

@@ -10,7 +10,8 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.data import dataset, prepared
 from pipeline.data.sources import in_memory
 from pipeline.data.sources.download import shipped_digits
-from pipeline.evaluation.scores import outcomes_in, scores
+from pipeline.evaluation.outcomes import outcomes_in
+from pipeline.evaluation.scores import scores
 from pipeline.evaluation.tables import SINGLE
 from pipeline.evaluation.whole import evaluate
 from pipeline.models import weights
