@@ -33,7 +33,9 @@ START_TIMEOUT_S = 240.0
 WRITES_ITS_ID_WITHIN_S = 10.0
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
 OBJECT_STORE_BYTES = 200_000_000  # we send nothing through it
-RESTART_AFTER_S = 2
+RESTART_AFTER_S = 2  # twice as long after each start that did not last
+RESTART_AFTER_AT_MOST_S = 120
+LASTED_S = 30
 HEALTH = {  # a lost node is noticed in seconds; Ray's own defaults take half a minute
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -52,7 +54,11 @@ def up() -> str:
         if found := running():
             return found
         _end_all()
-        return _start()
+        try:
+            return _start()
+        except BaseException:  # Ctrl-C too
+            _end_all()
+            raise
 
 
 def down() -> bool:
@@ -136,17 +142,12 @@ def _start() -> str:
              # one each: nodes that shared it would delete each other's copies of the code
              f"--temp-dir={folder()}/{number}", "--disable-usage-stats", "--block"]
         )  # fmt: skip
-        # restarts the node as long as the clone is there
-        again = (
-            f"echo $$ > {shlex.quote(str(_pid_of(number)))}; "
-            f"while [ -e {shlex.quote(__file__)} ]; do {command}; sleep {RESTART_AFTER_S}; done"
-        )
         with (
             (s3.state_dir() / "cluster.log").open("ab") as log,
             s3.held_by_child(_lock_of(number)) as lock,
         ):
             subprocess.Popen(
-                ["bash", "-c", again], env=variables, stdin=subprocess.DEVNULL, stdout=log,
+                ["bash", "-c", kept_up(command, _pid_of(number))], env=variables, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, cwd=Path(__file__).parents[2], start_new_session=True, pass_fds=(lock,),
             )  # fmt: skip
 
@@ -162,6 +163,20 @@ def _start() -> str:
         )
     _wait(lambda: alive(address) == 1 + WORKERS, 1 + WORKERS, "its workers")
     return address
+
+
+def kept_up(command: str, pid: Path) -> str:
+    """Returns bash that restarts a command as long as the clone is there and `pid` has bash's own process id.
+
+    A folder of the user's state that is deleted, or another cluster in it, ends it too.
+    """
+    note, most = shlex.quote(str(pid)), RESTART_AFTER_AT_MOST_S
+    mine = f'[ -e {shlex.quote(__file__)} ] && [ "$(cat {note} 2>/dev/null)" = $$ ]'
+    return (
+        f"echo $$ > {note}; after={RESTART_AFTER_S}; while {mine}; do SECONDS=0; {command}; "
+        f"[ $SECONDS -lt {LASTED_S} ] || after={RESTART_AFTER_S}; "
+        f"{mine} && sleep $after; after=$((after * 2 < {most} ? after * 2 : {most})); done"
+    )
 
 
 def alive(address: str) -> int:
@@ -189,7 +204,6 @@ def _wait(ready: Callable[[], bool], count: int, what: str) -> None:
     while not ready():
         died = len(nodes()) < count and time.monotonic() - begun > WRITES_ITS_ID_WITHIN_S
         if time.monotonic() > deadline or died:
-            _end_all()
             log = s3.state_dir() / "cluster.log"
             last = " / ".join(log.read_text(errors="replace").strip().splitlines()[-3:])
             raise ResourceError(f"the local Ray cluster did not start {what}: {last} (log: {log})")
