@@ -189,8 +189,8 @@ def useless(storage: Storage, days: float) -> tuple[list[Part], dict[str, str]]:
         for name, part in sorted(parts.items())
         if part.modified <= latest and f"{name}/".split("/")[1] not in at_work
     }
-    useless = [part for name, part in old.items() if name not in kept]
-    return useless, {name: waits[name] for name in old if name in waits}
+    of_nobody = [part for name, part in old.items() if name not in kept]
+    return of_nobody, {name: waits[name] for name in old if name in waits}
 
 
 def lines(found: list[Part], waits: Mapping[str, str]) -> Iterator[str]:
