@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trials jobs stop submit plan forget bring export ui serve publish verify page paper params check test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trials jobs stop submit plan forget bring export ui serve publish verify page paper params check check-types check-rest test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -112,9 +112,14 @@ publish: install ## send to MLflow whatever it lacks
 	@python -m pipeline.commands.publish
 
 check: install ## check with ruff and mypy; import rules, schema, attested source, picture of the imports
+	@$(MAKE) --no-print-directory -j2 check-types check-rest
+
+check-types: # the longest, on a core of its own
+	mypy
+
+check-rest:
 	ruff check .
 	ruff format --check .
-	mypy
 	lint-imports
 	python -m infra.schema --check
 	python -m infra.attest --check

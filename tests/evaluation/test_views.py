@@ -25,7 +25,7 @@ from tests.photographs import prepared
 
 CPU = torch.device("cpu")
 CROP = 64  # from images of 73
-SIDES = (64, 73, 110, 137, 183)
+SIDES = (64, 73, 110)
 NETWORK = ImageNetNetwork(family="imagenet", block="basic", depth=18, shortcut="B")
 
 

@@ -26,8 +26,8 @@ def options_and_seeds(document: dict) -> None:
         models[f"resnet-8-{option.lower()}"] = {**models["resnet-8"], "network": network}
 
 
-def build(folder: Path) -> None:
-    """Runs the study by `dvc repro`, beside a stale result such as a clone's committed ones.
+def build(folder: Path) -> str:
+    """Runs the study by `make study`, beside a stale result such as a clone's committed ones; returns what it said.
 
     `report` waits for MLflow for 20 s, which a busy machine may need for less than all: `make publish` sends it.
     """
@@ -35,18 +35,16 @@ def build(folder: Path) -> None:
     stale = folder / "scores/resnet-8/metrics.json"
     stale.parent.mkdir(parents=True)
     stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
-    for command in (
-        ("python", "-m", "infra.local", "up"),
-        ("dvc", "repro"),
-        ("python", "-m", "pipeline.commands.publish"),
-    ):
-        done = run_in(folder, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = run_in(folder, "make", "study")
+    assert done.returncode == 0, done.stdout + done.stderr
+    sent = run_in(folder, "python", "-m", "pipeline.commands.publish")
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
-    """Whoever needs the study first runs it: its folder `study`, its objects in `objects`."""
+    """Whoever needs the study first runs it: its folder `study`, its objects in `objects`, and what it `said`."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built"
     with FileLock(f"{shared}.lock"):
@@ -55,10 +53,11 @@ def built(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
             shutil.rmtree(part, ignore_errors=True)
             with bucket() as storage:
                 forget(storage)
-                build(part / "study")
+                said = build(part / "study")
                 for key in keys(storage):
                     (part / "objects" / key).parent.mkdir(parents=True, exist_ok=True)
                     (part / "objects" / key).write_bytes(storage.get(key) or b"")
+            (part / "said").write_text(said)
             (part / "secret").write_text(s3._keys()[1])
             part.rename(shared)
     return shared

@@ -37,7 +37,7 @@ from tests.integration.trainings import (
 from tests.photographs import images, small_study
 
 pytestmark = pytest.mark.integration
-UPDATES, EVERY, LONGER = 200, 10, 4000
+UPDATES, EVERY, LONGER = 200, 20, 4000
 
 
 def networks(document: dict) -> None:
@@ -351,14 +351,14 @@ def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and
         store = store_of(study, "one")
         attached = start(study, "python", "-m", "stages.train", "one", RAY_ADDRESS=address)
         wait_for(lambda: update_of(store) > 0)
-        assert attached.stdout is not None
-        assert next(line for line in attached.stdout if line.startswith("one: job "))
-        attached.send_signal(signal.SIGINT)
-        output = said_by(attached)
-        assert attached.returncode == 130, output
-        assert "detached: one goes on as job" in output
-        assert "make stop RUN=" in output
         with suspended():
+            assert attached.stdout is not None
+            assert next(line for line in attached.stdout if line.startswith("one: job "))
+            attached.send_signal(signal.SIGINT)
+            output = said_by(attached)
+            assert attached.returncode == 130, output
+            assert "detached: one goes on as job" in output
+            assert "make stop RUN=" in output
             refused = command("pipeline.commands.again", "one")
             assert refused.returncode == 2, refused.stdout
             assert re.search(r"the job \S+ is at work on it: `make stop RUN=", refused.stderr)

@@ -1,7 +1,7 @@
 """What stands in a user's shell, home or clone does not reach into the study, and none of it leaks out.
 
-Each environment is looked at by `make doctor` and by DVC's own transfer; `make trial-environments` runs a
-whole study in each.
+Many settings at once are looked at by `make doctor` and by DVC's own transfer; `make trial-environments` runs a
+whole study in each alone.
 """
 
 import os
@@ -89,11 +89,39 @@ AROUND = {
 }  # fmt: skip
 
 
-LIKE_OTHERS = {  # in the trial alone
-    "a proxy in lower case", "a profile that is not there", "an endpoint of S3", "configured endpoints ignored",
-    "single sign-on", "accelerated transfer", "a configuration file", "FIPS and dual stack", "MLflow's run",
-    "a bundle of certificates that is not there", "threads of OpenMP", "a clone in a folder with a space",
-    "a backend of matplotlib", "no locale", "dash as the shell",
+def together(*names: str) -> Around:
+    """Returns several surroundings in one."""
+    found = [AROUND[name] for name in names]
+    folders = {one.folder for one in found} - {Around.folder}
+
+    def clone(folder: Path) -> None:
+        for one in found:
+            one.clone(folder)
+
+    return Around(
+        {name: value for one in found for name, value in one.variables.items()},
+        {name: text for one in found for name, text in one.home.items()},
+        folders.pop() if folders else Around.folder,
+        clone,
+    )
+
+
+# of settings that hide one another, those of one kind; each alone is a trial
+TOGETHER = {
+    "of a shell": together(
+        "a proxy with exceptions", "a default profile that is not there", "an endpoint", "an endpoint of S3",
+        "another's keys", "a file of credentials", "a bundle of certificates that is not there",
+        "FIPS and dual stack", "MLflow's own S3", "MLflow's run", "rclone's flags", "Ray's settings",
+        "threads of OpenMP", "a long folder for temporary files", "a hook of Git", "a backend of matplotlib",
+    ),
+    "of a home": together(
+        "a proxy", "a role to assume", "a clone in a folder with % and ?", "what editors and notebooks leave",
+        "no locale", "dash as the shell",
+    ),
+    "of another home": together(
+        "a proxy in lower case", "a profile that is not there", "single sign-on", "configured endpoints ignored",
+        "a clone in a folder with a space",
+    ),
 }  # fmt: skip
 
 
@@ -144,12 +172,12 @@ def set_up(around: Around, folder: Path, address: str, begun: Path) -> tuple[Pat
     return study, {"HOME": str(home), **variables}
 
 
-@pytest.mark.parametrize("name", [name for name in AROUND if name not in LIKE_OTHERS])
+@pytest.mark.parametrize("name", TOGETHER)
 def test_nothing_reaches_in_and_nothing_leaks_out(
     name: str, tmp_path: Path, fetched: Path, storage: Storage
 ):
     with stranger() as (address, got):
-        study, shell = set_up(AROUND[name], tmp_path, address, fetched)
+        study, shell = set_up(TOGETHER[name], tmp_path, address, fetched)
         done = run_in(study, "python", "-m", "infra.local", "up", **shell)
         assert done.returncode == 0, done.stdout + done.stderr
         pushed = run_in(study, "dvc", "push", **shell)

@@ -20,7 +20,7 @@ REPORTS = (20, 40, 60, 80)
 
 def small_search(document: dict) -> None:
     document["tune"]["resnet-8"] |= {
-        "model": "resnet-8", "trials": 4, "total_updates": 80, "grace_updates": 20,
+        "model": "resnet-8", "trials": 3, "total_updates": 80, "grace_updates": 20,
         "report_every_updates": 20,
     }  # fmt: skip
 
@@ -85,16 +85,17 @@ def with_trials(number: int) -> Callable[[dict], None]:
 def test_an_interrupted_search_decides_nothing_and_ends_as_if_not_and_more_trials_add_to_it(
     study: Path, storage: Storage
 ):
-    raised = with_trials(6)
+    raised = with_trials(5)
     forget_the_search(study, storage)
     with changed_params(study, raised), changed_params(study, at_once(1)):
         wanted = ended(study)  # all trials from the beginning, one after another
     assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 80
     forget_the_search(study, storage)
     (study / "tuned/resnet-8.yaml").unlink()
-    with changed_params(study, at_once(3)):
+    with changed_params(study, at_once(2)):
         process = start(study, *SEARCH)
-        wait_for(lambda: min(updates_of(study, storage).values()) >= REPORTS[0])
+        search = search_of(study, storage)
+        wait_for(lambda: min(trial.updates for trial in search.trials()) >= REPORTS[0])
         process.send_signal(signal.SIGINT)
         output = said_by(process)
         assert process.returncode == 130, output

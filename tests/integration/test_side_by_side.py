@@ -34,7 +34,7 @@ from tests.integration.trainings import (
 )
 
 pytestmark = pytest.mark.integration
-UPDATES = 200
+UPDATES, FEWER = 200, 60
 SINGLE = ("one", "two")
 ROWS = (*SINGLE, "pair")  # which takes Ray half a minute
 HANDOVER = ("python", "-m", "stages.handover")
@@ -43,11 +43,11 @@ HANDOVER = ("python", "-m", "stages.handover")
 def three_rows(document: dict) -> None:
     """Two rows of one worker, the second with two threads, and one of two workers."""
     plain, residual = document["models"]["plain-8"], document["models"]["resnet-8"]
-    long = {"schedule": "schedules/long.yaml", "report_every_updates": 10}
+    long = {"schedule": "schedules/long.yaml", "report_every_updates": 20}
     document["models"] = {
         "one": {**plain, **long},
         "two": {**residual, **long, "threads": 2},
-        "pair": {**plain, **long, "workers": 2},
+        "pair": {**plain, **long, "schedule": "schedules/fewer.yaml", "workers": 2},
     }
     document["tune"] = {}
     document["ensemble"] = {"members": ["one", "two"]}
@@ -56,9 +56,10 @@ def three_rows(document: dict) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("side") / "study", three_rows)
-    (folder / "schedules/long.yaml").write_text(
-        f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {UPDATES}\nwarmup: null\n"
-    )
+    for name, updates in (("long", UPDATES), ("fewer", FEWER)):
+        (folder / f"schedules/{name}.yaml").write_text(
+            f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
+        )
     for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
         assert run_in(folder, *command).returncode == 0
     return folder

@@ -59,7 +59,7 @@ def wait_for(condition: Callable[[], bool], what: str = "waited in vain") -> flo
     began, limit = time.monotonic(), pace.hangs_after_s(240)
     while not condition():
         assert time.monotonic() - began < limit, f"{what}: not within {limit:.0f} s"
-        time.sleep(0.05)
+        time.sleep(0.2)  # looking takes processor time too
     return time.monotonic() - began
 
 
