@@ -56,6 +56,21 @@ class PlainSgd(Sgd):
                 parameter.sub_(self.lr * momentum)
 
 
+class TorchSgd(Sgd):
+    """The same updates by torch's own class."""
+
+    def step(self) -> None:
+        """Updates the weights by their gradients."""
+        if not hasattr(self, "torchs"):
+            self.torchs = torch.optim.SGD(
+                self.parameters, 0.0, self.momentum, weight_decay=self.weight_decay, fused=True
+            )
+        for group in self.torchs.param_groups:
+            group["lr"] = self.lr
+        self.torchs.step()
+        self.momenta = [self.torchs.state[weight]["momentum_buffer"] for weight in self.parameters]
+
+
 @dataclass(frozen=True)
 class Rig:
     """A network of the CIFAR family that trains on a device."""
@@ -63,14 +78,13 @@ class Rig:
     device: torch.device
     depth: int = 20
     precision: Precision = "float32"
-    fused: bool = True
+    optimizer: type[Sgd] = Sgd
 
     def state(self, seed: int = 1) -> TrainingState:
         """Returns a training before its first update."""
         row = CifarNetwork(family="cifar", block="basic", depth=self.depth, shortcut="A")
         model = build(row, 3, CLASSES, seed=seed).to(self.device)
-        kind = Sgd if self.fused else PlainSgd
-        return TrainingState(model, kind(model.parameters(), 0.1, 0.9, 1e-4))
+        return TrainingState(model, self.optimizer(model.parameters(), 0.1, 0.9, 1e-4))
 
     def step(self, state: TrainingState) -> Step:
         """Returns the ordinary update of a training, not captured as a graph."""
@@ -145,7 +159,18 @@ def graph_against_eager(device: torch.device) -> str:
 
 def fused_against_plain(device: torch.device) -> str:
     """An update of fused SGD ends where plain SGD's does."""
-    return said(worst_update(Rig(device), Rig(device, fused=False), captured=False, rates=True))
+    return said(
+        worst_update(Rig(device), Rig(device, optimizer=PlainSgd), captured=False, rates=True)
+    )
+
+
+def sgd_against_torchs(device: torch.device) -> str:
+    """A training ends with the same bits as one by `torch.optim.SGD(fused=True)`."""
+    ours, torchs = Rig(device), Rig(device, optimizer=TorchSgd)
+    states = [ours.state(), torchs.state()]
+    for rig, state in zip((ours, torchs), states, strict=True):
+        rig.train(state, rig.step(state), UPDATES, rates=True)
+    return same_bits(*states)
 
 
 def same_bits(one: TrainingState, other: TrainingState) -> str:
@@ -269,7 +294,9 @@ def speeds(device: torch.device) -> Iterator[str]:
             yield f"depth {depth}, {precision}: {rate:,.0f} images/s, {share}"
 
 
-EVERYWHERE = (fused_against_plain, repeated, resumed, precisions, several_rows, input_speed)
+EVERYWHERE = (
+    fused_against_plain, sgd_against_torchs, repeated, resumed, precisions, several_rows, input_speed,
+)  # fmt: skip
 
 
 def main() -> int:
