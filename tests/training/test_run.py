@@ -118,7 +118,7 @@ RECIPES: dict[str, dict[str, Any]] = {
                          "crop_px": 8, "mirror": False, "colour_sd": 0.1},
     },
     "imagenet": {
-        "network": {"family": "imagenet", "block": "bottleneck", "depth": 50, "shortcut": "B"},
+        "network": {"family": "imagenet", "block": "basic", "depth": 18, "shortcut": "B"},
         "augmentation": {"kind": "random_resized_crop", "crop_px": 16, "mirror": True,
                          "area_fraction": {"low": 0.25, "high": 1.0},
                          "aspect_ratio": {"low": 0.75, "high": 1.333}},
