@@ -29,7 +29,7 @@ def main() -> None:
         found[kind] = {"members": members, "best_member": best}
         for split in predictions.SPLITS:
             together = average([rows[name][split] for name in members])
-            gain, interval = gain_pct(together, rows[best][split], study.evaluation)
+            gain, interval = gain_pct(together, rows[best][split])
             found[kind] |= scores(outcomes_of(together), classes, split, study.evaluation)
             found[kind] |= {f"{split}_gain_pct": gain, f"{split}_gain_pct_ci95": interval}
             tables[f"{kind}_{split}_probabilities"] = together.probabilities.astype(np.float32)

@@ -6,6 +6,7 @@ on; trainings and searches that are not at their end, or that nobody has collect
 whatever was written in the last DAYS days, since it may be of a clone that is not known here.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from infra.local import s3
 from pipeline import command, params, paths
-from pipeline.errors import CheckpointError, ParamsError, ResourceError, StudyError
+from pipeline.errors import CheckpointError, ParamsError, ResourceError, StorageError, StudyError
 from pipeline.execution import clones, needed
 from pipeline.execution.begun import AGAIN, lock_of
 from pipeline.execution.needed import ANY, Needs
@@ -158,6 +159,10 @@ def places_of(
     for md5 in needs.md5:
         found.add(dvc_key(md5))
         content = storage.get(f"{project()}/{dvc_key(md5)}") if md5.endswith(".dir") else None
+        if content is not None and hashlib.md5(content).hexdigest() != md5.removesuffix(".dir"):
+            raise StorageError(
+                f"{dvc_key(md5)}: damaged, so what it names cannot be told from what nobody needs: `make fsck`"
+            )
         found |= {dvc_key(one["md5"]) for one in json.loads(content or b"[]")}
     return found
 

@@ -1,6 +1,7 @@
 """`make page FROM=<report.json>`: the page of a study whose report.json is at hand, such as a reference's.
 
-It lacks only the pictures of the images that all members of the ensemble get wrong, which are not in that file.
+It lacks what is not in that file: the pictures of the images that all members of the ensemble get wrong, and the
+tables as CSV.
 """
 
 import json
@@ -30,7 +31,7 @@ def main(source: str = "") -> None:
             f"{path}: not a report in this code's format: {str(error).splitlines()[0]}: `dvc repro report` "
             "in its study writes it anew"
         ) from error
-    write(paths.OTHER_PAGE, page.render(results))
+    write(paths.OTHER_PAGE, page.render(results, beside=False))
     print(paths.OTHER_PAGE.resolve())
 
 

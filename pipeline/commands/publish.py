@@ -20,7 +20,8 @@ from pipeline.tracking.tracker import Tracker
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     """Publishes whatever MLflow lacks, and prints after each run how many are complete.
 
-    Raises TrackingError where MLflow does not answer, and DataError at the end for rows that are of others.
+    Raises TrackingError where MLflow does not answer, and DataError at the end for rows that are of others and
+    models that it did not take.
     """
     tracker = Tracker(send.address_of(study), storage.upload)
     complete = tracker.complete()
@@ -69,9 +70,13 @@ def _row(
 
 
 def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
+    refused = None
     with scratch("pictures") as folder:
         picture = drawing.png(charts.errors(results), folder / "errors.png")
-        send.ensemble_result(tracker, study, [picture])
+        try:
+            send.ensemble_result(tracker, study, [picture])
+        except DataError as error:
+            refused = error
     parent = tracker.study()
     document = study.model_dump(mode="json", include={"data", "tune", "ensemble", "evaluation"})
     parent.params({"study": study.study, "rows": len(study.models), **document})
@@ -83,6 +88,8 @@ def _study(tracker: Tracker, study: Study, results: dict[str, Any]) -> None:
     parent.artifacts([params.PARAMS, paths.PAGE])
     parent.status("FINISHED")
     tracker.supersede()
+    if refused:
+        raise refused
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pipeline.report.tables import against_reference
 
 
 def main(*arguments: str) -> None:
-    """Prints the comparison; exits with status 1 if something differs."""
+    """Prints the comparison; exits with status 1 if something differs or could not be compared."""
     if arguments[:1] == ("make",):
         reports = [json.loads(Path(name).read_text(encoding="utf-8")) for name in arguments[2:]]
         write_json(Path(arguments[1]), reference.reference_of(reports))
@@ -30,6 +30,11 @@ def main(*arguments: str) -> None:
     print(found["said"])
     if found["differ"]:
         sys.exit(f"error: {report['study']} differs from {path} in {found['differ']} comparisons")
+    if found["unmatched"]:
+        sys.exit(
+            f"error: {report['study']} and {path} have {len(found['unmatched'])} networks that the other lacks "
+            "under the same recipe: compare the same rows"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from pipeline.params.augmentation import Augmentation, PadCrop
 from pipeline.params.claims import OwnClaim
@@ -35,8 +35,6 @@ class Evaluation(Section):
     """
 
     scales_px: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
-    bootstrap_seed: NonNegativeInt
     calibration_bins: PositiveInt
 
 

@@ -24,10 +24,11 @@ KINDS = {
 WIDTH, HEIGHT, MARGIN = 190, 30, 8  # of a claim's picture, in pixels
 
 
-def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
+def render(results: dict[str, Any], images: Sequence[str] = (), *, beside: bool = True) -> str:
     """Returns report/index.html for the results that `pipeline.report.gathering.gather` returns.
 
-    `images` are pictures of the first of `missed_by_all`, as data: addresses.
+    `images` are pictures of the first of `missed_by_all`, as data: addresses. `beside` tells whether the tables
+    lie beside the page.
     """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -43,6 +44,7 @@ def render(results: dict[str, Any], images: Sequence[str] = ()) -> str:
     return template.render(
         **results,
         counts=counts,
+        beside=beside,
         kinds=[(kind, KINDS[kind]) for kind in ordered(results["verdicts"])],
         drawn={name: Markup(drawing.svg(chart)) for name, chart in drawn.items()},
         tables={table.name: table for table in tables(results)},

@@ -109,7 +109,7 @@ def load(path: Path) -> dict[str, Any]:
 def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the comparison of a study's networks with those of a reference that has the same recipes.
 
-    Raises DataError if they are of different data, or have no network in common.
+    `unmatched` are the networks that only one of the two has under its recipe: they are not compared. Raises DataError if they are of different data, or have no network in common.
     """
     if results["data"]["digest"] != reference["data_digest"]:
         raise DataError(
@@ -117,15 +117,18 @@ def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
             f"{reference['data_digest'][:12]}: nothing to compare"
         )
     rows = {row["name"]: row for row in results["rows"]}
-    found, same, again = list[Compared](), 0, 0
+    found, same, again, unmatched = list[Compared](), 0, 0, list[str]()
+    left = dict(reference["networks"])
     for group in results["groups"]:
         runs = [rows[name] for name in group["rows"]]
-        theirs = reference["networks"].get(runs[0]["group"])
+        theirs = left.pop(runs[0]["group"], None)
         if theirs is None:
+            unmatched.append(f"{group['name']} (only here)")
             continue
+        like = _once_a_seed(theirs["runs"], runs[0]["hardware"])
         for rule in RULES:
             mine = [float(run["scores"][rule.metric]) for run in runs]
-            other = [float(run[rule.metric]) for run in theirs["runs"]]
+            other = [float(run[rule.metric]) for run in like]
             images = reference["images"].get(rule.metric.removesuffix("_error_pct"), 0)
             found.append(_compared(group["name"], rule, mine, other, images))
         for run in runs:
@@ -137,6 +140,7 @@ def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
             }
             again += bool(bits)
             same += run["weights_sha256"] in bits
+    unmatched += [f"{one['name']} (only in the reference)" for one in left.values()]
     if not found:
         raise DataError("the reference has none of this study's networks under the same recipe")
     tested = [one for one in found if one.p is not None]
@@ -153,7 +157,21 @@ def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
             f" Of {again} trainings that the reference has with the same seed, hardware and torch, {same} "
             "ended with the same bits."
         )
-    return {"said": said, "lines": lines, "differ": differ, "again": again, "same": same}
+    if unmatched:
+        said += (
+            f" Not compared, since only one of the two has such a network: {', '.join(unmatched)}."
+        )
+    return {
+        "said": said, "lines": lines, "differ": differ, "again": again, "same": same, "unmatched": unmatched,
+    }  # fmt: skip
+
+
+def _once_a_seed(runs: Sequence[Results], hardware: str) -> list[Results]:
+    """Returns one run a seed, that of the same hardware where there is one: others are no further sample."""
+    found: dict[int, Results] = {}
+    for run in sorted(runs, key=lambda run: bool(run["hardware"] != hardware)):
+        found.setdefault(run["seed"], run)
+    return list(found.values())
 
 
 def _compared(

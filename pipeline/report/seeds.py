@@ -21,8 +21,8 @@ def groups(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Rows of a group have the same `group` (a row without its seed). Each score has `mean`, `sd` over
     seeds (n - 1; null for one seed) and `ci95`: for one seed the interval over images; for several
-    it also includes the spread over seeds: mean ± sqrt(h² + t² sd²/n), where h is half the interval over
-    images and t Student's with n - 1 degrees of freedom.
+    it also includes the spread over seeds: to each side mean ± sqrt(h² + t² sd²/n), where h is how far the
+    interval over images reaches there and t Student's with n - 1 degrees of freedom.
     """
     return [_group(members) for members in by_group(rows)]
 
@@ -63,6 +63,8 @@ def _summary(rows: list[Row], score: str) -> dict[str, Any]:
     if len(rows) == 1:
         return {"mean": values[0], "sd": None, "ci95": intervals[0]}
     mean, sd = statistics.fmean(values), statistics.stdev(values)
-    half = statistics.fmean((high - low) / 2 for low, high in intervals)  # the images are the same
-    wide = math.hypot(half, stdtrit(len(rows) - 1, 0.975) * sd / math.sqrt(len(rows)))
-    return {"mean": mean, "sd": sd, "ci95": [max(mean - wide, 0.0), min(mean + wide, 100.0)]}
+    of_seeds = stdtrit(len(rows) - 1, 0.975) * sd / math.sqrt(len(rows))
+    pairs = list(zip(values, intervals, strict=True))  # the images are the same for all seeds
+    below = math.hypot(statistics.fmean(value - low for value, (low, _) in pairs), of_seeds)
+    above = math.hypot(statistics.fmean(high - value for value, (_, high) in pairs), of_seeds)
+    return {"mean": mean, "sd": sd, "ci95": [max(mean - below, 0.0), min(mean + above, 100.0)]}

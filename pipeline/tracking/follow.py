@@ -26,12 +26,16 @@ Publish = Callable[[History, Status], None]
 class Follower:
     """While the context lasts, shows and publishes what the last checkpoint says.
 
-    At its end it publishes how the training ended; if it was interrupted, not: on a cluster it goes on.
+    At its end it publishes how the training ended; if it was interrupted, not: on a cluster it goes on. So it
+    does after an error of the type `lost`, which says that the cluster could not be asked.
     """
 
-    def __init__(self, label: str, total_updates: int, facts: Facts, publish: Publish) -> None:
+    def __init__(
+        self, label: str, total_updates: int, facts: Facts, publish: Publish,
+        lost: type[Exception] | tuple[()] = (),
+    ) -> None:  # fmt: skip
         self._label, self._total = label, total_updates
-        self._facts, self._publish = facts, publish
+        self._facts, self._publish, self._lost = facts, publish, lost
         self._done, self._ended = threading.Event(), False
         self._interrupted = False
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -46,7 +50,9 @@ class Follower:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._interrupted = kind is not None and not issubclass(kind, Exception)
+        self._interrupted = isinstance(error, self._lost) or (
+            kind is not None and not issubclass(kind, Exception)
+        )
         self._done.set()
         self._thread.join(JOIN_S)
 

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
-from pipeline.errors import DataError, TrackingError
+from pipeline.errors import DataError, ResourceError, TrackingError
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
 from pipeline.params import Row, Study
@@ -49,6 +48,7 @@ def followed(
             return Follower(
                 training.name, training.schedule.total_updates,
                 CheckpointStore.of(training, storage).facts, partial(sender.tell, said_of(training)),
+                lost=() if here else ResourceError,
             )  # fmt: skip
 
         yield follow
@@ -110,8 +110,7 @@ def row_result(
     }  # fmt: skip
     if (folder / paths.WEIGHTS).exists():  # else not pulled
         making = partial(save, members=[name], crop_px=row.crop_px)
-        if not _registered(tracker, child, name, network, tags, making):
-            return
+        _register(tracker, child, name, network, tags, making)
     child.completed(digest_of_row(name))
 
 
@@ -202,25 +201,24 @@ def ensemble_result(tracker: Tracker, study: Study, pictures: Sequence[Path]) ->
     }  # fmt: skip
     making = partial(save, members=members, crop_px=study.models[members[0]].crop_px)
     are_here = all((paths.run(member) / paths.WEIGHTS).exists() for member in members)
-    if not are_here or _registered(tracker, child, "ensemble", "ensemble", tags, making):
-        child.completed(key)
+    if are_here:
+        _register(tracker, child, "ensemble", "ensemble", tags, making)
+    child.completed(key)
 
 
-def _registered(
+def _register(
     tracker: Tracker, child: Child, name: str, network: str, tags: dict[str, str],
     making: Callable[[Path], None],
-) -> bool:  # fmt: skip
-    """Logs and registers a model; tells whether MLflow took it.
+) -> None:  # fmt: skip
+    """Logs and registers a model; raises DataError, with the rest of the run sent, if MLflow did not take it.
 
     A server may be too old for models, or refuse some users its registry: that must not keep the rest back.
     """
     try:
         tracker.model(child, name, network, tags, making)
     except TrackingError as error:
-        print(f"warning: {name}: no model: {error}", file=sys.stderr)
         child.status("FINISHED")
-        return False
-    return True
+        raise DataError(f"{name}: no model: {error}") from error
 
 
 def numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from infra.local import s3
 from pipeline import paths
 from pipeline.checkpoint import Checkpoint
 from pipeline.commands import gc
-from pipeline.errors import BusyError, ParamsError, ResourceError
+from pipeline.errors import BusyError, ParamsError, ResourceError, StorageError
 from pipeline.execution import clones
 from pipeline.execution.begun import lock_of
 from pipeline.storage.audit import dvc_key
@@ -170,6 +170,18 @@ def test_files_of_dvc_data_searches_and_shards_are_kept_with_what_they_consist_o
     assert names(bucket) == [
         dvc_key(useless), "searches/left/1", "sets/left/1", "shards/left/1", "trials/trial of left/1",
     ]  # fmt: skip
+
+
+def test_a_damaged_list_of_files_stops_it(bucket: Storage, clone: Path):
+    """What it names cannot be told: all of that would be deleted."""
+    content = json.dumps([{"md5": hashlib.md5(b"inside").hexdigest(), "relpath": "a"}]).encode()
+    folder = f"{hashlib.md5(content).hexdigest()}.dir"
+    bucket.put(f"{project()}/{dvc_key(folder)}", b"[]")
+    outs = f"    - {{path: p, md5: {folder}}}\n"
+    (clone / "dvc.lock").write_text(f"schema: '2.0'\nstages:\n  a:\n    outs:\n{outs}")
+    commit(clone)
+    with pytest.raises(StorageError, match="damaged, so what it names cannot be told"):
+        gc.main("apply=1", "days=0")
 
 
 def test_what_is_not_at_its_end_is_kept(bucket: Storage, clone: Path):

@@ -17,6 +17,10 @@ def test_a_reports_page_is_written_without_its_study(
     monkeypatch.setattr(paths, "OTHER_PAGE", tmp_path / "other.html")
     page.main(str(paths.REPORT))
     written = paths.OTHER_PAGE.read_text()
+    assert "As CSV" not in written  # the tables here are of this study
+    assert "Search for a schedule" in written
+    page.main("reference/cifar10-jpeg-gpu/report.json")
+    assert "Search for a schedule" not in paths.OTHER_PAGE.read_text()  # it has none
     assert (
         "resnet-44" in written and "Deeper plain networks have a higher training error" in written
     )

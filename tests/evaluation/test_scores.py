@@ -9,9 +9,9 @@ from pipeline.errors import ScoreError
 from pipeline.evaluation.outcomes import outcomes, softmax
 from pipeline.evaluation.scores import (
     Predictions,
-    bootstrap_ci95,
     calibration_error,
     confusion,
+    difference_ci95,
     gain_pct,
     outcomes_of,
     scores,
@@ -19,7 +19,7 @@ from pipeline.evaluation.scores import (
 )
 from pipeline.params import Evaluation
 
-RECIPE = Evaluation(scales_px=None, bootstrap_resamples=4000, bootstrap_seed=0, calibration_bins=10)
+RECIPE = Evaluation(scales_px=None, calibration_bins=10)
 
 
 def predictions(rng: np.random.Generator, count: int = 500, classes: int = 8) -> Predictions:
@@ -61,13 +61,6 @@ def test_calibration_error_by_hand():
     )
 
 
-def test_the_interval_is_the_plain_bootstraps(rng: np.random.Generator):
-    values = (rng.random(300) < 0.2).astype(float)
-    resampled = [values[rng.integers(0, 300, 300)].mean() for _ in range(4000)]
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    assert bootstrap_ci95(values, RECIPE) == pytest.approx((low, high), abs=0.01)
-
-
 def test_an_error_has_its_exact_interval():
     """The percentile bootstrap of no error is [0, 0]; at 0.2 % of 360 images it covers half of the time."""
     assert share_ci95(0, 360) == pytest.approx((0, 0.01019), abs=1e-5)
@@ -76,10 +69,23 @@ def test_an_error_has_its_exact_interval():
     assert share_ci95(7, 360) == pytest.approx((found.low, found.high))
 
 
-def test_a_gain_is_paired(rng: np.random.Generator):
+def test_a_gain_is_paired_and_its_interval_covers_as_often_as_it_says(rng: np.random.Generator):
     said = predictions(rng)
-    gain, interval = gain_pct(said, said, RECIPE)
-    assert (gain, interval) == (0, [0, 0])
+    gain, (low, high) = gain_pct(said, said)
+    assert gain == 0 and low < 0 < high  # the bootstrap's is [0, 0]
+    low, high = difference_ci95(
+        4, 0, 360
+    )  # by the exact test p = 0.125; the bootstrap's is above 0
+    assert low < 0 < high
+    better = Predictions(np.eye(8)[said.labels], said.labels, said.ids)
+    gain, (low, high) = gain_pct(better, said)
+    assert gain == pytest.approx(100 * outcomes_of(said).wrong().mean())
+    assert 0 < low < gain < high
+    for worse, fewer in ((0.01, 0.0), (0.03, 0.03), (0.01, 0.002)):
+        drawn = rng.multinomial(360, [worse, fewer, 1 - worse - fewer], 2000)
+        found = [difference_ci95(int(one), int(other), 360) for one, other, _ in drawn]
+        inside = sum(low <= worse - fewer <= high for low, high in found)
+        assert stats.binom.cdf(inside, 2000, 0.95) > 0.001
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -132,7 +132,7 @@ def _ensembles(put: _Folder, study: Study, seen: dict[str, dict[str, Predictions
         found[kind] = {"members": members, "best_member": members[0]}
         for split in ("val", "test"):
             together = average([seen[name][split] for name in members])
-            gain, interval = gain_pct(together, seen[members[0]][split], study.evaluation)
+            gain, interval = gain_pct(together, seen[members[0]][split])
             found[kind] |= scores(outcomes_of(together), len(CLASSES), split, study.evaluation)
             found[kind] |= {f"{split}_gain_pct": gain, f"{split}_gain_pct_ci95": interval}
             columns[f"{kind}_{split}_probabilities"] = together.probabilities.astype(np.float32)

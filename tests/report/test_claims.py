@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,11 @@ def test_one_seed_is_judged_by_the_exact_paired_test():
     low, high = found.interval()
     assert low < 0 < high
     nothing = Paired(0, 0, 360)
-    assert nothing.interval()[1] == pytest.approx(1 - 0.0125 ** (1 / 360))
+    assert nothing.interval()[0] < 0 < nothing.interval()[1]
     assert nothing.p_above(0) == 1
+    sure = Paired(173, 120, 10_000)  # decided at a bar of 0.0025: the interval says so too
+    assert 2 * sure.p_above(0) < 0.0025
+    assert sure.interval()[0] > 0
     backwards = combination(
         [Errors(four.sum(axis=1), 360, four), Errors(none.sum(axis=1), 360, none)], [-1, 1]
     )
@@ -198,11 +201,11 @@ def test_the_interval_of_a_pair_covers_as_often_as_it_says(
     images: int, worse: float, better: float
 ):
     generator, inside = np.random.default_rng(3), 0
-    for _ in range(200):
+    for _ in range(1000):
         first, second, _rest = generator.multinomial(images, [worse, better, 1 - worse - better])
         low, high = Paired(int(first), int(second), images).interval()
         inside += low <= worse - better <= high
-    assert inside / 200 >= 0.95
+    assert stats.binom.cdf(inside, 1000, 0.95) > 0.001
 
 
 def test_a_single_rate_has_an_exact_interval():
@@ -232,6 +235,38 @@ def test_an_interval_over_two_seeds_covers_as_often_as_it_says():
         low, high = rate(Errors(counts, 10**7)).interval()
         inside += low <= 0.08 <= high
     assert inside / 400 >= 0.93
+
+
+def test_networks_that_share_a_variance_share_its_error():
+    """Two networks of two seeds: there are two degrees of freedom, and not twice as many."""
+    groups = [Errors(np.array(counts), 10**7) for counts in ((1000, 1300), (2000, 2300))]
+    found = combination(groups, [-1, 1], [groups, groups])
+    assert isinstance(found, Student) and found.df == pytest.approx(2)
+
+
+def test_a_network_that_has_no_weight_says_nothing_of_the_others():
+    """In a trend over three depths the middle one has none; here it has one seed, and the ends differ widely."""
+    ends = [wrong([0.20, 0.23]), wrong([0.26, 0.29])]
+    middle = wrong([0.24])
+    two = combination(ends, [-1, 1], [ends, ends])
+    three = [ends[0], middle, ends[1]]
+    found = combination(three, trend_weights(3), [three] * 3)
+    assert isinstance(two, Student) and isinstance(found, Student)
+    assert (found.value, found.se, found.df) == pytest.approx((two.value, two.se, two.df))
+
+
+def test_intervals_stay_where_errors_can_be():
+    low, high = rate(Errors(np.array([2, 6]), 10_000)).interval()
+    assert low == 0 and 0 < high < 1
+    assert rate(Errors(np.array([10_000, 9_000]), 10_000)).interval()[1] == 1
+
+
+def test_a_published_number_of_one_run_is_no_surer_with_more_images():
+    one = network("basic", 20, errors([905], IMAGES))
+    (found,) = decide([(published(one, "cifar"), [one])])  # type: ignore[list-item]
+    assert found.verdict == "undecided"
+    assert "images would" not in found.needed
+    assert "the published number is itself no surer" in found.needed
 
 
 def test_seeds_that_differ_widely_leave_a_difference_undecided():
@@ -405,6 +440,10 @@ def test_a_curve_has_converged_where_it_has_come_down_and_levelled_off():
     assert not converges(curve(60), CHANCE)  # plain-110 in the paper: above 60 %
     falling = [{"update": n, "lr": 0.1, "train_error_pct": 80 - n * 0.75} for n in range(1, 101)]
     assert not converges(falling, CHANCE)
+    rising = [{**line} for line in curve(10)]
+    for line in rising[-8:]:
+        line["train_error_pct"] = 40.0
+    assert not converges(rising, CHANCE)
     assert convergence_of(curve(5)[-1:], CHANCE) == "too few reports"
     assert (
         updates_to(
@@ -458,13 +497,13 @@ def test_holms_correction_and_trends():
 
 def simulated(
     generator: np.random.Generator, rates: dict[tuple[str, int, str], float], seeds: int = 3,
-    plain_deviation: float = 0.003,
+    plain_deviations: Mapping[int, float] = {},
 ) -> list[Network]:  # fmt: skip
-    """Returns a study whose networks have given true error rates; seeds deviate by 0.3 points, or plain ones more."""
+    """Returns a study of given true error rates; seeds deviate by 0.3 points, plain ones of a depth by others."""
     hard = generator.standard_normal(IMAGES, dtype=np.float32)
     found = []
     for (block, depth, option), truth in rates.items():
-        deviation = plain_deviation if block == "plain" else 0.003
+        deviation = plain_deviations.get(depth, 0.003) if block == "plain" else 0.003
         own = np.clip(truth + deviation * generator.standard_normal(seeds), 1e-4, 1)
         latent = 0.6 * generator.standard_normal((seeds, IMAGES), dtype=np.float32) + 0.8 * hard
         test = latent > stats.norm.isf(own)[:, None]
@@ -481,14 +520,22 @@ STUDY = [
 ]  # fmt: skip
 
 
+SMALL = [one for one in STUDY if one[1] in (20, 44)]
+POINT, DEEP = dict.fromkeys((20, 32, 44, 56), 0.01), {20: 0.002, 32: 0.003, 44: 0.01, 56: 0.015}
+
+
 @pytest.mark.parametrize("studies", [60, pytest.param(1000, marks=pytest.mark.trial)])
-@pytest.mark.parametrize("seeds, deviation", [(3, 0.003), (3, 0.01), (2, 0.01)])
+@pytest.mark.parametrize(
+    "networks, seeds, deviations",
+    [(STUDY, 3, {}), (STUDY, 3, POINT), (STUDY, 2, POINT), (STUDY, 3, DEEP), (SMALL, 2, {}), (SMALL, 2, DEEP)],
+    ids=["alike", "plain a point", "two seeds", "deep plain more", "small", "small, deep plain more"],
+)  # fmt: skip
 def test_studies_without_any_effect_rarely_have_a_wrong_verdict(
-    studies: int, seeds: int, deviation: float
+    studies: int, networks: list[tuple[str, int, str]], seeds: int, deviations: dict[int, float]
 ):
     generator, bad = np.random.default_rng(5), 0
     for _ in range(studies):
-        found = asked(simulated(generator, dict.fromkeys(STUDY, 0.08), seeds, deviation))
+        found = asked(simulated(generator, dict.fromkeys(networks, 0.08), seeds, deviations))
         bad += any(
             one.verdict in ("holds", "does not hold")
             for claim, one in found.items()
@@ -497,7 +544,8 @@ def test_studies_without_any_effect_rarely_have_a_wrong_verdict(
             and not (claim.startswith("The options'") and one.verdict == "does not hold")
         )
     print(
-        f"{seeds} seeds, plain ones by {deviation}: {bad} of {studies} studies have a wrong verdict"
+        f"{len(networks)} networks, {seeds} seeds, plain ones by {deviations}: {bad} of {studies} studies have a "
+        "wrong verdict"
     )
     assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001  # no more than 5 % but by chance
 

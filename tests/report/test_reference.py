@@ -54,6 +54,29 @@ def test_what_differs_is_named(results: dict[str, Any]):
     ]
 
 
+def test_a_network_that_only_one_of_the_two_has_is_named(results: dict[str, Any]):
+    """A row of another recipe is another network: the gate must not pass because the others agree."""
+    other = copy.deepcopy(results)
+    for row in other["rows"]:
+        if row["name"].startswith("plain-32"):
+            row["group"] = "another recipe"
+    found = reference.compare(other, reference.reference_of([results]))
+    assert found["unmatched"] == ["plain-32 (only here)", "plain-32 (only in the reference)"]
+    assert found["differ"] == 0 and "Not compared" in found["said"]
+    assert reference.compare(results, reference.reference_of([results]))["unmatched"] == []
+
+
+def test_a_seed_counts_once_on_however_many_kinds_of_hardware(results: dict[str, Any]):
+    other = changed(results, "plain-32", "test_error_pct", 3.0)
+    for row in other["rows"]:
+        row["hardware"] = "another"
+    base = reference.reference_of([other, results])
+    found = reference.compare(results, base)
+    assert found["differ"] == 0
+    assert {line["reference_seeds"] for line in found["lines"]} == {3}
+    assert found["same"] == found["again"] == len(results["rows"])
+
+
 def test_seeds_of_one_distribution_are_rarely_told_apart():
     generator = np.random.default_rng(3)
     found = [
@@ -95,6 +118,11 @@ def test_make_verify_fails_with_a_table(results: dict[str, Any], tmp_path: Path)
     done = run_in(tmp_path, *command[:-1], "against=nowhere.json", PYTHONPATH=str(Path.cwd()))
     assert done.returncode == 2
     assert "nowhere.json: not found" in done.stderr
+    for row in (there := changed(results, "nothing", "test_error_pct", 0.0))["rows"]:
+        row["group"] += row["name"] if row["name"].startswith("plain-32") else ""
+    other.write_text(json.dumps(there))
+    done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
+    assert done.returncode == 1 and "that the other lacks" in done.stderr
     other.write_text("[]")
     done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
     assert done.returncode == 2 and "neither a reference nor a report.json" in done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.checkpoint import CheckpointFacts, Record
-from pipeline.errors import StorageError
+from pipeline.errors import ResourceError, StorageError
 from pipeline.tracking import follow
 from pipeline.tracking.follow import Follower
 from tests import pace
@@ -45,13 +45,15 @@ def test_the_last_history_is_published_even_at_the_very_end():
 
 
 @pytest.mark.parametrize(
-    "error, last", [(ValueError, (1, "FAILED")), (KeyboardInterrupt, (1, "RUNNING"))]
-)
+    "error, last",
+    [(ValueError, (1, "FAILED")), (KeyboardInterrupt, (1, "RUNNING")), (ResourceError, (1, "RUNNING"))],
+)  # fmt: skip
 def test_how_a_training_ended_is_published(error: type[BaseException], last: tuple[int, str]):
     published = Published()
-    with pytest.raises(error), Follower("net", 12, lambda: facts(4), published):
+    follower = Follower("net", 12, lambda: facts(4), published, lost=ResourceError)
+    with pytest.raises(error), follower:
         wait_for(lambda: (1, "RUNNING") in published)
-        raise error
+        raise error("of this test")
     assert published[-1] == last
 
 

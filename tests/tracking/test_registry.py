@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.errors import TrackingError
+from pipeline.errors import DataError, TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking import artifacts, results
 from pipeline.tracking.tracker import Address, Tracker
@@ -80,14 +80,12 @@ def test_an_upload_that_was_cut_off_is_done_again(
     assert len(artifacts.in_bucket()) == 2
 
 
-def test_a_server_that_takes_no_models_takes_the_rest(
-    uri: str, storage: Storage, capsys: pytest.CaptureFixture[str]
-):
+def test_a_server_that_takes_no_models_takes_the_rest_and_it_is_told(uri: str, storage: Storage):
     def refuse(folder: Path) -> None:
         raise NotImplementedError("404")
 
     tracker = Tracker(Address("study", "digest", "data"), storage.upload)
     child = tracker.child("training", "net", "key")
-    assert not results._registered(tracker, child, "net", "net", tags(5.0), refuse)
-    assert "warning: net: no model: MLflow" in capsys.readouterr().err
+    with pytest.raises(DataError, match="net: no model: MLflow"):
+        results._register(tracker, child, "net", "net", tags(5.0), refuse)
     assert MlflowClient(uri).get_run(child.run_id).info.status == "FINISHED"

@@ -66,7 +66,9 @@ def _published(study: Study, network: Network, family: str) -> Claim | None:
         and row.global_batch_size == PAPER_BATCH[family]
         and row.optimizer.model_dump() == {"momentum": 0.9, "weight_decay": 1e-4}
         and (row.learning_rate_factor, row.label_smoothing, row.extras) == (1.0, 0.0, ())
+        and row.precision == "float32"
         and row.augmentation.kind == ("scale_crop" if family == "imagenet" else "pad_crop")
+        and (row.augmentation.kind != "pad_crop" or row.augmentation.pad_px == 4)
         and row.crop_px in (None, 224)
     )
     return published(network, family) if as_the_papers else None

@@ -148,7 +148,7 @@ def published(network: Network, family: str) -> Claim | None:
         seeds = mine.of_seeds if isinstance(mine, Student) else 0.0
         gap = Student(
             mine.value - goal, math.sqrt(own + theirs), free, seeds, len(network.seeds),
-            network.errors[view].total,
+            network.errors[view].total, theirs,
         )  # fmt: skip
         return Measured(gap, [network], _figures([network], view))
 
@@ -373,7 +373,8 @@ class Family:
     def deepest_fits(self, networks: Networks) -> Measured:
         """The training error of 1,202 layers."""
         deepest = self._at(networks, DEEPEST, BASIC)
-        return Measured(rate(deepest.errors["train"]), [deepest], _figures([deepest], "train"))
+        figures = _figures([deepest], "train")
+        return Measured(rate(deepest.errors["train"]), [deepest], figures, what="the mean")
 
     def deepest_generalizes(self, networks: Networks) -> Measured:
         """The test error of 1,202 layers less that of 110."""
@@ -448,7 +449,8 @@ def own(wanted: OwnClaim, networks: Networks) -> Claim:
             [
                 o.errors[view]
                 for o in networks
-                if (o.family, o.is_plain) == (one.family, one.is_plain)
+                if (o.family, o.is_plain, o.comparable)
+                == (one.family, one.is_plain, one.comparable)
             ]
             for one in some
         ]
@@ -477,6 +479,8 @@ def _responses(pair: tuple[Network, Network]) -> Measured:
         f"{one.name} {np.mean(found):.3f}" for one, found in zip(pair, each, strict=True)
     )
     several = min(len(found) for found in each) > 1
+    if not several:
+        figures += "; it speaks of these networks alone, and not of other seeds"
     known = Known(float(np.mean(each[0]) - np.mean(each[1])))
     return Measured(means(*each) if several else known, pair, figures, "")
 

@@ -185,10 +185,9 @@ def decide(claims: Sequence[tuple[Claim, Sequence[Network]]]) -> list[Decided]:
         if isinstance(one, _Asked) and one.is_tested
     }
     sure = dict(zip(tested, holm(list(tested.values()), ALPHA), strict=True))
+    bar = ALPHA / max(1, len(sure) - sum(sure.values()))  # of those that are left
     return [
-        _verdict(one, sure=sure.get(one.test, True), tests=len(tested))
-        if isinstance(one, _Asked)
-        else one
+        _verdict(one, sure=sure.get(one.test, True), bar=bar) if isinstance(one, _Asked) else one
         for one in found
     ]
 
@@ -230,15 +229,14 @@ def _why_not(networks: Sequence[Network]) -> str:
     return "; ".join(said)
 
 
-def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
+def _verdict(one: _Asked, *, sure: bool, bar: float) -> Decided:
     claim, measured = one.claim, one.measured
     holds, fails = claim.p_values(measured.estimate)
     verdict: Verdict = "holds" if holds < fails else "does not hold"
     if not one.is_tested:
         return _said(claim, verdict, measured.figures, measured)
-    alpha = ALPHA / tests
     evidence = f"{measured.figures}; {_number(measured)}, {p_said(min(holds, fails))}"
-    evidence += "" if sure else f" (the bar is {alpha:.2g})"
+    evidence += "" if sure else f" (the bar is {bar:.2g})"
     evidence += f"; {_of_whom(measured)}"
     if one.left_out:
         names = ", ".join(left.name for left in one.left_out)
@@ -250,7 +248,7 @@ def _verdict(one: _Asked, *, sure: bool, tests: int) -> Decided:
         if claim.must_be == "within"
         else claim.bound
     )
-    return _said(claim, "undecided", evidence, measured, measured.estimate.needed(edge, alpha))
+    return _said(claim, "undecided", evidence, measured, measured.estimate.needed(edge, bar))
 
 
 def p_said(p: float) -> str:

@@ -76,8 +76,8 @@ class Paired:
     """Two networks on the same images: `worse` only the first gets wrong, `better` only the second.
 
     Exact, given how many images tell them apart (McNemar 1947); the value is the first's error rate less the
-    second's, its interval from exact ones of both counts. At a bound other than 0 the difference's normal
-    approximation is used, with half an image added to each of the four cells (Agresti and Min 2005).
+    second's. For its interval, and at a bound other than 0, the difference's normal approximation is used, with
+    half an image added to each of the four cells (Agresti and Min 2005).
     """
 
     worse: int
@@ -112,11 +112,7 @@ class Paired:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """As `Estimate`."""
-        each = 1 - (1 - level) / 2  # both hold together at `level` (Bonferroni)
-        worse, better = (
-            Proportion(n, self.total).interval(each) for n in (self.worse, self.better)
-        )
-        return worse[0] - better[1], worse[1] - better[0]
+        return self._approximately().interval(level)
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
@@ -127,8 +123,8 @@ class Paired:
 class Student:
     """A value with a standard error of `df` degrees of freedom; infinitely many are the normal distribution.
 
-    Of the variance `se`², `of_seeds` would shrink with more of the `seeds` of each network, the rest with more
-    of the `images`.
+    Of the variance `se`², `of_seeds` would shrink with more of the `seeds` of each network, `fixed` with nothing,
+    the rest with more of the `images`. The true value lies between `least` and `most`.
     """
 
     value: float
@@ -137,6 +133,9 @@ class Student:
     of_seeds: float = 0.0
     seeds: int = 1
     images: int = 0
+    fixed: float = 0.0
+    least: float = -math.inf
+    most: float = math.inf
 
     def _p(self, distance: float) -> float:
         if self.se == 0:
@@ -154,11 +153,13 @@ class Student:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """As `Estimate`."""
         half = float(stats.t.isf((1 - level) / 2, self.df)) * self.se
-        return self.value - half, self.value + half
+        return max(self.value - half, self.least), min(self.value + half, self.most)
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
         gap, rest = abs(self.value - bound), max(self.se**2 - self.of_seeds, 0.0)
+        if self.fixed and float(stats.norm.isf(alpha / 2)) * math.sqrt(self.fixed) >= gap:
+            return "nothing would decide it: the published number is itself no surer than that"
         if self.of_seeds and self.seeds == 1:
             return "two seeds or more of each network are needed"
         if self.of_seeds == 0 or float(stats.norm.isf(alpha / 2)) * math.sqrt(rest) >= gap:
@@ -178,7 +179,7 @@ def _images(images: int, se: float, gap: float, alpha: float, more: str = "") ->
     if not images or factor > MOST_IMAGES:
         return "no number of images would decide a difference as small as this"
     if factor <= 1:
-        return ""
+        return f"a few more images{more} would decide it, if it is as large as it seems"
     unit = 10 ** max(len(str(int(images * factor))) - 2, 0)
     count = math.ceil(images * factor / unit) * unit
     return f"about {count:,} images{more} would decide it, if it is as large as it seems"
@@ -215,15 +216,18 @@ def rate(errors: Errors) -> Estimate:
 
 
 def combination(
-    groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Sequence[Errors]] = ()
+    every: Sequence[Errors], all_weights: Sequence[float], alike: Sequence[Sequence[Errors]] = ()
 ) -> Estimate:
     """Returns the sum of the networks' error rates, each times its weight.
 
     Networks whose wrong images are all known, on the same images, are paired; others are taken to be
     independent, which is conservative if the images are the same. `alike` are for each network those whose
     seeds tell, together with its own, how much it varies from seed to seed. Where a network has one seed and
-    too little is known of others, the networks are compared on the images alone.
+    too little is known of others, the networks are compared on the images alone. A network of weight 0 has no part.
     """
+    kept = [place for place, weight in enumerate(all_weights) if weight]
+    groups, weights = [every[place] for place in kept], [all_weights[place] for place in kept]
+    seeds_of = [alike[place] if alike else [every[place]] for place in kept]
     first = groups[0]
     paired = all(one.wrong is not None and one.total == first.total for one in groups)
     if paired and sorted(weights) == [-1, 1] and all(one.seeds == 1 for one in groups):
@@ -232,7 +236,7 @@ def combination(
         return Paired(int((mine & ~other).sum()), int((other & ~mine).sum()), first.total)
     value = float(sum(w * one.rates.mean() for w, one in zip(weights, groups, strict=True)))
     of_images = _images_variance(groups, weights, paired)
-    of_seeds, df = _seeds_variance(groups, weights, alike or [[one] for one in groups])
+    of_seeds, df = _seeds_variance(groups, weights, seeds_of)
     total = of_images + of_seeds
     if of_seeds == 0:
         df = math.inf
@@ -241,8 +245,9 @@ def combination(
     ):  # the images' part has as many degrees of freedom as images (Satterthwaite 1946)
         df *= (total / of_seeds) ** 2
     return Student(
-        value, math.sqrt(total), df, of_seeds, min(one.seeds for one in groups), first.total
-    )
+        value, math.sqrt(total), df, of_seeds, min(one.seeds for one in groups), first.total,
+        least=sum(w for w in weights if w < 0), most=sum(w for w in weights if w > 0),
+    )  # fmt: skip
 
 
 def _images_variance(groups: Sequence[Errors], weights: Sequence[float], paired: bool) -> float:
@@ -267,25 +272,29 @@ def _images_variance(groups: Sequence[Errors], weights: Sequence[float], paired:
 def _seeds_variance(
     groups: Sequence[Errors], weights: Sequence[float], alike: Sequence[Sequence[Errors]]
 ) -> tuple[float, float]:
-    """Returns the variance over seeds and its degrees of freedom; 0 where it is not known, or not asked."""
-    parts, counts = [], []
+    """Returns the variance over seeds and its degrees of freedom; 0 where it is not known, or not asked.
+
+    Networks that share a variance share its error too: their parts are one term of Satterthwaite's.
+    """
+    shares: dict[tuple[float, int], float] = {}
     for w, one, others in zip(weights, groups, alike, strict=True):
         variance, free = _variance(one, others)
         if one.seeds == 1 and free < FEW:
             return 0.0, math.inf
-        parts.append(w**2 * variance / one.seeds)
-        counts.append(free)
-    total = sum(parts)
+        shares[variance, free] = shares.get((variance, free), 0.0) + w**2 / one.seeds
+    parts = [(variance * share, free) for (variance, free), share in shares.items() if variance]
+    total = sum(part for part, _ in parts)
     if total == 0:
         return 0.0, math.inf
-    return total, total**2 / sum(part**2 / n for part, n in zip(parts, counts, strict=True) if part)
+    return total, total**2 / sum(part**2 / free for part, free in parts)
 
 
 def _variance(one: Errors, alike: Sequence[Errors]) -> tuple[float, int]:
     """Returns how much a network varies from seed to seed, and how many degrees of freedom say so.
 
     That is the pooled variance of all that are alike, unless its own is larger by an F test against the
-    others': a network that varies more than those like it counts as it is.
+    others': a network that varies more than those like it counts as it is. Too few others (under four degrees
+    of freedom) could not show it: then whatever is larger counts as it is.
     """
     several = [some.rates for some in alike if some.seeds > 1]
     free = sum(len(rates) - 1 for rates in several)
@@ -295,7 +304,8 @@ def _variance(one: Errors, alike: Sequence[Errors]) -> tuple[float, int]:
     own, mine = (float(one.rates.var(ddof=1)), one.seeds - 1) if one.seeds > 1 else (0.0, 0)
     if (rest := free - mine) and mine:
         others = max((pooled * free - own * mine) / rest, 0.0)
-        if own > others and (others == 0 or stats.f.sf(own / others, mine, rest) < UNLIKE):
+        is_unlike = rest < FEW or others == 0 or stats.f.sf(own / others, mine, rest) < UNLIKE
+        if own > others * (1 + 1e-9) and is_unlike:
             return own, mine
     return pooled, free
 

@@ -11,7 +11,7 @@ from pipeline.report.claims.inference import Errors
 from pipeline.report.seeds import by_group
 
 CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
-CONVERGED_FALL = 0.02  # of chance's error: from one span of updates to the next it falls by less
+CONVERGED_FALL = 0.02  # of chance's error: from one span of updates to the next it changes by less
 HOT = 0.5  # of the highest learning rate: updates at this or more are those at a high rate
 # of 110 layers and more: the recipe of the others with a warm-up
 WITH_WARM_UP, WITHOUT_WARM_UP = "schedules/paper-cifar-110.yaml", "schedules/paper-cifar.yaml"
@@ -101,7 +101,7 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     """Tells whether a training curve has come down and leveled off: the same rule for every network.
 
     Its training error over the last eighth of the updates is below half of chance's error, and at most 2 % of
-    chance's error below that of the eighth before. A curve also flattens because the rate has fallen, so the
+    chance's error from that of the eighth before. A curve also flattens because the rate has fallen, so the
     same must hold of the last quarter of the updates at a high rate (half of the highest, or more) and the
     quarter before. Curves with fewer than four reports in either pair of spans do not say.
     """
@@ -110,7 +110,7 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
         return "too few reports"
     came_down = np.mean(pairs[0][1]) < CONVERGED_LEVEL * chance_pct
     falls = [np.mean(before) - np.mean(end) for before, end in pairs]
-    is_flat = max(falls) < CONVERGED_FALL * chance_pct
+    is_flat = max(map(abs, falls)) < CONVERGED_FALL * chance_pct
     return "converged" if came_down and is_flat else "not converged"
 
 
