@@ -14,8 +14,9 @@ TOKEN = "serve_token"
 EXAMPLE = """\
 {what} at {address}/invocations, for whoever has the token (Ctrl-C ends it):
 
-  curl {address}/invocations -H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json" \\
-    -d '{{"dataframe_records": [{{"image": "'"$(base64 < image.png | tr -d '\\n')"'"}}]}}'
+  base64 < image.png | tr -d '\\n' | sed 's/.*/{{"dataframe_records": [{{"image": "&"}}]}}/' |
+    curl {address}/invocations -H @<(sed 's/^/Authorization: Bearer /' {token}) \\
+      -H "Content-Type: application/json" -d @-
 
 Instead of "image" (a PNG, JPEG or other file in base64), "pixels" may have height x width x channels numbers."""
 

@@ -35,11 +35,13 @@ def saved() -> dict[str, Any]:
 
 
 def headlines(results: dict[str, Any]) -> dict[str, float]:
-    """Returns the few numbers of a study: errors by network, the mean over its seeds, and of the ensemble."""
+    """Returns the few numbers of a study: errors by network, mean and deviation over seeds, and of the ensemble."""
     found = {
-        f"{name}.{group['name']}": group[name]["mean"]
+        f"{name}{suffix}.{group['name']}": group[name][of_seeds]
         for name in ("test_error_pct", "train_error_pct")
+        for suffix, of_seeds in (("", "mean"), ("_sd", "sd"))
         for group in results["groups"]
+        if group[name][of_seeds] is not None
     }
     found["test_error_pct.ensemble"] = results["ensemble"]["declared"]["test_error_pct"]
     found["claims_decided"] = results["claims_decided"]

@@ -187,7 +187,10 @@ class Child:
                 self._client.log_batch(self.run_id, metrics=new)
 
     def artifacts(self, files: Sequence[Path]) -> None:
-        """Uploads the files whose present content is not there yet."""
+        """Uploads the files whose present content is not there yet.
+
+        While a file is replaced the run has no sum of it, so that an interruption never leaves a wrong one.
+        """
         with named(self._uri):
             run = self._client.get_run(self.run_id)
             place, sums = run.info.artifact_uri, dict[str, str]()
@@ -195,6 +198,8 @@ class Child:
                 sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
                 sums[tag := f"{SHA256}{path.name}"] = sha256
                 if run.data.tags.get(tag) != sha256:
+                    if tag in run.data.tags:
+                        self._client.delete_tag(self.run_id, tag)
                     if self._uri.startswith(SQLITE):  # there, where `make ui`'s server looks for it
                         self._upload(key_of(place, path.name), path)
                     else:

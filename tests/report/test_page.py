@@ -160,7 +160,10 @@ def test_metrics_fit_a_terminal_and_plots_have_every_line(results: dict[str, Any
     names = [name if isinstance(value, int) else f"{name}.{one}" for name, value in found.items()
              for one in (value if isinstance(value, dict) else [""])]  # fmt: skip
     assert sum(len(name) + 4 for name in ["report/metrics.json", *names]) < 130
-    assert len(headlines(results)) == 2 * len(results["groups"]) + 2
+    found = headlines(results)
+    several = [group for group in results["groups"] if len(group["rows"]) > 1]
+    assert len(found) == 2 * (len(results["groups"]) + len(several)) + 2
+    assert all(found[f"test_error_pct_sd.{one['name']}"] > 0 for one in several)
     lines = plots(results)
     assert len(lines["curves"]) == sum(len(row["history"]) for row in results["rows"])
     assert sum(line["images"] for line in lines["confusion"]) == results["data"]["images"]["test"]

@@ -93,6 +93,35 @@ def test_artifacts_are_in_the_bucket_and_uploaded_once(
     assert storage.get(key) is None
 
 
+def test_an_artifact_whose_replacement_was_cut_off_has_no_sum(
+    tracker: Tracker, storage: Storage, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`report` kills its publisher: `make fsck` must not call the half of it damaged, and the next sends it."""
+    (file := tmp_path / "a.txt").write_text("hello")
+    child = tracker.child("training", "net", "key")
+    child.artifacts([file])
+
+    def sums() -> list[str]:
+        return [
+            name for name in MlflowClient(uri).get_run(child.run_id).data.tags if "a.txt" in name
+        ]
+
+    assert len(sums()) == 1
+    file.write_text("other")
+
+    def cut_off(key: str, path: Path) -> None:
+        storage.put(key, b"other")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "_upload", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            child.artifacts([file])
+    assert sums() == []
+    child.artifacts([file])
+    assert len(sums()) == 1
+
+
 def test_an_experiment_whose_artifacts_only_we_could_fetch_is_put_aside(
     uri: str, storage: Storage, tmp_path: Path
 ):
