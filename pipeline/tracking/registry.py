@@ -66,7 +66,8 @@ def register(client: Any, name: str, uri: str, run: str, tags: Mapping[str, str]
     versions = list(client.search_model_versions(f"name = '{name}'"))
     mine = next((one for one in versions if one.source == uri), None)
     if mine is None:
-        mine = client.create_model_version(name, uri, run, dict(tags))
+        model = uri.removeprefix("models:/")  # a server refuses a source that it is not told
+        mine = client.create_model_version(name, uri, run, dict(tags), model_id=model)
         versions.append(mine)
     for tag, value in tags.items():
         if mine.tags.get(tag) != value:

@@ -27,6 +27,7 @@ from mlflow import MlflowClient
 tempfile.tempdir = os.getcwd()  # where MLflow leaves what it downloads
 client = MlflowClient()
 experiment = client.get_experiment_by_name(sys.argv[1])
+assert client.search_registered_models(), "no model"
 found = {}
 for run in client.search_runs([experiment.experiment_id], "tags.kind = 'training'"):
     weights = client.download_artifacts(run.info.run_id, "model.safetensors")

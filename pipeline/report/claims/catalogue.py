@@ -87,7 +87,7 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
             claim("Residual networks respond less strongly than plain ones: smaller standard deviations of the "
                   "layers' outputs, averaged over layers", ("section 4.2, figure 7", ""),
                   here.residual_responses, "below"),
-            claim("Deeper residual networks respond less strongly, layer by layer", ("section 4.2, figure 7", ""),
+            claim("Deeper residual networks respond less strongly, averaged over layers", ("section 4.2, figure 7", ""),
                   here.deeper_responses, "below"),
             claim(f"{DEEPEST} layers can be trained: a training error below 0.1 %", ("section 4.2", ""),
                   here.deepest_fits, "below", 0.001),
