@@ -25,16 +25,21 @@ def share_ci95(count: int, total: int) -> Interval:
     return float(low), float(high)
 
 
-def difference_ci95(worse: int, better: int, total: int) -> Interval:
-    """Returns the 95 % interval of a difference of two shares of the same images (Agresti and Min 2005).
+def difference(worse: int, better: int, total: int) -> tuple[float, float]:
+    """Returns a difference of two shares of the same images and its standard error (Agresti and Min 2005).
 
     `worse` images are counted in the first share alone, `better` in the second alone. Half an image is added to
-    each of the four cells: without, no image apart gives [0, 0], and 4 apart of 360 an interval that excludes 0.
+    each of the four cells: without, no image apart gives the interval [0, 0], and 4 apart of 360 one above 0.
     """
     apart, images = worse + better + 1, total + 2
     mean = (worse - better) / images
-    half = Z_95 * math.sqrt((apart / images - mean**2) / images)
-    return mean - half, mean + half
+    return mean, math.sqrt((apart / images - mean**2) / images)
+
+
+def difference_ci95(worse: int, better: int, total: int) -> Interval:
+    """Returns the 95 % interval of such a difference."""
+    mean, se = difference(worse, better, total)
+    return mean - Z_95 * se, mean + Z_95 * se
 
 
 def pct(interval: Interval) -> list[float]:

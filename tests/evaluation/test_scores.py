@@ -73,10 +73,8 @@ def test_a_gain_is_paired_and_its_interval_covers_as_often_as_it_says(rng: np.ra
     said = predictions(rng)
     gain, (low, high) = gain_pct(said, said)
     assert gain == 0 and low < 0 < high  # the bootstrap's is [0, 0]
-    low, high = difference_ci95(
-        4, 0, 360
-    )  # by the exact test p = 0.125; the bootstrap's is above 0
-    assert low < 0 < high
+    low, high = difference_ci95(4, 0, 360)
+    assert low < 0 < high  # by the exact test p = 0.125; the bootstrap's is above 0
     better = Predictions(np.eye(8)[said.labels], said.labels, said.ids)
     gain, (low, high) = gain_pct(better, said)
     assert gain == pytest.approx(100 * outcomes_of(said).wrong().mean())

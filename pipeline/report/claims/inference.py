@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from pipeline.evaluation.scores import difference
+
 MOST_SEEDS = 50  # more are no proposal
 FEW = 4  # degrees of freedom: with fewer, no credit is given for how many images there are
 UNLIKE = 0.02  # below this p-value, a network is not taken to vary as little as those like it
@@ -94,9 +96,7 @@ class Paired:
         return self.worse + self.better
 
     def _approximately(self) -> "Student":
-        apart, total = self._told_apart + 1, self.total + 2
-        mean = (self.worse - self.better) / total
-        return Student(mean, math.sqrt((apart / total - mean**2) / total), math.inf)
+        return Student(*difference(self.worse, self.better, self.total), math.inf)
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
