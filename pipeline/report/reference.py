@@ -109,7 +109,8 @@ def load(path: Path) -> dict[str, Any]:
 def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the comparison of a study's networks with those of a reference that has the same recipes.
 
-    `unmatched` are the networks that only one of the two has under its recipe: they are not compared. Raises DataError if they are of different data, or have no network in common.
+    `unmatched` are the networks that only one of the two has under its recipe: they are not compared. Raises
+    DataError if they are of different data, or have no network in common.
     """
     if results["data"]["digest"] != reference["data_digest"]:
         raise DataError(
