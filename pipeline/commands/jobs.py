@@ -11,6 +11,8 @@ from pipeline.errors import ParamsError, ResourceError
 from pipeline.execution.there import cluster
 from pipeline.params import Study
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.tracking import results
+from pipeline.tracking.sending import Sender
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 
@@ -87,8 +89,21 @@ def _stop(there: Cluster, study: Study, found: list[Job], run: str) -> None:
         known = ", ".join(f"{job.name} ({job.facts['row']})" for job in alive) or "none"
         raise ParamsError(f"RUN={run}: no running job has that name; running: {known}")
     there.stop(*chosen)
+    _record(study, chosen)
     for job in chosen:
         print(f"stopped {job.name} ({job.facts['row']}); what it has committed stays on S3")
+
+
+def _record(study: Study, stopped: list[Job]) -> None:
+    """Has it said in MLflow that trainings were stopped; waits for no server."""
+    trainings = [job for job in stopped if job.facts["kind"] == "training"]
+    if trainings and paths.DIGEST.exists():
+        storage = s3.connect()
+        with Sender(results.address_of(study), here=False, begin_s=0) as sender:
+            for job in trainings:
+                store = CheckpointStore(storage, job.key)
+                said = {"name": job.facts["row"], "key": job.key, "instance": store.instance.number}
+                sender.tell({**said, "tags": {}, "params": {}}, (), "KILLED")
 
 
 if __name__ == "__main__":

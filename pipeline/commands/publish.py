@@ -24,6 +24,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     models that it did not take.
     """
     tracker = Tracker(send.address_of(study), storage.upload)
+    tracker.settle()
     complete = tracker.complete()
     work: list[Callable[[], None]] = []
     for row in results["rows"]:

@@ -1,6 +1,7 @@
 """A run in MLflow, to which the same things can be published any number of times."""
 
 import hashlib
+import platform
 import sqlite3
 import sys
 import time
@@ -10,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
@@ -20,7 +21,7 @@ from pipeline.tracking.address import HERE, SHA256, SQLITE, key_of
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
-SENT = "sent"  # a tag
+SENT, SENDER = "sent", "sender"  # tags
 LOCK_S = 60.0  # another process has as long for what it does to a run
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -45,6 +46,27 @@ def alone(uri: str, what: str) -> FileLock:
     """
     name = hashlib.sha256(f"{uri} {Path.cwd() if uri == HERE else ''} {what}".encode()).hexdigest()
     return FileLock(private_folder() / f"mlflow-{name[:2]}.lock", timeout=LOCK_S)
+
+
+def sender(lock: Path) -> str:
+    """Returns what `is_gone` tells a run's sender by: this host, and a lock that the sender holds as it lives."""
+    return f"{platform.node()} {lock}"
+
+
+def is_gone(said: str) -> bool:
+    """Tells whether a sender of this host is known to live no more, by its tag."""
+    host, _, path = said.partition(" ")
+    if host != platform.node() or not path:
+        return False
+    try:
+        Path(path).stat()
+        with FileLock(path, timeout=0):
+            Path(path).unlink()
+    except FileNotFoundError:  # it has left, or the host was started again
+        return True
+    except (Timeout, OSError):  # it lives, or is another user's
+        return False
+    return True
 
 
 def make_tables(uri: str) -> None:

@@ -4,7 +4,8 @@ Who trains starts it and writes JSON lines to its standard input: first {"study"
 "begin_s": float, "goodbye_s": float}, then again and again, for any training, all that is known of it:
 {"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what is finished sooner
 has no curve worth watching and is sent by `report`, and importing MLflow would slow it down. For trainings
-that are `here`, it also sends how busy this machine is. At the end of its input the trainings have ended, or
+that are `here`, it also sends how busy this machine is, and holds a lock by which others see that it lives
+(`Tracker.settle`), should it be killed together with who trains. At the end of its input the trainings have ended, or
 their process has died: it then has `goodbye_s` to send what is left, and to mark those as killed that did
 not say how they ended, if they were `here`; on a cluster they go on.
 """
@@ -14,15 +15,20 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Self
+
+from filelock import FileLock
 
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
+from pipeline.files import private_folder
 from pipeline.storage.objects import Storage
 from pipeline.tracking.address import tracking_uri
-from pipeline.tracking.run import Child, Status
+from pipeline.tracking.run import LOCK_S, SENDER, Child, Status, sender
 from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
@@ -104,6 +110,7 @@ class _Sending:
         self._tracker: Tracker | None = None
         self._monitors: Monitors | None = None
         self._runs: dict[str, Child] = {}
+        self._lock = FileLock(private_folder() / f"sender-{uuid.uuid4().hex}.lock")
         self._seen: dict[str, Line] = {}
         self._complained = ""
 
@@ -123,7 +130,11 @@ class _Sending:
             self._ended = True
             self._changed.notify()
 
+    def _unlock(self) -> None:
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
     def _leave(self) -> None:
+        self._unlock()
         self._complain(TrackingError(f"MLflow at {tracking_uri()} has not taken everything yet"))
         os._exit(1)
 
@@ -158,15 +169,22 @@ class _Sending:
         for line in self._seen.values() if self._here else ():
             if line["status"] == "RUNNING":
                 self._send({**line, "status": "KILLED"})
+        self._unlock()
 
     def _send(self, line: Line) -> bool:
         """Tells whether MLflow has it."""
         training = line["training"]
         try:
-            self._tracker = self._tracker or Tracker(self._address, Storage().upload)
+            if self._tracker is None:
+                self._tracker = Tracker(self._address, Storage().upload)
+                self._tracker.settle()
             if (run := self._runs.get(training["key"])) is None:
-                run = self._runs[training["key"]] = self._tracker.training(training)
+                run = self._tracker.training(training)
+                if self._here:
+                    self._lock.acquire(timeout=LOCK_S)
+                    run.tags({SENDER: sender(Path(self._lock.lock_file))})
                 run.status("RUNNING")
+                self._runs[training["key"]] = run
             run.history([Record(**record) for record in line["history"]])
             if self._here and line["status"] == "RUNNING" and line["history"]:
                 self._monitors = self._monitors or Monitors()

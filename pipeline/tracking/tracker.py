@@ -20,11 +20,13 @@ from pipeline.git import commit
 from pipeline.tracking import registry
 from pipeline.tracking.address import PROXIED, SQLITE, experiment, tracking_uri
 from pipeline.tracking.run import (
+    SENDER,
     SENT,
     Child,
     Upload,
     all_pages,
     alone,
+    is_gone,
     make_tables,
     named,
     set_tags,
@@ -123,6 +125,15 @@ class Tracker:
                     self._client.delete_tag(self.parent, SUPERSEDED)
                 elif not present and known != self.parent:
                     self._client.set_tag(run.info.run_id, SUPERSEDED, self.parent)
+
+    def settle(self) -> None:
+        """Marks the trainings as killed that still run by their record, and whose sender died on this host."""
+        living = "attributes.status = 'RUNNING' and tags.kind = 'training'"
+        with named(self._uri):
+            search = self._client.search_runs
+            for run in all_pages(search, [self._experiment], living, max_results=PAGE):
+                if is_gone(run.data.tags.get(SENDER, "")):
+                    self._client.set_terminated(run.info.run_id, "KILLED")
 
     def study(self) -> "Child":
         """Returns the parent run itself."""

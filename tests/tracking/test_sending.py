@@ -3,13 +3,10 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,10 @@ from mlflow import MlflowClient
 from pipeline.storage.objects import Storage
 from pipeline.tracking import waiting
 from pipeline.tracking.sending import Sender
-from pipeline.tracking.tracker import Address
+from pipeline.tracking.tracker import Address, Tracker
 from tests import pace
 from tests.checkpoints import record
+from tests.outages import Answer, MlflowServer, breaks, hangs, server, trickles
 
 ADDRESS = Address("study", "digest", "data")
 
@@ -100,6 +98,46 @@ def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str
     assert run_of(uri).info.status == status
 
 
+def test_a_trainer_killed_together_with_its_sender_is_found_out(uri: str):
+    limit = str(pace.hangs_after_s(60))
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, "here", limit], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"told\n"
+    wait_for(lambda: run_of(uri) and steps(uri) == [10])
+    Tracker(ADDRESS, lambda key, path: None).settle()
+    assert run_of(uri).info.status == "RUNNING"  # they live
+    (sender,) = _children(process.pid)
+    os.kill(sender, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not _lives(sender))
+    Tracker(ADDRESS, lambda key, path: None).settle()
+    assert run_of(uri).info.status == "KILLED"
+    with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=pace.hangs_after_s(60)) as again:
+        again.tell(training(), [record(10), record(20)], "FINISHED")
+    wait_for(lambda: run_of(uri).info.status == "FINISHED")
+
+
+def test_a_server_killed_and_started_again_in_mid_training_misses_no_line(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+):
+    with MlflowServer(uri) as mlflow:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.address)
+        with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=pace.hangs_after_s(60)) as sender:
+            sender.tell(training(), [record(10)], "RUNNING")
+            wait_for(lambda: run_of(uri) and steps(uri) == [10])
+            mlflow.kill()
+            told = [record(update) for update in (10, 20, 30)]
+            sender.tell(training(), told[:2], "RUNNING")
+            mlflow.start()
+            sender.tell(training(), told, "FINISHED")
+        wait_for(lambda: run_of(uri).info.status == "FINISHED")
+    for name in ("val_loss", "train_error_pct"):
+        history = MlflowClient(uri).get_metric_history(run_of(uri).info.run_id, name)
+        assert sorted(metric.step for metric in history) == [10, 20, 30]
+
+
 def test_what_ends_at_once_is_left_to_the_report(uri: str):
     with Sender(ADDRESS, here=True, begin_s=pace.hangs_after_s(60)) as sender:
         sender.tell(training(), [record(10)], "FINISHED")
@@ -127,50 +165,9 @@ def _lives(pid: int) -> bool:
         return False
 
 
-@contextmanager
-def server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server on loopback that does with every connection what `answer` does."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        held: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                held.append(connection)
-                threading.Thread(target=answer, args=(connection,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        for connection in held:
-            connection.close()
-
-
-def hangs(connection: socket.socket) -> None:
-    connection.recv(1)
-
-
-def trickles(connection: socket.socket) -> None:
-    try:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        while True:
-            connection.sendall(b" ")
-            time.sleep(0.2)
-    except OSError:
-        return
-
-
-def breaks(connection: socket.socket) -> None:
-    connection.recv(10_000)
-    connection.sendall(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-    connection.close()
-
-
 @pytest.mark.parametrize("answer", [hangs, trickles, breaks])
 def test_who_trains_waits_for_no_server(
-    answer: Callable[[socket.socket], None], storage: Storage, monkeypatch: pytest.MonkeyPatch,
+    answer: Answer, storage: Storage, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):  # fmt: skip
     with server(answer) as address:
@@ -190,7 +187,7 @@ def test_who_trains_waits_for_no_server(
 
 @pytest.mark.parametrize("answer", [hangs, trickles, breaks])
 def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
-    answer: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch,
+    answer: Answer, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):  # fmt: skip
     ask = (
