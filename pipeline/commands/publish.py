@@ -15,6 +15,9 @@ from pipeline.report.saving import headlines, saved
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
 from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.waiting import within
+
+PATIENCE_S = 300.0  # for a run with its weights
 
 
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
@@ -23,9 +26,10 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     Raises TrackingError where MLflow does not answer, and DataError at the end for rows that are of others and
     models that it did not take.
     """
-    tracker = Tracker(send.address_of(study), storage.upload)
-    tracker.settle()
-    complete = tracker.complete()
+    with within(PATIENCE_S):
+        tracker = Tracker(send.address_of(study), storage.upload)
+        tracker.settle()
+        complete = tracker.complete()
     work: list[Callable[[], None]] = []
     for row in results["rows"]:
         which = ("training", row["run_key"], str(row["instance"]))
@@ -40,7 +44,8 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     for one in work:
         print(f"MLflow has {complete_now} of {total} runs", flush=True)
         try:
-            one()
+            with within(PATIENCE_S):
+                one()
             complete_now += 1
         except DataError as error:
             refused.append(str(error))

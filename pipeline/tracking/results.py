@@ -188,7 +188,10 @@ def ensemble_result(tracker: Tracker, study: Study, pictures: Sequence[Path]) ->
     """Publishes the ensembles' scores, and the declared one as a model."""
     metrics, key = json.loads((paths.ENSEMBLE / paths.METRICS).read_text()), params.digest(study)
     child = tracker.child("ensemble", "ensemble", key)
-    child.params({kind: metrics[kind]["members"] for kind in ("declared", "greedy")})
+    child.params({"declared": metrics["declared"]["members"]})
+    child.tags(
+        {"greedy": ", ".join(metrics["greedy"]["members"])}
+    )  # others if a row is trained afresh
     for kind in ("declared", "greedy"):
         child.metrics({f"{kind}_{name}": value for name, value in numbers(metrics[kind]).items()})
     child.artifacts([paths.ENSEMBLE / paths.METRICS, *pictures])

@@ -1,10 +1,16 @@
-"""Publishes from a stage, for a bounded time: whatever state MLflow's server is in."""
+"""Publishes for a bounded time, whatever state MLflow's server is in."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
 from pipeline.command import TIMES
+from pipeline.errors import TrackingError
+from pipeline.tracking.address import tracking_uri
 
 LIMIT_S = 20.0
 COMMAND = (sys.executable, "-m", "pipeline.commands.publish")
@@ -35,3 +41,25 @@ def publish(limit_s: float = LIMIT_S) -> bool:
         return False
     print(done)
     return True
+
+
+@contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """Raises TrackingError if the block takes longer: MLflow's own limits are for each read, and a server may trickle.
+
+    For a process's main thread.
+    """
+
+    def give_up(*_: object) -> NoReturn:
+        raise TrackingError(
+            f"MLflow at {tracking_uri()} has not taken a run within {limit_s:.0f} s: look at the server, "
+            "then `make publish` again"
+        )
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking import waiting
 from pipeline.tracking.sending import Sender
@@ -201,6 +202,15 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
     said = capfd.readouterr().err
     assert "warning: MLflow has 3 of 9 runs: " in said
     assert "`make publish` sends the rest" in said
+
+
+@pytest.mark.parametrize("answer", [hangs, trickles])
+def test_publishing_by_hand_ends_too(answer: Answer, monkeypatch: pytest.MonkeyPatch):
+    with server(answer) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(TrackingError, match=f"{address} has not taken a run within 1 s"):  # noqa: SIM117
+            with waiting.within(1.0):
+                Tracker(ADDRESS, lambda key, path: None)
 
 
 @pytest.mark.parametrize("left", [b"", b'{"training": {"na'])
