@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 from infra.local import s3
@@ -35,6 +36,7 @@ def server(answer: Answer) -> Iterator[str]:
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)  # else who waits in `accept` would take another one
         for connection in held:
             connection.close()
 
@@ -79,6 +81,7 @@ class MlflowServer:
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port),
              "--workers", "1", "--backend-store-uri", self._uri],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            cwd=Path(self._uri.removeprefix("sqlite:///")).parent,  # for its artifacts
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )  # fmt: skip
         deadline = time.monotonic() + pace.hangs_after_s(120)
