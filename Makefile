@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trials jobs stop submit plan forget bring export ui serve publish verify page paper params check check-types check-rest test bench gpu-check lock schema architecture
+.PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trial-s3 trial-verdicts trials jobs stop submit plan forget bring export ui serve publish verify page paper params check check-types check-rest test bench gpu-check lock schema architecture
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -102,8 +102,8 @@ serve: install ## classify images by HTTP, behind a token: make serve RUN=<row> 
 verify: install ## compare the results with the committed reference, or with AGAINST=<report.json>
 	@python -m pipeline.commands.verify against=$(AGAINST)
 
-page: install ## write the page of another report: make page FROM=reference/cifar10-jpeg/report.json
-	@python -m pipeline.commands.page "$(FROM)"
+page: install ## write the page of a report beside another: make page FROM=... AGAINST=.../report.json
+	@python -m pipeline.commands.page "$(FROM)" "$(AGAINST)"
 
 paper: install ## write the report's tables as LaTeX and its pictures as PDF to report/paper
 	@python -m pipeline.commands.paper
@@ -143,6 +143,12 @@ trial-environments: install ## run a whole study in each of some thirty hostile 
 
 trial-faults: install ## plant faults one by one: do their tests catch each?
 	python -m tests.planted_faults
+
+trial-s3: install ## run whole studies on another S3: make trial-s3 S3=<file of its variables>
+	TRIAL_S3="$(S3)" pytest -m trial tests/integration/test_another_s3.py
+
+trial-verdicts: install ## run the default study from five base seeds, and as another processor, 5 minutes each
+	pytest -m trial tests/integration/test_verdicts.py
 
 trials: install ## run every trial but trial-faults
 	pytest -m trial

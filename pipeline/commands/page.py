@@ -1,6 +1,7 @@
-"""`make page FROM=<report.json>`: the page of a study whose report.json is at hand, such as a reference's.
+"""`make page [FROM=<report.json>] [AGAINST=<report.json>]`: the page of a study whose report.json is at hand.
 
-It lacks what is not in that file: the pictures of the images that all members of the ensemble get wrong, and the
+By default this study's; beside it stands the comparison with another one, such as a stranger's rerun or a
+reference. It lacks what is not in the file: the pictures of the images that all members of the ensemble get wrong, and the
 tables as CSV.
 """
 
@@ -10,17 +11,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline import command, paths
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError
 from pipeline.files import write
-from pipeline.report import page
+from pipeline.report import page, reference
 from pipeline.report.document import REPORT
 
 
-def main(source: str = "") -> None:
+def main(source: str = "", against: str = "") -> None:
     """Writes report/other.html."""
-    if not source:
-        raise ParamsError("FROM: wanted a report.json, such as reference/cifar10-jpeg/report.json")
-    path = Path(source)
+    path = Path(source or paths.REPORT)
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         REPORT.validate_python(results)
@@ -31,6 +30,9 @@ def main(source: str = "") -> None:
             f"{path}: not a report in this code's format: {str(error).splitlines()[0]}: `dvc repro report` "
             "in its study writes it anew"
         ) from error
+    if against:
+        there = reference.load(Path(against))
+        results["reference"] = reference.compare(results, there, against)
     write(paths.OTHER_PAGE, page.render(results, beside=False))
     print(paths.OTHER_PAGE.resolve())
 

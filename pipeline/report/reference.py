@@ -106,7 +106,9 @@ def load(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: neither a reference nor a report.json ({error!r})") from None
 
 
-def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
+def compare(
+    results: Results, reference: Mapping[str, Any], called: str = "the reference"
+) -> dict[str, Any]:
     """Returns the comparison of a study's networks with those of a reference that has the same recipes.
 
     `unmatched` are the networks that only one of the two has under its recipe: they are not compared. Raises
@@ -150,12 +152,12 @@ def compare(results: Results, reference: Mapping[str, Any]) -> dict[str, Any]:
     lines = [{**asdict(one), "differs": one.differs or id(one) in failed} for one in found]
     differ = sum(bool(line["differs"]) for line in lines)
     said = (
-        f"{len(lines)} comparisons with the reference, {differ} differ. Errors: Student's t over seeds, at "
+        f"{len(lines)} comparisons with {called}, {differ} differ. Errors: Student's t over seeds, at "
         f"p = {ALPHA} over all together (Holm); the others must be equal."
     )
     if again:
         said += (
-            f" Of {again} trainings that the reference has with the same seed, hardware and torch, {same} "
+            f" Of {again} trainings that {called} has with the same seed, hardware and torch, {same} "
             "ended with the same bits."
         )
     if unmatched:

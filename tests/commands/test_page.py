@@ -1,12 +1,13 @@
 """`make page` writes the page of a report that lies somewhere else."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline import paths
 from pipeline.commands import page
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError
 from tests.conftest import REPO
 
 
@@ -26,6 +27,21 @@ def test_a_reports_page_is_written_without_its_study(
     )
 
 
+def test_another_rerun_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(REPO)
+    monkeypatch.setattr(paths, "OTHER_PAGE", tmp_path / "other.html")
+    theirs = json.loads(paths.REPORT.read_text())
+    for row in theirs["rows"]:
+        if row["name"] in ("resnet-20", "resnet-20-s2", "resnet-20-s3"):
+            row["scores"]["test_error_pct"] += 30
+    (tmp_path / "theirs.json").write_text(json.dumps(theirs))
+    page.main("", str(tmp_path / "theirs.json"))
+    written = paths.OTHER_PAGE.read_text()
+    assert f"comparisons with {tmp_path}/theirs.json, 1 differ" in written
+    with pytest.raises(DataError, match="nothing to compare"):
+        page.main("", "reference/cifar10-jpeg-gpu/report.json")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1}'])
 def test_what_is_no_report_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
@@ -36,6 +52,6 @@ def test_what_is_no_report_is_refused(
         page.main("some.json")
     with pytest.raises(DataError, match="not found"):
         page.main("none.json")
-    with pytest.raises(ParamsError, match="FROM"):
+    with pytest.raises(DataError, match=r"report\.json: not found"):
         page.main()
     assert not paths.OTHER_PAGE.exists()

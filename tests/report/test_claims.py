@@ -163,6 +163,18 @@ def test_what_is_missing_is_named_and_its_row_can_be_pasted():
         assert parsed.schedule == schedule
 
 
+def test_the_rows_that_make_two_depths_comparable_can_be_pasted():
+    depths = {"plain": (20, 32), "basic": (32, 56)}
+    networks = [
+        network(block, depth, wrong([0.09])) for block, some in depths.items() for depth in some
+    ]
+    cost = next(text for text in asked(networks) if "depth costs residual networks less" in text)
+    assert asked(networks)[cost].missing == (("plain", 56, "none"), ("basic", 20, "A"))
+    free = next(text for text in asked(networks) if "Shortcuts without parameters" in text)
+    projections = [network("basic", 20, wrong([0.09]), option="C"), *plain((1000,))]
+    assert asked(projections)[free].missing == (("basic", 20, "A"),)
+
+
 def test_rows_of_other_recipes_are_not_compared():
     networks = plain((1000, 1500, 2000))
     other = replace(networks[2], comparable="200 updates", updates=200)

@@ -327,7 +327,13 @@ class Family:
         both = sorted(plain.keys() & residual.keys())
         if len(both) < 2:
             self._several(networks, plain=True), self._several(networks, plain=False)
-            raise NotRunError("plain and residual networks of the same two depths are needed")
+            depths = sorted(plain.keys() | residual.keys())
+            missing = [("plain", d, "none") for d in (depths[0], depths[-1]) if d not in plain]
+            option = next(iter(residual.values())).option
+            missing += [(BASIC, d, option) for d in (depths[0], depths[-1]) if d not in residual]
+            raise NotRunError(
+                "plain and residual networks of the same two depths are needed", *missing
+            )
         low, high = both[0], both[-1]
         some = [plain[high], plain[low], residual[high], residual[low]]
         return self._compared(networks, some, [1, -1, -1, 1], "train")
@@ -356,8 +362,11 @@ class Family:
         )
         free = {d: one for d, one in residual.items() if one.option == "A" and d in plain}
         if not free:
-            self._pair(networks)
-            raise NotRunError("a residual network with option A beside a plain one is needed")
+            _, other = self._pair(networks)
+            raise NotRunError(
+                "a residual network with option A beside a plain one is needed",
+                (BASIC, other.depth, "A"),
+            )
         some, apart = [], 0
         for depth, one in free.items():
             other = plain[depth]
