@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline import paper
 from pipeline.report.predicted import cells_of, rows_and_ensembles
 
 Results = Mapping[str, Any]
@@ -90,7 +91,7 @@ def curves(results: Results, kind: str) -> Chart:
     """Figures 1, 4 and 6: error by update of plain, residual or other networks.
 
     Bold: validation; thin: training, on augmented images. A network with several seeds is drawn as their
-    mean, with a band of one standard deviation.
+    mean, with a band of one standard deviation. Diamonds: the paper's test errors, on the paper's data.
     """
     rows = {row["name"]: row for row in results["rows"]}
     groups = [group for group in results["groups"] if group["kind"] == kind]
@@ -148,6 +149,15 @@ def curves(results: Results, kind: str) -> Chart:
             "mark": {"type": "area", "fillOpacity": 0.18, "strokeOpacity": 0, "aria": False},
             "encoding": band,
         })  # fmt: skip
+    if published := published_errors(results, kind):
+        layers.append({
+            "data": {"values": published},
+            "mark": {"type": "point", "shape": "diamond", "filled": True, "size": 90, "aria": False},
+            "encoding": {
+                "y": {**error, "field": "paper"},
+                "tooltip": [{"field": "network"}, {"field": "paper", "title": "the paper's test error (%)"}],
+            },
+        })  # fmt: skip
     layers[0].setdefault("params", []).append(_pick())
     return {
         "description": f"Training and validation error of {kind} networks by update",
@@ -164,6 +174,20 @@ def curves(results: Results, kind: str) -> Chart:
         "layer": layers,
         "usermeta": {"curves": True},
     }  # fmt: skip
+
+
+def published_errors(results: Results, kind: str) -> list[Row]:
+    """Returns the paper's test errors of networks (table 6) at their last update; none on other data than the paper's."""
+    if not results["data"]["official"]:
+        return []
+    rows = {row["name"]: row for row in results["rows"]}
+    found = [(group, rows[group["name"]]) for group in results["groups"] if group["kind"] == kind]
+    return [
+        {"network": group["name"], "update": row["history"][-1]["update"], "paper": error}
+        for group, row in found
+        if row["family"] == "cifar"
+        and (error := paper.cifar10_test_error_pct(row["depth"], row["option"])) is not None
+    ]
 
 
 def errors(results: Results) -> Chart:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.formats import as_yaml
 from pipeline.report import drawing
-from pipeline.report.charts import charts
+from pipeline.report.charts import charts, published_errors
 from pipeline.report.claims.asking import DECIDED
 from pipeline.report.claims.claim import Verdict
 from pipeline.report.deviations import deviations
@@ -47,6 +47,9 @@ def render(results: dict[str, Any], images: Sequence[str] = (), *, beside: bool 
         beside=beside,
         kinds=[(kind, KINDS[kind]) for kind in ordered(results["verdicts"])],
         drawn={name: Markup(drawing.svg(chart)) for name, chart in drawn.items()},
+        published=[
+            f"curves-{one}" for one in ("plain", "residual") if published_errors(results, one)
+        ],
         tables={table.name: table for table in tables(results)},
         deviations=deviations(),
         images=list(zip(results["missed_by_all"], images, strict=False)),

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.evaluation.scores import Predictions, outcomes_of
 from pipeline.report import drawing, page, reference
-from pipeline.report.charts import charts
+from pipeline.report.charts import charts, published_errors
 from pipeline.report.document import REPORT
 from pipeline.report.gathering import gather
 from pipeline.report.predicted import missed_by_all
@@ -91,6 +91,18 @@ def test_every_chart_is_drawn_without_a_warning(results: dict[str, Any], capfd: 
         assert "NaN" not in drawn, name
     said = capfd.readouterr()
     assert "WARN" not in said.err + said.out
+
+
+def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, Any], html: str):
+    shown = "Diamonds: the paper&#39;s test errors"
+    assert shown in html
+    by_name = {one["network"]: one["paper"] for one in published_errors(results, "residual")}
+    assert by_name["resnet-20"] == 8.75
+    assert not published_errors(results, "plain")
+    other = {**results, "data": {**results["data"], "official": False}}
+    assert shown not in page.render(other) and not published_errors(other, "residual")
+    pictures = [drawing.svg(charts(one)["curves-residual"]) for one in (results, other)]
+    assert pictures[0] != pictures[1]
 
 
 def test_what_a_training_took_is_the_time_of_all_its_workers(results: dict[str, Any]):
