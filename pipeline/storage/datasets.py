@@ -38,7 +38,7 @@ class DataSets:
         ResourceError if they cannot be written to the node's disk.
         """
         path = node.cache_dir() / f"{digest}.safetensors"
-        with FileLock(path.with_suffix(".lock")):
+        with FileLock(node.lock_of(path)):
             try:
                 os.utime(path)
             except FileNotFoundError:
@@ -72,7 +72,6 @@ class DataSets:
                     f"{there.address(PREPARED)}: its content has digest {found}, wanted {digest}: "
                     f"delete {there.prefix} there; `dvc repro` uploads it again"
                 )
-            node.make_room(part.stat().st_size)
-            part.replace(path)
+            node.keep(part, path)
         finally:
             part.unlink(missing_ok=True)

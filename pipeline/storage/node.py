@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.errors import ParamsError
 from pipeline.files import private_folder
@@ -18,6 +18,7 @@ DEFAULT_LIMIT_GB = 50.0
 SHARDS = "shards"  # a folder of it
 NAME = "[0-9a-f]" * 64  # a digest: whatever else lies in the folder is not ours
 COPIES = (f"{NAME}.safetensors", f"{SHARDS}/{NAME}.arrow")
+PARTS = (f"{NAME}.part", f"{SHARDS}/{NAME}.part")
 
 
 def cache_dir() -> Path:
@@ -31,19 +32,41 @@ def cache_dir() -> Path:
 
 def make_room(needed: int) -> None:
     """Deletes the least recently used copies until `needed` more bytes stay within the limit."""
-    folder, limit = cache_dir(), limit_bytes()
-    with FileLock(folder / "room.lock"):
-        kept = []
-        for path in chain.from_iterable(folder.glob(pattern) for pattern in COPIES):
-            with suppress(FileNotFoundError):
-                facts = path.stat()
-                kept.append((facts.st_mtime_ns, facts.st_size, path))
-        size = sum(entry[1] for entry in kept) + needed
-        for _, some, path in sorted(kept):
-            if size <= limit:
-                return
-            path.unlink(missing_ok=True)
-            size -= some
+    with FileLock(cache_dir() / "room.lock"):
+        _evict(needed)
+
+
+def keep(part: Path, path: Path) -> None:
+    """Makes a file that has just been written a copy, within the limit whoever else does so at the same moment.
+
+    Also deletes what processes that were killed had begun to write.
+    """
+    with FileLock(cache_dir() / "room.lock"):
+        for other in chain.from_iterable(cache_dir().glob(pattern) for pattern in PARTS):
+            if other != part:
+                with suppress(Timeout), FileLock(lock_of(other), timeout=0):
+                    other.unlink(missing_ok=True)
+        _evict(part.stat().st_size)
+        part.replace(path)
+
+
+def lock_of(path: Path) -> Path:
+    """Returns the lock that who writes a copy holds."""
+    return path.with_suffix(".lock")
+
+
+def _evict(needed: int) -> None:
+    limit, kept = limit_bytes(), []
+    for path in chain.from_iterable(cache_dir().glob(pattern) for pattern in COPIES):
+        with suppress(FileNotFoundError):
+            facts = path.stat()
+            kept.append((facts.st_mtime_ns, facts.st_size, path))
+    size = sum(entry[1] for entry in kept) + needed
+    for _, some, path in sorted(kept):
+        if size <= limit:
+            return
+        path.unlink(missing_ok=True)
+        size -= some
 
 
 def limit_bytes() -> float:

@@ -63,7 +63,7 @@ class ShardCache:
             if path.stat().st_size == shard.bytes:
                 os.utime(path)
                 return path
-        with FileLock(path.with_suffix(".lock")):
+        with FileLock(node.lock_of(path)):
             if not path.exists() or path.stat().st_size != shard.bytes:
                 self._fetch(shard, path)
         return path
@@ -79,7 +79,7 @@ class ShardCache:
         part = path.with_suffix(".part")
         try:
             part.write_bytes(content)
-            part.replace(path)
+            node.keep(part, path)
         except OSError as error:
             raise ResourceError(
                 f"{socket.gethostname()}: {part}: {error.strerror}: free space there, lower {node.LIMIT} or "

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from pipeline.data.sources import packing
 from pipeline.data.sources.listing import Entry
 from pipeline.data.sources.packing import Packed, Piece
 from pipeline.errors import ParamsError, StorageError
+from pipeline.storage import node
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.layout import SHARDS, Instance, Instances
 from pipeline.storage.objects import Storage
 from pipeline.storage.shard_store import ShardCache, ShardStore
+from tests import pace
 from tests.photographs import data, images, listed, tar
 
 
@@ -90,6 +93,31 @@ def test_the_cache_is_bounded_and_forgets_what_was_not_used_for_longest(
     names = {path.stem for path in cache_dir.rglob("*.arrow")}
     assert {shards[0].sha256, shards[-1].sha256} <= names
     assert shards[1].sha256 not in names
+
+
+def test_many_who_fetch_at_once_stay_within_the_limit_and_clear_up_after_the_killed(
+    storage: Storage, stored: list, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shards = [packed.shard for _, _, packed in stored]
+    limit = 2.5 * max(shard.bytes for shard in shards)
+    monkeypatch.setenv("STUDY_CACHE_GB", str(limit / 1e9))
+    left = cache_dir / "shards" / f"{'0' * 64}.part"  # of a process that was killed
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    makes_room = threading.Barrier(len(shards))
+    make_room = node.make_room
+
+    def all_at_once(needed: int) -> None:
+        make_room(needed)
+        makes_room.wait(pace.hangs_after_s(60))
+
+    monkeypatch.setattr(node, "make_room", all_at_once)
+    with ThreadPoolExecutor(len(shards)) as pool:
+        list(pool.map(lambda shard: ShardCache(storage).path(shard), shards))
+    copies = list(cache_dir.rglob("*.arrow"))
+    assert 1 <= len(copies) <= 2
+    assert sum(path.stat().st_size for path in copies) <= limit
+    assert not list(cache_dir.rglob("*.part"))
 
 
 def test_data_sets_and_shards_share_the_room(
