@@ -68,7 +68,9 @@ class Sender:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "pipeline.tracking.sending"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )  # what it says, warnings, goes to stderr: `make study | tee` does not wait for it
         self._thread.start()
         return self
 
