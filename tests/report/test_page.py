@@ -93,6 +93,20 @@ def test_every_chart_is_drawn_without_a_warning(results: dict[str, Any], capfd: 
     assert "WARN" not in said.err + said.out
 
 
+def test_each_picture_links_to_its_code_and_data(results: dict[str, Any], html: str):
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    assert len(captions) == len(charts(results))
+    for caption in captions:
+        _, code, data = re.split("Code: |; data: ", caption)
+        (source,) = re.findall('href="[.][.]/([^"]+)"', code)
+        assert (REPO / source).is_file()
+        targets = re.findall('href="[.][.]/([^"]+)"', data)
+        assert targets and all(
+            (REPO / target).exists() for target in targets if "tuned" not in target
+        )
+    assert 'href="../runs/' not in page.render(results, beside=False)
+
+
 def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, Any], html: str):
     shown = "Diamonds: the paper&#39;s test errors"
     assert shown in html
