@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from ruamel.yaml import YAML
 
 from infra.local import s3
@@ -41,6 +40,8 @@ def long_study(folder: Path, seed: int) -> Path:
 
 def require_every_line_once(study: Path, address: str) -> None:
     """Compares what a client that knows the address alone finds with the rows' histories."""
+    from mlflow import MlflowClient
+
     client = MlflowClient(address)
     experiment = client.get_experiment_by_name("resnet-study")
     found = client.search_runs([experiment.experiment_id], "tags.kind = 'training'")

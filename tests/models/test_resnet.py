@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from pipeline import paper
@@ -85,12 +84,16 @@ def test_multiply_adds_are_table_1s(name: str):
 
 
 def test_multiply_adds_of_vgg_19_by_the_same_code():
-    found = on_meta(torchvision.models.vgg19(), (3, 224, 224)).multiply_adds
+    from torchvision import models  # seconds, which only who runs this test waits
+
+    found = on_meta(models.vgg19(), (3, 224, 224)).multiply_adds
     assert round(found / 1e9, 1) == paper.VGG_19_MULTIPLY_ADDS_G
 
 
 def test_a_stride_in_the_3x3_convolution_would_not_be_table_1s():
-    found = on_meta(torchvision.models.resnet50(), (3, 224, 224)).multiply_adds
+    from torchvision import models  # seconds, which only who runs this test waits
+
+    found = on_meta(models.resnet50(), (3, 224, 224)).multiply_adds
     assert found / 1e9 - paper.MULTIPLY_ADDS_G[50] > 0.2
     assert [m.conv1.stride for m in imagenet(50, "B", "bottleneck").modules()
             if isinstance(m, Bottleneck)].count((2, 2)) == 3  # fmt: skip
@@ -110,7 +113,9 @@ def test_option_a_adds_no_parameters():
 
 @pytest.mark.parametrize("depth", [18, 34])
 def test_logits_equal_torchvisions(depth: int):
-    theirs = getattr(torchvision.models, f"resnet{depth}")().eval()
+    from torchvision import models
+
+    theirs = getattr(models, f"resnet{depth}")().eval()
     for norm in theirs.modules():  # statistics and scales as after a training
         if isinstance(norm, torch.nn.BatchNorm2d):
             for tensor in (norm.running_mean, norm.weight.data, norm.bias.data):
