@@ -130,10 +130,13 @@ class Tracker:
         """Marks the trainings as killed that still run by their record, and whose sender died on this host."""
         living = "attributes.status = 'RUNNING' and tags.kind = 'training'"
         with named(self._uri):
+            from mlflow.exceptions import MlflowException
+
             search = self._client.search_runs
             for run in all_pages(search, [self._experiment], living, max_results=PAGE):
                 if is_gone(run.data.tags.get(SENDER, "")):
-                    self._client.set_terminated(run.info.run_id, "KILLED")
+                    with suppress(MlflowException):  # another member's, who may not be spoken for
+                        self._client.set_terminated(run.info.run_id, "KILLED")
 
     def study(self) -> "Child":
         """Returns the parent run itself."""
