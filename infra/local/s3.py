@@ -217,13 +217,17 @@ def stop() -> bool:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Waits for a process to end, and tells whether it did; a zombie counts as ended."""
+    """Waits for the server's process to end, and tells whether it did; a zombie counts as ended.
+
+    It has ended with its last thread, which lets go of its lock: on a busy machine later than its first one.
+    """
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return True
+            lives = process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
+            lives = False
+        if not lives and not is_held(state_dir() / "server.lock"):
             return True
         time.sleep(0.05)
     return False
