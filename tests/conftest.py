@@ -63,7 +63,7 @@ LONGEST = (
         "cluster", "study", "photos", "side_by_side", "failures", "study_changed", "study_collected",
         "search", "readme", "team", "environments",
     )),
-    "infra/test_attest.py",
+    "infra/test_attest.py", "tracking/test_sending.py",
 )  # fmt: skip
 
 
