@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from jsonschema import Draft202012Validator
 from ray.autoscaler._private.util import prepare_config, validate_config
-from ruamel.yaml import YAML
 
 from infra.local import team
 from pipeline.tracking.address import FOLDER, PROXIED
@@ -24,7 +24,7 @@ KUBERAY = sorted((REPO / "infra/kuberay").glob("*.yaml"))
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    return list(YAML(typ="safe", pure=True).load_all(path.read_text()))
+    return list(yaml.load_all(path.read_text(), yaml.CSafeLoader))  # a tenth of ruamel's time
 
 
 @cache
