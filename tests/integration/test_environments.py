@@ -7,7 +7,6 @@ whole study in each alone.
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pytest
 
 from infra.local import s3
 from pipeline.storage.objects import Storage
+from tests import outages
 from tests.conftest import copy_study, run_in
 
 pytestmark = pytest.mark.integration
@@ -129,24 +129,17 @@ TOGETHER = {
 def stranger() -> Iterator[tuple[str, list[bytes]]]:
     """Yields the address of a program that notes whatever it is sent, and what that was."""
     got: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def listen() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.settimeout(1)
-                    try:
-                        got.append(connection.recv(4096))
-                    except OSError:
-                        got.append(b"")
+    def note(connection: socket.socket) -> None:
+        with connection:
+            connection.settimeout(1)
+            try:
+                got.append(connection.recv(4096))
+            except OSError:
+                got.append(b"")
 
-        threading.Thread(target=listen, daemon=True).start()
-        yield f"http://127.0.0.1:{server.getsockname()[1]}", got
-        server.shutdown(socket.SHUT_RDWR)
+    with outages.server(note) as address:
+        yield address, got
 
 
 @pytest.fixture(scope="module")

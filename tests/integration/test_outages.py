@@ -63,11 +63,13 @@ def database(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/team.db"
 
 
-@pytest.mark.parametrize("how", ["closed", "hangs", "trickles", "breaks"])
+@pytest.mark.parametrize(
+    "how, seed", [("closed", 101), ("hangs", 102), ("trickles", 103), ("breaks", 104)]
+)
 def test_a_server_of_no_use_hurts_nothing_and_misses_nothing(
-    how: str, tmp_path: Path, database: str, storage: Storage
+    how: str, seed: int, tmp_path: Path, database: str, storage: Storage
 ):
-    study = long_study(tmp_path / "study", seed=100 + len(how))
+    study = long_study(tmp_path / "study", seed)
     with contextlib.ExitStack() as stack:
         if how == "closed":
             address = f"http://127.0.0.1:{s3.free_port()}"
