@@ -14,7 +14,7 @@ from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests import outages
 from tests.conftest import TINY, copy_study, run_in
-from tests.integration.trainings import said_by, start
+from tests.integration.trainings import require_logged_once, said_by, start
 
 pytestmark = [pytest.mark.integration, pytest.mark.trial]
 UPDATES = 3000  # longer than a sender waits before it sends the first curve
@@ -51,11 +51,7 @@ def require_every_line_once(study: Path, address: str) -> None:
         text = (study / "runs" / run.info.run_name / "history.csv").read_text()
         history = parse_history_csv(text)
         assert history[-1].update == UPDATES
-        for name in set(vars(history[0])) - {"update", "precision"}:
-            logged = client.get_metric_history(run.info.run_id, name)
-            assert sorted((metric.step, metric.value) for metric in logged) == [
-                (record.update, getattr(record, name)) for record in history
-            ]
+        require_logged_once(client, run.info.run_id, history)
 
 
 @pytest.fixture

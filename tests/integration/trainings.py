@@ -6,7 +6,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.checkpoint import Record
 from pipeline.data import dataset
 from pipeline.params import load, row_of
 from pipeline.storage.checkpoints import CheckpointStore
@@ -16,6 +18,9 @@ from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
 from tests import pace
 from tests.conftest import outside
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def start(study: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
@@ -70,3 +75,12 @@ def result_of(study: Path, name: str) -> tuple[str, str]:
     assert [r.update for r in history] == sorted({r.update for r in history})
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return sha256, history_digest(history)
+
+
+def require_logged_once(client: "MlflowClient", run: str, history: list[Record]) -> None:
+    """Asserts that a run in MLflow has every number of a history, each once."""
+    for name in set(vars(history[0])) - {"update", "precision"}:
+        logged = client.get_metric_history(run, name)
+        assert sorted((metric.step, metric.value) for metric in logged) == [
+            (record.update, getattr(record, name)) for record in history
+        ]
