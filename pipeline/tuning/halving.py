@@ -67,10 +67,21 @@ def rungs(tune: Tune) -> list[int]:
 
 
 def promoted(trials: Sequence[Trial], rung: int, tune: Tune) -> list[Trial]:
-    """Returns the trials that go on from a rung, best first: one in every `reduction_factor`."""
-    best = sorted(trials, key=lambda trial: trial.rank(rung))
-    count = max(1, len(trials) // tune.reduction_factor)
-    return [trial for trial in best[:count] if trial.at(rung)]
+    """Returns the trials that go on from a rung, best first: one in every `reduction_factor`.
+
+    Where one of them has diverged before the next rung, the next best goes on in its place.
+    """
+    return _gone_on(trials, rung, tune)[0]
+
+
+def _gone_on(trials: Sequence[Trial], rung: int, tune: Tune) -> tuple[list[Trial], list[Trial]]:
+    """Returns who goes on from a rung, and who was to and diverged before the next."""
+    further = next(later for later in rungs(tune) if later > rung)
+    count, go_on, lost = max(1, len(trials) // tune.reduction_factor), list[Trial](), list[Trial]()
+    for trial in sorted(trials, key=lambda trial: trial.rank(rung)):
+        if trial.at(rung) and len(go_on) < count:
+            (lost if trial.diverged and not trial.at(further) else go_on).append(trial)
+    return go_on, lost
 
 
 def behind(trials: Sequence[Trial], tune: Tune) -> tuple[int, list[Trial]] | None:
@@ -80,7 +91,7 @@ def behind(trials: Sequence[Trial], tune: Tune) -> tuple[int, list[Trial]] | Non
         late = [trial for trial in alive if not trial.diverged and trial.at(rung) is None]
         if late:
             return rung, late
-        alive = promoted(alive, rung, tune)
+        alive = promoted(alive, rung, tune) if rung < tune.total_updates else []
     return None
 
 
@@ -93,10 +104,15 @@ def placed(trials: Sequence[Trial], tune: Tune) -> list[Placed]:
     alive = list(trials)
     for rung in rungs(tune):
         last = rung == tune.total_updates
-        go_on = [] if last else promoted(alive, rung, tune)
+        go_on, lost = ([], []) if last else _gone_on(alive, rung, tune)
         ended = [trial for trial in alive if trial not in go_on]
         found = [
-            Placed(trial, rung if record else trial.updates, _status(record, last=last), record)
+            Placed(
+                trial,
+                rung if record else trial.updates,
+                _status(record, last=last, lost=trial in lost),
+                record,
+            )
             for trial in sorted(ended, key=lambda trial: trial.rank(rung))
             for record in [trial.at(rung)]
         ] + found
@@ -109,8 +125,8 @@ def placed(trials: Sequence[Trial], tune: Tune) -> list[Placed]:
     return found
 
 
-def _status(record: Record | None, *, last: bool) -> Status:
-    if record is None:
+def _status(record: Record | None, *, last: bool, lost: bool) -> Status:
+    if record is None or lost:
         return "diverged"
     return "complete" if last else "stopped"
 

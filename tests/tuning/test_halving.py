@@ -97,6 +97,24 @@ def test_who_diverged_is_never_promoted_and_never_wins():
         placed([lost], TUNE)
 
 
+def test_the_next_best_goes_on_where_one_diverges_later():
+    """However late: what its search has trained so far must not be lost with it."""
+    tune = TUNE.model_copy(update={"trials": 4, "reduction_factor": 4})
+    first = [trained(number, 40) for number in range(4)]
+    best, second, *others = sorted(first, key=lambda trial: trial.rank(40))
+    assert behind(first, tune) == (160, [best])
+    lost = trained(best.number, 100, diverged=True)
+    assert behind([lost, second, *others], tune) == (160, [second])
+    won = trained(second.number, 200)
+    found = placed([lost, won, *others], tune)
+    assert (found[0].trial, found[0].status) == (won, "complete")
+    assert {one.trial.number: one.status for one in found}[best.number] == "diverged"
+    every = [trained(trial.number, 100, diverged=True) for trial in first]
+    assert behind(every, tune) is None
+    with pytest.raises(TrainingError, match="each of the 4 trials diverged"):
+        placed(every, tune)
+
+
 def test_points_are_those_of_the_seed_and_the_place():
     assert points(SPACE, 3, 5) == points(SPACE, 3, 12)[:5]
     assert points(SPACE, 3, 5) != points(SPACE, 4, 5)
