@@ -562,6 +562,18 @@ def test_studies_without_any_effect_rarely_have_a_wrong_verdict(
     assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001  # no more than 5 % but by chance
 
 
+def test_one_seed_speaks_of_itself_beside_others_of_several():
+    """The deepest plain networks vary most: how much the others vary must not speak for them."""
+    shallow = [
+        network("plain", depth, wrong([0.09] * 3), errors([900, 1000, 1100])) for depth in (20, 32)
+    ]
+    deep = network("plain", 44, wrong([0.2]), errors([9000]))
+    said = asked([*shallow, deep])[DEGRADES]
+    assert (said.verdict, "it speaks of these networks alone" in said.evidence) == ("holds", True)
+    three = network("plain", 44, wrong([0.2] * 3), errors([8900, 9000, 9100]))
+    assert "3 seeds of each" in asked([*shallow, three])[DEGRADES].evidence
+
+
 @pytest.mark.parametrize("studies", [40, pytest.param(1000, marks=pytest.mark.trial)])
 def test_an_effect_of_two_points_is_found(studies: int):
     generator, hits = np.random.default_rng(6), 0

@@ -222,8 +222,8 @@ def combination(
 
     Networks whose wrong images are all known, on the same images, are paired; others are taken to be
     independent, which is conservative if the images are the same. `alike` are for each network those whose
-    seeds tell, together with its own, how much it varies from seed to seed. Where a network has one seed and
-    too little is known of others, the networks are compared on the images alone. A network of weight 0 has no part.
+    seeds tell, together with its own, how much it varies from seed to seed. Where a network has one seed, all are
+    compared on the images alone. A network of weight 0 has no part.
     """
     kept = [place for place, weight in enumerate(all_weights) if weight]
     groups, weights = [every[place] for place in kept], [all_weights[place] for place in kept]
@@ -279,7 +279,7 @@ def _seeds_variance(
     shares: dict[tuple[float, int], float] = {}
     for w, one, others in zip(weights, groups, alike, strict=True):
         variance, free = _variance(one, others)
-        if one.seeds == 1 and free < FEW:
+        if one.seeds == 1:  # others' seeds do not tell how much it varies
             return 0.0, math.inf
         shares[variance, free] = shares.get((variance, free), 0.0) + w**2 / one.seeds
     parts = [(variance * share, free) for (variance, free), share in shares.items() if variance]
