@@ -72,6 +72,12 @@ def test_an_ensemble_member_must_be_a_row():
     )
 
 
+def test_two_rows_of_one_training_are_refused():
+    """Copied, and the seed not changed: it would count as a second one."""
+    said = fault("models", "copy", value=DOCUMENT["models"]["plain-20"])
+    assert "models.copy: equal to plain-20 in every value" in said
+
+
 def test_the_searched_model_must_be_a_row():
     said = fault("tune", "resnet-20", "model", value="resnet-99")
     assert 'tune.resnet-20.model: "resnet-99" is not a row' in said
