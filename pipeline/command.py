@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -95,9 +95,18 @@ def _command() -> psutil.Process | None:
     found = None
     for ancestor in psutil.Process().parents():
         with contextlib.suppress(psutil.Error):
-            if any(Path(word).name == "dvc" for word in ancestor.cmdline()[:3]):
+            if _is_dvc(ancestor.cmdline()):
                 found = ancestor
     return found
+
+
+def _is_dvc(words: Sequence[str]) -> bool:
+    """Tells whether a command is DVC, as a program, a script of Python's or a module; not a terminal that is called so."""
+    program, script, module = [*words, "", "", ""][:3]
+    if Path(program).name == "dvc":
+        return True
+    called = Path(script).name == "dvc" or (script, module) == ("-m", "dvc")
+    return Path(program).name.startswith("python") and called
 
 
 def occasion() -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import command
+
 
 def ended(work: str) -> subprocess.CompletedProcess[str]:
     code = f"""
@@ -61,6 +63,15 @@ def test_output_that_cannot_be_written_is_a_failure():
             [sys.executable, "-c", code], stdout=full, env=buffered, timeout=120, check=False
         )
     assert done.returncode == 120  # as Python ends then
+
+
+@pytest.mark.parametrize("words, is_dvc", [
+    ("/a/.venv/bin/python3.11 /a/.venv/bin/dvc repro", True), ("dvc repro", True),
+    ("python -m dvc repro", True), ("screen -S dvc", False), ("tmux new -s dvc", False),
+    ("python -m dvcx repro", False), ("python", False), ("", False),
+])  # fmt: skip
+def test_dvc_is_told_from_terminals_that_are_called_so(words: str, is_dvc: bool):
+    assert command._is_dvc(words.split()) == is_dvc
 
 
 def test_it_has_not_begun_before_whoever_started_it():
