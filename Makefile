@@ -4,7 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUDY ?=
+# What a user says, `make again RUN=resnet-20`; variables of the same name that other programs export change nothing.
+SAID := AGAINST APPLY BEGIN CPUS DAYS ENSEMBLE FROM GPUS NAME NODES PRICE RUN S3 SPEEDS STUDY
+$(foreach name,$(SAID),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trial-s3 trial-verdicts trials jobs stop submit plan forget bring export ui serve publish verify page paper params check check-types check-rest test bench gpu-check lock schema architecture
@@ -27,7 +29,7 @@ study: install params up ## rerun the study in params.yaml; STUDY=name first cop
 
 params: ## copy a ready-made study to params.yaml: make params STUDY=name
 ifneq ($(STUDY),)
-	@bash infra/local/put-study.sh $(STUDY)
+	@bash infra/local/put-study.sh "$(STUDY)"
 endif
 
 up: install ## start the embedded S3 server if it is needed, point DVC's remote at S3
@@ -64,7 +66,7 @@ submit: install ## submit the study to that cluster and return
 	@dvc repro prepare && python -m pipeline.commands.submit
 
 plan: install ## predict how long the study will take: make plan [NODES= CPUS= GPUS= PRICE= SPEEDS=rows.yaml]
-	@dvc repro --quiet prepare && python -m pipeline.commands.plan nodes=$(NODES) cpus=$(CPUS) gpus=$(GPUS) price=$(PRICE) speeds=$(SPEEDS)
+	@dvc repro --quiet prepare && python -m pipeline.commands.plan "nodes=$(NODES)" "cpus=$(CPUS)" "gpus=$(GPUS)" "price=$(PRICE)" "speeds=$(SPEEDS)"
 
 again: install up ## train, search or pack afresh: make again RUN=<row, tune@search or prepare>
 	@python -m pipeline.commands.again "$(RUN)"
@@ -88,7 +90,7 @@ fsck: install up ## check every hash and reference of what is on S3
 	@python -m pipeline.commands.fsck
 
 gc: install up ## show what no branch, tag or clone needs on S3; APPLY=1 deletes it (DAYS=7: not what is newer)
-	@python -m pipeline.commands.gc apply=$(if $(findstring command,$(origin APPLY)),$(APPLY)) days=$(DAYS)
+	@python -m pipeline.commands.gc "apply=$(APPLY)" "days=$(DAYS)"
 
 doctor: install ## check everything that the study needs, and say how to fix what is wrong
 	@python -m infra.local doctor
@@ -97,10 +99,10 @@ ui: install ## serve the MLflow UI on loopback, behind a token (STUDY_UI_PORT, d
 	@python -m infra.local ui
 
 serve: install ## classify images by HTTP, behind a token: make serve RUN=<row> or ENSEMBLE=1 (STUDY_SERVE_PORT, default 5001)
-	@python -m pipeline.commands.serve run=$(RUN) ensemble=$(ENSEMBLE)
+	@python -m pipeline.commands.serve "run=$(RUN)" "ensemble=$(ENSEMBLE)"
 
 verify: install ## compare the results with the committed reference, or with AGAINST=<report.json>
-	@python -m pipeline.commands.verify against=$(AGAINST)
+	@python -m pipeline.commands.verify "against=$(AGAINST)"
 
 page: install ## write the page of a report beside another: make page FROM=... AGAINST=.../report.json
 	@python -m pipeline.commands.page "$(FROM)" "$(AGAINST)"

@@ -1,5 +1,7 @@
-"""`make study` goes on after DVC was killed at any moment."""
+"""`make study` goes on after DVC was killed at any moment, and make takes nothing but what a user says."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,33 @@ def test_a_lock_that_was_cut_off_is_set_aside_and_a_whole_one_is_kept(
         set_torn_lock_aside(lock)
         assert not lock.exists() and torn.read_bytes() == whole[:length]
         assert "moved to" in capsys.readouterr().err
+
+
+def made(*words: str, **variables: str) -> str:
+    """Returns what make would run."""
+    command = ["make", "--dry-run", "--no-print-directory", *words]
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        command, cwd=REPO, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_other_programs_variables_change_nothing():
+    plain = made("study", "gc", "again", "verify")
+    foreign = dict.fromkeys(
+        ("STUDY", "DAYS", "APPLY", "RUN", "AGAINST", "NAME", "FROM", "BEGIN"), "9"
+    )
+    assert made("study", "gc", "again", "verify", **foreign) == plain
+
+
+def test_what_a_user_says_is_one_word():
+    said = made(
+        "verify",
+        "plan",
+        "params",
+        "AGAINST=/my dir/r.json",
+        "SPEEDS=my rows.yaml",
+        "STUDY=digits; x",
+    )
+    for word in ('"against=/my dir/r.json"', '"speeds=my rows.yaml"', '"digits; x"'):
+        assert word in said
