@@ -22,7 +22,7 @@ import re
 
 def without_password(text: str) -> str:
     """Returns the text with user names and passwords removed from its URLs."""
-    return re.sub(r"://[^/@\s]*@", "://", text)
+    return re.sub(r"://[^/\s]*@", "://", text)  # to the last @, which a password may have too
 
 
 class StudyError(Exception):

@@ -64,10 +64,9 @@ def cluster_down() -> None:
 
 def status() -> None:
     """Says what is running and where its data are."""
-    server = s3.running()
-    print(
-        f"embedded S3: {f'{server.endpoint} (process {server.pid})' if server else 'not running'}"
-    )
+    server, held = s3.running(), s3.is_held(s3.state_dir() / "server.lock")
+    other = "does not answer to its keys: `make down`, `make up`" if held else "not running"
+    print(f"embedded S3: {f'{server.endpoint} (process {server.pid})' if server else other}")
     print(f"its data, keys and log: {s3.state_dir()}")
     from infra.local import cluster, team
 
@@ -87,14 +86,15 @@ def ui() -> None:
         print(f"MLflow UI: {where} (MLFLOW_TRACKING_URI)")
         return
     make_tables(uri)
-    storage, port = s3.connect(), mlflow_ui.free_port()
-    page = address.page(address.experiment_id(uri))
+    storage, page = s3.connect(), address.page(address.experiment_id(uri))
+    at = mlflow_ui.taken()
+    port = at.getsockname()[1]
     print(
         f"MLflow UI: http://127.0.0.1:{port}/?token={mlflow_ui.token()}{page}\n"
         "(Ctrl-C ends it; the address contains a token: anyone who has it can read this study's files)",
         flush=True,
     )
-    mlflow_ui.serve(uri, storage.place, port)
+    mlflow_ui.serve(uri, storage.place, at)
 
 
 def team_up() -> None:

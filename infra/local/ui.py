@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import secrets
+import socket
 from collections.abc import MutableMapping
 
 from starlette.requests import HTTPConnection
@@ -78,8 +79,8 @@ def token(name: str = "ui_token") -> str:
     return s3.secret_file(name).read_text().strip()
 
 
-def serve(uri: str, place: Bucket, port: int) -> None:
-    """Serves the MLflow UI of a database until interrupted."""
+def serve(uri: str, place: Bucket, at: socket.socket) -> None:
+    """Serves the MLflow UI of a database, on a port that is `taken`, until interrupted."""
     variables: MutableMapping[str, str] = os.environ
     variables.update(place.variables())  # MLflow fetches artifacts with boto3, which reads these
     from mlflow import server
@@ -96,17 +97,34 @@ def serve(uri: str, place: Bucket, port: int) -> None:
     )
     from mlflow.server.fastapi_app import app
 
-    listen(app, token(), port)
+    listen(app, token(), at)
 
 
-def listen(app: ASGIApp, secret: str, port: int) -> None:
-    """Serves an application on loopback, behind a token, until interrupted."""
+def listen(app: ASGIApp, secret: str, at: socket.socket) -> None:
+    """Serves an application on a port that is `taken`, behind a token, until interrupted."""
     import uvicorn
 
-    uvicorn.run(Gate(app, secret), host="127.0.0.1", port=port, log_level="warning")
+    uvicorn.Server(uvicorn.Config(Gate(app, secret), log_level="warning")).run(sockets=[at])
 
 
-def free_port(variable: str = "STUDY_UI_PORT", default: int = DEFAULT_PORT) -> int:
+def taken(variable: str = "STUDY_UI_PORT", default: int = DEFAULT_PORT) -> socket.socket:
+    """Returns a socket that listens on the port that a variable names, else on the default one.
+
+    It is taken before its address, which has a token, is told: nobody else can then listen there. Raises
+    StudyError if the port is in use.
+    """
+    found, port = socket.socket(), free_port(variable, default)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a server that has just ended
+    try:
+        found.bind(("127.0.0.1", port))
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise StudyError(f"port {port} is in use: set {variable} to a free one") from error
+    return found
+
+
+def free_port(variable: str, default: int) -> int:
     """Returns the port that a variable names, else the default one; raises StudyError if it is in use."""
     port = s3.port_from(variable) or default
     if s3.answers(port):

@@ -35,18 +35,18 @@ def main(run: str = "run=", ensemble: str = "ensemble=") -> None:
     """Serves until interrupted."""
     study = params.load()
     members = members_of(study, run.removeprefix("run="), ensemble.removeprefix("ensemble="))
-    port = ui.free_port(PORT, DEFAULT_PORT)
+    at = ui.taken(PORT, DEFAULT_PORT)
     with scratch("serve") as folder:
         model = folder / "model"
         results.save(model, members, study.models[members[0]].crop_px)
         app, secret = scoring.app_of(model), ui.token(TOKEN)
         what = members[0] if len(members) == 1 else f"{len(members)} networks together"
-        address = f"http://127.0.0.1:{port}"
+        address = f"http://127.0.0.1:{at.getsockname()[1]}"
         print(
             EXAMPLE.format(what=what, address=address, token=shown(s3.secret_file(TOKEN))),
             flush=True,
         )
-        ui.listen(app, secret, port)
+        ui.listen(app, secret, at)
 
 
 def shown(path: Path) -> str:
