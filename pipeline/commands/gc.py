@@ -36,6 +36,7 @@ from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import (
     COLLECTED,
     DATA_SETS,
+    MEASURING,
     SEARCHES,
     SHARDS,
     TRAININGS,
@@ -120,6 +121,8 @@ def waiting(needs: Needs, parts: dict[str, Part], storage: Storage) -> dict[str,
     found = dict[str, str]()
     for name, part in parts.items():
         kind, key, *rest = name.split("/")
+        if key.startswith(MEASURING):  # nobody waits for it
+            continue
         if kind == TRAININGS and (key, int(rest[0])) not in needs.trainings:
             try:
                 facts = CheckpointStore(storage, key, instance=int(rest[0])).facts()

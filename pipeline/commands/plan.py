@@ -24,6 +24,7 @@ from pipeline.models.predict import device
 from pipeline.params import Study
 from pipeline.progress import Progress
 from pipeline.storage.checkpoints import CheckpointStore
+from pipeline.storage.layout import MEASURING
 from pipeline.storage.shard_store import ShardCache
 from pipeline.training import hardware, result
 from pipeline.training.schedule import load_schedule
@@ -122,7 +123,7 @@ def _speeds(study: Study, options: Mapping[str, str]) -> dict[str, Speed]:
             for name in study.models
         }
     storage, found = s3.connect(), {}
-    store = CheckpointStore(storage, f"speed-{secrets.token_hex(4)}")
+    store = CheckpointStore(storage, f"{MEASURING}{secrets.token_hex(4)}")
     files = ShardCache(storage, machine.cores())
     kinds = {what_costs(params.row_of(study, name)): name for name in study.models}
     with Progress("measuring speeds", len(kinds), "networks") as progress:

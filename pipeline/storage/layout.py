@@ -26,6 +26,7 @@ from pipeline.errors import ParamsError, StorageError
 from pipeline.storage.objects import Storage
 
 TRAININGS, TRIALS, SEARCHES = "trainings", "trials", "searches"
+MEASURING = "speed-"  # before eight digits, in the place of a key: what `make plan` measures with
 DATA_SETS, SHARDS, EVALUATIONS = "sets", "shards", "evaluations"
 KINDS = (TRAININGS, TRIALS, SEARCHES, DATA_SETS, SHARDS, EVALUATIONS)
 BEGUN, COLLECTED = "begun.json", "collected.json"

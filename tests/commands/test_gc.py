@@ -15,7 +15,7 @@ from zc.lockfile import LockFile
 from infra.local import s3
 from pipeline import paths
 from pipeline.checkpoint import Checkpoint
-from pipeline.commands import gc
+from pipeline.commands import forget, gc
 from pipeline.errors import BusyError, ParamsError, ResourceError, StorageError
 from pipeline.execution import clones
 from pipeline.execution.begun import lock_of
@@ -23,6 +23,7 @@ from pipeline.storage.audit import dvc_key
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import (
     DATA_SETS,
+    MEASURING,
     SEARCHES,
     SHARDS,
     TRAININGS,
@@ -123,6 +124,16 @@ def test_what_a_branch_a_tag_a_stash_or_a_folder_names_is_kept(bucket: Storage, 
     trained(clone, "folder")
     assert names(bucket) == ["trainings/again/1", "trainings/old/1"]
     assert names(bucket, days=1) == []  # all was written just now
+
+
+def test_what_a_killed_plan_measured_with_is_not_waited_for_and_can_be_forgotten(
+    bucket: Storage, clone: Path, capsys: pytest.CaptureFixture[str]
+):
+    key = f"{MEASURING}01234567"
+    put_trainings(bucket, key, update=3, collected=False)
+    assert gc.useless(bucket, 0.0)[1] == {} and names(bucket) == [f"trainings/{key}/1"]
+    forget.main(key)
+    assert names(bucket) == [] and "objects deleted" in capsys.readouterr().out
 
 
 def test_another_clone_of_the_user_needs_what_it_names(
