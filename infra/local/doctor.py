@@ -1,6 +1,6 @@
 """`make doctor`: checks everything that the study needs, and says how to fix what is wrong.
 
-It changes nothing, but starts the embedded S3 server if the study itself would.
+It changes nothing, but starts the embedded S3 server and makes the bucket, if the study itself would.
 """
 
 import importlib.metadata

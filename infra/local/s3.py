@@ -185,7 +185,7 @@ def listens_for_us(port: int) -> bool:
 
 def _accepts_our_keys(port: int) -> bool:
     try:
-        Storage(at=_place(f"http://127.0.0.1:{port}")).ensure_bucket()
+        Storage(at=_place(f"http://127.0.0.1:{port}"), is_probe=True).ensure_bucket()
     except StorageError:
         return False
     return True

@@ -22,7 +22,7 @@ import psutil
 from filelock import FileLock
 
 from infra.local import s3, ui
-from pipeline.errors import ParamsError, ResourceError, StudyError
+from pipeline.errors import BusyError, ParamsError, ResourceError, StudyError
 from pipeline.files import short_folder, write, write_private
 from pipeline.storage import bucket as buckets
 from pipeline.tracking.address import FOLDER, PROXIED
@@ -109,6 +109,10 @@ def down() -> bool:
         if not s3.is_held(folder() / "lock"):
             return False
         process = psutil.Process(int((folder() / "pid").read_text()))
+        if "infra.local.team" not in process.cmdline():  # its number is another program's by now
+            raise BusyError(
+                f"{folder() / 'lock'} is held, but not by process {process.pid}: end who holds it"
+            )
         process.terminate()
         try:
             process.wait(3 * STOP_TIMEOUT_S)

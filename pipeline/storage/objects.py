@@ -123,19 +123,21 @@ def _bounded(request: Callable[[], T], name: str, where: str) -> T:
 class Storage:
     """A bucket; every method may raise StorageError, which names the address and the key.
 
-    If S3 does not answer, a request is repeated for `patience_s` seconds before it fails.
+    If S3 does not answer, a request is repeated for `patience_s` seconds before it fails; one that is a probe
+    gives up within a minute.
     """
 
     def __init__(
-        self, bucket: str | None = None, patience_s: float = 0.0, at: Bucket | None = None
-    ) -> None:
+        self, bucket: str | None = None, patience_s: float = 0.0, at: Bucket | None = None,
+        *, is_probe: bool = False,
+    ) -> None:  # fmt: skip
         self.place = at or buckets.found()
         self.bucket = bucket or self.place.bucket
         self.patience_s = patience_s
         with self._named():
             # one client for all if the place holds the keys; other keys may change meanwhile
             make = _client if self.place.is_embedded else _client.__wrapped__
-            self._client = make(self.place)
+            self._client = make(self.place, is_probe)
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str, float]]:
         # another process makes its own client, and finds the keys through its own environment
@@ -303,12 +305,12 @@ class Storage:
 
 
 @cache
-def _client(at: Bucket) -> "S3Client":
+def _client(at: Bucket, is_probe: bool = False) -> "S3Client":
     """Returns a client to which every setting that the environment could change is passed explicitly."""
     shared: Any = {
         "connect_timeout": 5,
-        "read_timeout": 60,
-        "retries": {"mode": "standard", "max_attempts": 4},
+        "read_timeout": 20 if is_probe else 60,
+        "retries": {"mode": "standard", "total_max_attempts": 2 if is_probe else 4},
         # what is read has checksums of ours; botocore's check ends in an AttributeError on an answer of 500 to 599
         # that has a checksum, as rclone gives to who reads what another writes at that moment
         "response_checksum_validation": "when_required",
