@@ -50,6 +50,8 @@ QUIET = {  # three nodes' housekeeping must leave two cores to the trainings
 
 def up() -> str:
     """Starts the cluster if it is not up; returns the address of its Jobs API."""
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # of a cluster that RAY_ADDRESS names, perhaps
+    os.environ["RAY_AUTH_TOKEN_PATH"] = _token()
     with _lock():
         if found := running():
             return found
@@ -196,7 +198,11 @@ def _environment(place: Bucket) -> dict[str, str]:
         EMBEDDED, "RAY_AUTH_TOKEN",
     ):  # fmt: skip
         variables.pop(name, None)
-    return variables | {"RAY_AUTH_TOKEN_PATH": str(s3.secret_file("ray_token"))}
+    return variables | {"RAY_AUTH_TOKEN_PATH": _token()}
+
+
+def _token() -> str:
+    return str(s3.secret_file("ray_token"))
 
 
 def _wait(ready: Callable[[], bool], count: int, what: str) -> None:

@@ -130,9 +130,10 @@ class Cluster:
             yield
         except AuthenticationError as error:
             raise ResourceError(
-                f"the Ray cluster at {self.address} refuses the token "
-                f"({str(error).splitlines()[0]}): set RAY_AUTH_TOKEN to the cluster's token or "
-                "RAY_AUTH_TOKEN_PATH to a file with it, or put it into ~/.ray/auth_token"
+                f"the Ray cluster at {self.address} refuses the token, or there is none here "
+                f"({str(error).splitlines()[0].partition('. ')[0]}): set RAY_AUTH_TOKEN to the cluster's token "
+                "or RAY_AUTH_TOKEN_PATH to a file with it, or put it into ~/.ray/auth_token; after `make "
+                f"cluster-down`, `make cluster-up` or `unset {CLUSTER}`"
             ) from error
         except (ConnectionError, requests.RequestException) as error:
             raise Unreachable(

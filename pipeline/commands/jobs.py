@@ -33,7 +33,7 @@ def main(what: str = "list", run: str = "") -> None:
 
 
 def _stale(study: Study, found: list[Job]) -> set[str]:
-    """Returns the names of this study's live training jobs whose key no row has anymore.
+    """Returns the names of this study's live training jobs whose key no row has anymore, and nobody chose.
 
     The key of a row whose schedule is still being searched for is unknown, so its jobs are not stale.
     """
@@ -50,7 +50,7 @@ def _stale(study: Study, found: list[Job]) -> set[str]:
     return {
         job.name
         for job in found
-        if job.is_alive and job.facts["kind"] == "training"
+        if job.is_alive and job.facts["kind"] == "training" and "continued" not in job.facts
         and job.key not in current and job.facts["row"] not in unknown
     }  # fmt: skip
 

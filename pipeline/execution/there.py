@@ -169,4 +169,6 @@ class There:
         from pipeline.cluster.client import Work
 
         facts = {"kind": kind, "row": name, "study": self.study.study, "again": request()}
+        if document.get("overridden"):
+            facts["continued"] = "yes"  # by STUDY_CONTINUE, of which other shells do not know
         return Work(key, title, facts, {"kind": kind, **document}, done)

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from infra.local import cluster as local_cluster
 from infra.local import s3
 from infra.local.make_study import set_torn_lock_aside
 from pipeline.cluster.client import Cluster, Job
+from pipeline.commands.jobs import _stale as stale_of
+from pipeline.params import load
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import changed_params, copy_study, run_in, small_search
@@ -60,6 +63,9 @@ def address(own_state: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         os.environ["STUDY_RAY_PORT"] = str(probe.getsockname()[1])
     os.environ["STUDY_CACHE_DIR"] = str(own_state / "cache")
+    del os.environ[
+        "RAY_AUTH_TOKEN_PATH"
+    ]  # as in a shell whose RAY_ADDRESS names another cluster, or one that is down
     yield local_cluster.up()
     local_cluster.down()
     for name in ("STUDY_RAY_PORT", "STUDY_CACHE_DIR"):
@@ -368,6 +374,12 @@ def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and
         assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         assert {job.attempt for job in trainings(address) if job.key in keys} == {1}
     with suspended():
+        (alive,) = (job for job in trainings(address) if job.is_alive and job.key in keys)
+        continued = replace(alive, facts={**alive.facts, "continued": "yes"})
+        with chdir(study):
+            of_the_study = load()
+            assert stale_of(of_the_study, [alive]) == {alive.name}
+            assert stale_of(of_the_study, [continued]) == set()  # somebody chose it
         assert "1 stale: `make stop RUN=stale` stops it" in command("pipeline.commands.jobs").stdout
     stopped = command("pipeline.commands.jobs", "stop", "stale")
     assert stopped.stdout.count("stopped") == 1, stopped.stdout + stopped.stderr
