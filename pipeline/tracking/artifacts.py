@@ -15,7 +15,7 @@ from pipeline.tracking.run import all_pages, named
 
 
 def in_bucket() -> dict[str, str]:
-    """Returns the sha256 of the artifacts of all runs, also deleted ones, by their keys in the bucket.
+    """Returns the sha256 of the artifacts of all runs that are not deleted, by their keys in the bucket.
 
     A server of a team's own keeps its artifacts itself: none of them are in the bucket. Raises
     TrackingError if MLflow does not answer.
@@ -36,14 +36,15 @@ def _places_and_tags(uri: str) -> list[tuple[str, dict[str, str]]]:
     """Returns where the artifacts of each run and model are, and its tags."""
     with named(uri):
         from mlflow import MlflowClient
-        from mlflow.entities import ViewType
 
         client = MlflowClient(uri)
         if (found := client.get_experiment_by_name(experiment())) is None:
             return []
         experiments = [found.experiment_id]
-        runs = all_pages(client.search_runs, experiments, run_view_type=ViewType.ALL)
+        runs = all_pages(client.search_runs, experiments)
         models = all_pages(client.search_logged_models, experiments)
     return [(run.info.artifact_uri, run.data.tags) for run in runs] + [
-        (model.artifact_location, model.tags) for model in models if str(model.status) == "READY"
+        (model.artifact_location, model.tags)
+        for model in models
+        if str(model.status) == "READY" and model.source_run_id in {run.info.run_id for run in runs}
     ]

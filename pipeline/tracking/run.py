@@ -5,6 +5,7 @@ import platform
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
@@ -22,6 +23,7 @@ Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 SENT, SENDER = "sent", "sender"  # tags
+LEFT = "left in order"  # instead of a sender
 LOCK_S = 60.0  # another process has as long for what it does to a run
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -50,19 +52,41 @@ def alone(uri: str, what: str) -> FileLock:
 
 def sender(lock: Path) -> str:
     """Returns what `is_gone` tells a run's sender by: this host, and a lock that the sender holds as it lives."""
-    return f"{platform.node()} {lock}"
+    return f"{_host()} {_boot()} {_folder(lock)} {lock}"
+
+
+def _host() -> str:
+    return f"{platform.node()}-{uuid.getnode():x}"  # many are called localhost
+
+
+def _boot() -> str:
+    """Returns what is another after each start of the host, or a dash where nothing says it."""
+    there = Path("/proc/sys/kernel/random/boot_id")
+    return there.read_text().strip() if there.exists() else "-"
+
+
+def _folder(lock: Path) -> str:
+    """Returns what tells a folder from another job's or container's of the same name."""
+    facts = lock.parent.stat()
+    return f"{facts.st_dev}-{facts.st_ino}"
 
 
 def is_gone(said: str) -> bool:
     """Tells whether a sender of this host is known to live no more, by its tag."""
-    host, _, path = said.partition(" ")
-    if host != platform.node() or not path:
-        return False
+    match said.split(" ", 3):
+        case host, boot, folder, path if host == _host():
+            lock = Path(path)
+        case _:
+            return False
+    if boot != _boot():
+        return True
     try:
-        Path(path).stat()
+        if folder != _folder(lock):
+            return False
+        lock.stat()
         with FileLock(path, timeout=0):
-            Path(path).unlink()
-    except FileNotFoundError:  # it has left, or the host was started again
+            lock.unlink()
+    except FileNotFoundError:  # it has left
         return True
     except (Timeout, OSError):  # it lives, or is another user's
         return False
@@ -215,10 +239,9 @@ class Child:
         """
         with named(self._uri):
             run = self._client.get_run(self.run_id)
-            place, sums = run.info.artifact_uri, dict[str, str]()
+            place = run.info.artifact_uri
             for path in files:
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-                sums[tag := f"{SHA256}{path.name}"] = sha256
+                sha256, tag = hashlib.sha256(path.read_bytes()).hexdigest(), f"{SHA256}{path.name}"
                 if run.data.tags.get(tag) != sha256:
                     if tag in run.data.tags:
                         self._client.delete_tag(self.run_id, tag)
@@ -226,8 +249,8 @@ class Child:
                         self._upload(key_of(place, path.name), path)
                     else:
                         self._client.log_artifact(self.run_id, str(path))
-
-            set_tags(self._client, run, sums)
+                    # at once: whoever is interrupted has the others to send, and not all again
+                    set_tags(self._client, run, {tag: sha256})
 
     def status(self, status: Status) -> None:
         """Says how the training is; one that is finished stays so."""

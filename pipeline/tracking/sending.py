@@ -17,6 +17,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -28,7 +29,7 @@ from pipeline.errors import StudyError, TrackingError
 from pipeline.files import private_folder
 from pipeline.storage.objects import Storage
 from pipeline.tracking.address import tracking_uri
-from pipeline.tracking.run import LOCK_S, SENDER, Child, Status, sender
+from pipeline.tracking.run import LEFT, LOCK_S, SENDER, Child, Status, sender
 from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
@@ -171,21 +172,30 @@ class _Sending:
         for line in self._seen.values() if self._here else ():
             if line["status"] == "RUNNING":
                 self._send({**line, "status": "KILLED"})
+        if self._tracker is not None and self._here:
+            with suppress(StudyError):  # the study goes on without it
+                self._tracker.study().tags({SENDER: LEFT})
         self._unlock()
+
+    def _runs_now(self, run: Child) -> None:
+        if self._here:
+            run.tags({SENDER: sender(Path(self._lock.lock_file))})
+        run.status("RUNNING")
 
     def _send(self, line: Line) -> bool:
         """Tells whether MLflow has it."""
         training = line["training"]
         try:
             if self._tracker is None:
-                self._tracker = Tracker(self._address, Storage().upload)
-                self._tracker.settle()
-            if (run := self._runs.get(training["key"])) is None:
-                run = self._tracker.training(training)
+                tracker = Tracker(self._address, Storage().upload)
+                tracker.settle()
                 if self._here:
                     self._lock.acquire(timeout=LOCK_S)
-                    run.tags({SENDER: sender(Path(self._lock.lock_file))})
-                run.status("RUNNING")
+                    self._runs_now(tracker.study())
+                self._tracker = tracker
+            if (run := self._runs.get(training["key"])) is None:
+                run = self._tracker.training(training)
+                self._runs_now(run)
                 self._runs[training["key"]] = run
             run.history([Record(**record) for record in line["history"]])
             if self._here and line["status"] == "RUNNING" and line["history"]:

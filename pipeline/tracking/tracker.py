@@ -127,8 +127,8 @@ class Tracker:
                     self._client.set_tag(run.info.run_id, SUPERSEDED, self.parent)
 
     def settle(self) -> None:
-        """Marks the trainings as killed that still run by their record, and whose sender died on this host."""
-        living = "attributes.status = 'RUNNING' and tags.kind = 'training'"
+        """Marks the trainings and studies as killed that still run by their record, and whose sender died on this host."""
+        living = "attributes.status = 'RUNNING'"
         with named(self._uri):
             from mlflow.exceptions import MlflowException
 

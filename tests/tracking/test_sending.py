@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking import waiting
+from pipeline.tracking.run import LEFT, is_gone
+from pipeline.tracking.run import sender as sender_of
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.tracker import Address, Tracker
 from tests import pace
@@ -52,6 +55,10 @@ def run_of(uri: str, name: str = "net") -> Any:
     return found[0] if found else None
 
 
+def study_of(uri: str) -> Any:
+    return MlflowClient(uri).get_run(run_of(uri).data.tags["mlflow.parentRunId"])
+
+
 def steps(uri: str) -> list[int]:
     run = run_of(uri)
     history = MlflowClient(uri).get_metric_history(run.info.run_id, "val_loss") if run else []
@@ -66,9 +73,11 @@ def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
         wait_for(lambda: "system/cpu_utilization_percentage" in run_of(uri).data.metrics)
         assert run_of(uri).data.metrics["system/system_memory_usage_megabytes"] > 100
         sender.tell(training(), [record(10), record(20)], "FINISHED")
-    wait_for(lambda: run_of(uri).info.status == "FINISHED")
-    assert steps(uri) == [10, 20]
+    wait_for(lambda: sender._process.poll() is not None)
+    assert run_of(uri).info.status == "FINISHED" and steps(uri) == [10, 20]
     assert run_of(uri).data.params["depth"] == "20"
+    Tracker(ADDRESS, lambda key, path: None).settle()
+    assert study_of(uri).info.status == "RUNNING"  # nobody was killed: its report is still to come
 
 
 TRAINER = """
@@ -107,17 +116,21 @@ def test_a_trainer_killed_together_with_its_sender_is_found_out(uri: str):
     assert process.stdout is not None and process.stdout.readline() == b"told\n"
     wait_for(lambda: run_of(uri) and steps(uri) == [10])
     Tracker(ADDRESS, lambda key, path: None).settle()
-    assert run_of(uri).info.status == "RUNNING"  # they live
+    assert (run_of(uri).info.status, study_of(uri).info.status) == (
+        "RUNNING",
+        "RUNNING",
+    )  # they live
     (sender,) = _children(process.pid)
     os.kill(sender, signal.SIGKILL)
     process.kill()
     process.wait()
     wait_for(lambda: not _lives(sender))
     Tracker(ADDRESS, lambda key, path: None).settle()
-    assert run_of(uri).info.status == "KILLED"
+    assert (run_of(uri).info.status, study_of(uri).info.status) == ("KILLED", "KILLED")
     with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=pace.hangs_after_s(60)) as again:
         again.tell(training(), [record(10), record(20)], "FINISHED")
     wait_for(lambda: run_of(uri).info.status == "FINISHED")
+    assert study_of(uri).info.status == "RUNNING"  # until its report
 
 
 def test_a_server_killed_and_started_again_in_mid_training_misses_no_line(
@@ -213,6 +226,39 @@ def test_publishing_by_hand_ends_too(answer: Answer, monkeypatch: pytest.MonkeyP
         with pytest.raises(TrackingError, match=f"{address} has not taken a run within 1 s"):  # noqa: SIM117
             with waiting.within(1.0):
                 Tracker(ADDRESS, lambda key, path: None)
+
+
+def test_who_sends_is_gone_only_where_that_can_be_known(tmp_path: Path):
+    (lock := tmp_path / "sender.lock").touch()
+    host, boot, folder, path = (said := sender_of(lock)).split(" ", 3)
+    with FileLock(lock):
+        assert not is_gone(said)
+        assert is_gone(f"{host} before {folder} {path}")  # the host was started again
+        assert not is_gone(f"another {boot} {folder} {path}")
+    assert not is_gone(f"{host} {boot} 1-2 {path}.gone")  # in another job's /tmp
+    assert is_gone(said) and is_gone(said)  # nobody holds it, and then it is not there
+    assert not any(map(is_gone, ("", LEFT, f"{host} {path}")))  # the last by an earlier version
+
+
+def test_files_that_were_sent_before_an_interruption_are_not_sent_again(
+    uri: str, tmp_path: Path, storage: Storage
+):
+    files, asked = [tmp_path / name for name in "abc"], list[str]()
+    for file in files:
+        file.write_text(file.name)
+
+    def slow(key: str, path: Path) -> None:
+        asked.append(path.name)
+        if asked.count("b") == 1 and path.name == "b":
+            raise OSError("out of time")
+        storage.upload(key, path)
+
+    child = Tracker(ADDRESS, slow).training(training())
+    with pytest.raises(TrackingError, match="out of time"):
+        child.artifacts(files)
+    child.artifacts(files)
+    child.artifacts(files)
+    assert asked == ["a", "b", "b", "c"]
 
 
 @pytest.mark.parametrize("left", [b"", b'{"training": {"na'])
