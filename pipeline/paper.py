@@ -6,6 +6,10 @@ CIFAR10_RESNET_TEST_ERROR_PCT = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.
 CIFAR10_RESNET_PARAMETERS_M = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4}
 RESNET_110_FIVE_RUNS_PCT = (6.61, 0.16)
 
+# Sections 4.2 and 3.4: updates of a training, and images of a batch.
+UPDATES = {"cifar": 64_000, "imagenet": 600_000}
+BATCH = {"cifar": 128, "imagenet": 256}
+
 # Table 1 and section 3.3: multiply-adds for one 224x224 image, in billions. The figure for 34 layers is
 # that of the plain network and of option A; VGG-19's is in section 3.3.
 MULTIPLY_ADDS_G = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}

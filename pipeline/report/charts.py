@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import paper
 from pipeline.report.predicted import cells_of, rows_and_ensembles
+from pipeline.report.tables import is_as_long_as_the_papers
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -177,7 +178,10 @@ def curves(results: Results, kind: str) -> Chart:
 
 
 def published_errors(results: Results, kind: str) -> list[Row]:
-    """Returns the paper's test errors of networks (table 6) at their last update; none on other data than the paper's."""
+    """Returns the paper's test errors of networks (table 6) at their last update, as far as these are to be compared.
+
+    That is on the paper's data, and after as many updates.
+    """
     if not results["data"]["official"]:
         return []
     rows = {row["name"]: row for row in results["rows"]}
@@ -186,6 +190,7 @@ def published_errors(results: Results, kind: str) -> list[Row]:
         {"network": group["name"], "update": row["history"][-1]["update"], "paper": error}
         for group, row in found
         if row["family"] == "cifar"
+        and is_as_long_as_the_papers(row)
         and (error := paper.cifar10_test_error_pct(row["depth"], row["option"])) is not None
     ]
 
@@ -193,12 +198,17 @@ def published_errors(results: Results, kind: str) -> list[Row]:
 def errors(results: Results) -> Chart:
     """Test error of every network and of both ensembles with 95 % intervals; a dot for each seed."""
     rows = {row["name"]: row["scores"]["test_error_pct"] for row in results["rows"]}
+    theirs = {
+        one["network"]: one["paper"]
+        for kind in _kinds(results)
+        for one in published_errors(results, kind)
+    }
     values = []
     for group in results["groups"]:
         low, high = group["test_error_pct"]["ci95"]
         values.append({
             "network": group["name"], "kind": group["kind"], "error": group["test_error_pct"]["mean"],
-            "low": low, "high": high, "paper": group["paper_test_error_pct"],
+            "low": low, "high": high, "paper": theirs.get(group["name"]),
             "seeds": [rows[name] for name in group["rows"]],
         })  # fmt: skip
     for kind, found in results["ensemble"].items():
@@ -267,11 +277,12 @@ def against(results: Results, what: str, title: str) -> Chart:
             "network": group["name"], "kind": group["kind"], "amount": _number(amount), "low": low,
             "high": high, "error": group["test_error_pct"]["mean"],
         })  # fmt: skip
+    _stack(values)
     x = {
         "field": "cost" if timed else "amount",
         "type": "quantitative",
         "title": title,
-        "scale": {"type": "log", "nice": False, "padding": 24},
+        "scale": {"type": "log", "nice": False, "padding": 44},  # half a name
         "axis": {"format": ",.2~r" if timed else ".2~s", "tickCount": 5},
     }
     price: Chart = {
@@ -292,16 +303,37 @@ def against(results: Results, what: str, title: str) -> Chart:
                 "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}},
             {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {
                 "y": {"field": "error", "type": "quantitative", "title": "test error (%)",
-                      "scale": {"padding": 20, "nice": False}},  # room for names below points
+                      "axis": {"labelExpr": "datum.value < 0 ? '' : datum.label"},
+                      "scale": {"padding": 32, "nice": False}},  # room for names below points
                 "tooltip": [{"field": "network", "type": "nominal"},
                             {**x, "format": ",.3~r" if timed else ".4~s"},
                             {"field": "error", "type": "quantitative", "format": ".2f"}]}},
             {"mark": {"type": "text", "fontSize": 10, "aria": False,
-                      "dy": {"expr": "datum.kind === 'plain' ? -11 : 14"}}, "encoding": {
+                      "dy": {"expr": "datum.place * 11 + (datum.kind === 'plain' ? -11 : 14)"}}, "encoding": {
                 "text": {"field": "network"}, "color": {"value": SOFT},
                 "y": {"field": "error", "type": "quantitative"}}},
         ],
     }  # fmt: skip
+
+
+def _stack(values: list[dict[str, Any]]) -> None:
+    """Notes for each network in how many lines from its point its name stands: away from its neighbors' names.
+
+    Those of plain networks stand above their points, the others' below.
+    """
+    reach = math.log(max(v["amount"] for v in values) / min(v["amount"] for v in values))
+    done: list[dict[str, Any]] = []
+    for value in sorted(values, key=lambda value: -value["error"]):
+        near = {
+            other["place"]
+            for other in done
+            if (other["kind"] == "plain") == (value["kind"] == "plain")
+            and abs(math.log(other["amount"] / value["amount"])) <= 0.15 * reach
+            and abs(other["error"] - value["error"]) < 5
+        }
+        steps = range(0, -len(values), -1) if value["kind"] == "plain" else range(len(values))
+        value["place"] = next(step for step in steps if step not in near)
+        done.append(value)
 
 
 def responses(results: Results, *, ranked: bool = False) -> Chart:
@@ -319,7 +351,7 @@ def responses(results: Results, *, ranked: bool = False) -> Chart:
             )
     names = _names(groups, [group["depth"] for group in results["groups"]])
     names["strokeDash"] = {
-        "field": "kind", "type": "nominal", "title": None, "legend": {"orient": "top"},
+        "field": "kind", "type": "nominal", "title": None, "legend": {"orient": "bottom"},
         "scale": {"domain": ["plain", "residual"], "range": [[6, 3], [1, 0]]},
     }  # fmt: skip
     return {
@@ -421,7 +453,8 @@ def parallel(search: Row) -> Chart:
         for at, end in zip((0, 1), ends[axis], strict=True)
     ]
     x = {"field": "axis", "type": "nominal", "sort": list(DIMENSIONS.values()), "title": None,
-         "axis": {"labelAngle": 0, "grid": True, "gridColor": "var(--line)", "labelLimit": 90}}  # fmt: skip
+         "axis": {"labelAngle": 0, "grid": True, "gridColor": "var(--line)", "labelLimit": 90,
+                  "labelExpr": "split(datum.label, ' ')"}}  # a line for each word  # fmt: skip
     y = {"field": "at", "type": "quantitative", "axis": None}
     return {
         "description": "The trials of the search in parallel coordinates",

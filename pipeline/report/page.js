@@ -4,6 +4,15 @@
 const specs = JSON.parse(document.getElementById("specs").textContent);
 const shown = new Map();
 
+// How many of a legend's names stand side by side.
+function columns(spec, width) {
+  const parts = [spec, ...(spec.layer ?? [])];
+  const field = parts.map((part) => part.encoding?.color?.field).find(Boolean);
+  const names = parts.flatMap((part) => part.data?.values ?? []).map((value) => String(value[field] ?? ""));
+  const longest = Math.max(0, ...names.map((name) => name.length));
+  return Math.max(1, Math.min(4, Math.floor((width - 130) / (40 + 6.5 * longest))));
+}
+
 function changed(spec, width) {
   const made = structuredClone(spec);
   if (made.data && Array.isArray(made.layer) && made.usermeta?.curves) {
@@ -24,7 +33,7 @@ function changed(spec, width) {
       made.encoding.detail = { field: "row" };
     }
   }
-  made.config.legend.columns = width < 480 ? 2 : width < 620 ? 3 : 4;
+  made.config.legend.columns = columns(made, width);
   made.config.title.limit = width - 50;
   const square = made.width === made.height;
   made.width = square ? Math.min(width - 90, made.width) : "container";

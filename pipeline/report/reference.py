@@ -2,7 +2,9 @@
 
 MLPerf's check of reference convergence points compares a submission's runs with reference runs by Student's
 t and refuses at p = 0.005; so does this, over all comparisons together (Holm). What does not depend on chance
-must be equal.
+must be equal. Seeds vary in the same way on any hardware, so that a seed counts once on however many kinds of it;
+that the same seed ends with the same bits is to be expected on one kind alone, and is said of each training that
+the reference has on it.
 """
 
 import json
@@ -16,24 +18,28 @@ import numpy as np
 from scipy import stats
 
 from pipeline.errors import DataError
+from pipeline.params import canonical_sha256
 from pipeline.report.claims.inference import holm
 
 Results = Mapping[str, Any]
+ENSEMBLE = "ensemble"
+FACTS = ("seed", "hardware", "torch", "weights_sha256")
 ALPHA = 0.005
 FOLDER = Path("reference")
-ERRORS = ("train_error_pct", "val_error_pct", "test_error_pct")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a metric is compared: its seeds' mean by a test, or it must be equal."""
+    """How a metric is compared: the difference of its seeds' means by a test, their ratio by one, or it must be equal."""
 
     metric: str
-    kind: Literal["test", "equal"]
+    kind: Literal["difference", "ratio", "equal"]
 
 
 RULES = (
-    *(Rule(name, "test") for name in ERRORS),
+    *(Rule(f"{split}_error_pct", "difference") for split in SPLITS),
+    *(Rule(f"{split}_nll", "ratio") for split in SPLITS),  # wrong probabilities of right classes
     Rule("parameters", "equal"),
     Rule("multiply_adds", "equal"),
     Rule("updates", "equal"),
@@ -71,22 +77,40 @@ def reference_of(reports: Sequence[Results]) -> dict[str, Any]:
                 f"a reference is of one study and its data: {first['study']} on "
                 f"{first['data']['digest'][:12]}, and {other['study']} on {other['data']['digest'][:12]}"
             )
-    networks: dict[str, Any] = {}
-    for report in reports:
-        for row in report["rows"]:
-            seen = networks.setdefault(row["group"], {"name": row["name"], "runs": []})
-            run = {"seed": row["seed"], "hardware": row["hardware"], "torch": row["torch"],
-                   "weights_sha256": row["weights_sha256"],
-                   **{rule.metric: row["scores"][rule.metric] for rule in RULES}}  # fmt: skip
-            if run not in seen["runs"]:
-                seen["runs"].append(run)
     return {
         "study": first["study"],
         "data_digest": first["data"]["digest"],
         "images": first["data"]["images"],
         "sources": sorted({str(row["source"]) for report in reports for row in report["rows"]}),
-        "networks": networks,
+        "networks": _networks(reports),
     }
+
+
+def _networks(reports: Sequence[Results]) -> dict[str, Any]:
+    """Returns the runs of each network, by the digest of its recipe; a declared ensemble counts as one."""
+    found: dict[str, Any] = {}
+    for report in reports:
+        rows = {row["name"]: row for row in report["rows"]}
+        every = [(row["group"], row["name"], [row], row["scores"]) for row in rows.values()]
+        if together := report["ensemble"]:
+            members = [rows[name] for name in together["declared"]["members"]]
+            of = canonical_sha256(sorted(row["group"] for row in members))[:16]
+            every.append((f"{ENSEMBLE} {of}", ENSEMBLE, members, together["declared"]))
+        for group, name, trained, scores in every:
+            seen = found.setdefault(group, {"name": name, "runs": []})
+            facts = {fact: _together([row[fact] for row in trained]) for fact in FACTS}
+            run = {
+                **facts,
+                **{rule.metric: scores[rule.metric] for rule in RULES if rule.metric in scores},
+            }
+            if run not in seen["runs"]:
+                seen["runs"].append(run)
+    return found
+
+
+def _together(facts: Sequence[Any]) -> Any:
+    """Returns what some trainings have in common, or what each of them has."""
+    return facts[0] if len({*facts}) == 1 else list(facts)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -119,28 +143,27 @@ def compare(
             f"this study's data are {results['data']['digest'][:12]}, the reference's "
             f"{reference['data_digest'][:12]}: nothing to compare"
         )
-    rows = {row["name"]: row for row in results["rows"]}
     found, same, again, unmatched = list[Compared](), 0, 0, list[str]()
     left = dict(reference["networks"])
-    for group in results["groups"]:
-        runs = [rows[name] for name in group["rows"]]
-        theirs = left.pop(runs[0]["group"], None)
+    for group, ours in _networks([results]).items():
+        name, runs = ours["name"], ours["runs"]
+        theirs = left.pop(group, None)
         if theirs is None:
-            unmatched.append(f"{group['name']} (only here)")
+            unmatched.append(f"{name} (only here)")
             continue
         like = _once_a_seed(theirs["runs"], runs[0]["hardware"])
         for rule in RULES:
-            mine = [float(run["scores"][rule.metric]) for run in runs]
-            other = [float(run[rule.metric]) for run in like]
+            if any(rule.metric not in run for run in (*runs, *like)):
+                continue  # an ensemble's, or an earlier reference's
+            mine, other = ([float(run[rule.metric]) for run in some] for some in (runs, like))
             images = reference["images"].get(rule.metric.removesuffix("_error_pct"), 0)
-            found.append(_compared(group["name"], rule, mine, other, images))
-        for run in runs:
-            bits = {
+            found.append(_compared(name, rule, mine, other, images))
+        for run in runs if name != ENSEMBLE else ():
+            bits = [
                 one["weights_sha256"]
                 for one in theirs["runs"]
-                if (one["seed"], one["hardware"], one["torch"])
-                == (run["seed"], run["hardware"], run["torch"])
-            }
+                if all(one[fact] == run[fact] for fact in ("seed", "hardware", "torch"))
+            ]
             again += bool(bits)
             same += run["weights_sha256"] in bits
     unmatched += [f"{one['name']} (only in the reference)" for one in left.values()]
@@ -152,7 +175,8 @@ def compare(
     lines = [{**asdict(one), "differs": one.differs or id(one) in failed} for one in found]
     differ = sum(bool(line["differs"]) for line in lines)
     said = (
-        f"{len(lines)} comparisons with {called}, {differ} differ. Errors: Student's t over seeds, at "
+        f"{len(lines)} comparisons with {called}, {differ} differ. Errors, and negative "
+        "log-likelihoods by their ratio: Student's t over seeds, at "
         f"p = {ALPHA} over all together (Holm); the others must be equal."
     )
     if again:
@@ -171,9 +195,9 @@ def compare(
 
 def _once_a_seed(runs: Sequence[Results], hardware: str) -> list[Results]:
     """Returns one run a seed, that of the same hardware where there is one: others are no further sample."""
-    found: dict[int, Results] = {}
+    found: dict[str, Results] = {}
     for run in sorted(runs, key=lambda run: bool(run["hardware"] != hardware)):
-        found.setdefault(run["seed"], run)
+        found.setdefault(str(run["seed"]), run)
     return list(found.values())
 
 
@@ -183,8 +207,12 @@ def _compared(
     ours, theirs = float(np.mean(mine)), float(np.mean(other))
     p, differs = None, False
     match rule.kind:
-        case "test":
+        case "difference":
             p = p_value(mine, other, images)
+        case "ratio" if len(mine) + len(other) > 2:  # else nothing tells how much it varies
+            p = student([math.log(one) for one in mine], [math.log(one) for one in other])
+        case "ratio":
+            pass
         case "equal":
             differs = {*mine} != {*other}
     return Compared(network, rule.metric, ours, len(mine), theirs, len(other), p, differs)
@@ -196,13 +224,21 @@ def p_value(mine: Sequence[float], other: Sequence[float], images: int) -> float
     A standard deviation is at least half an image, since errors are counts. Two single seeds are compared
     on the images, as if these were different ones.
     """
-    n, m = len(mine), len(other)
-    gap = abs(float(np.mean(mine)) - float(np.mean(other)))
     least = 50 / images
-    if n + m > 2:
-        squares = sum(float(np.var(some)) * len(some) for some in (mine, other))
-        sd = max(math.sqrt(squares / (n + m - 2)), least)
-        return float(2 * stats.t.sf(gap / (sd * math.sqrt(1 / n + 1 / m)), n + m - 2))
+    if len(mine) + len(other) > 2:
+        return student(mine, other, least)
     share = (mine[0] + other[0]) / 200
     sd = max(100 * math.sqrt(share * (1 - share) / images), least)
-    return float(2 * stats.norm.sf(gap / (sd * math.sqrt(2))))
+    return float(2 * stats.norm.sf(abs(mine[0] - other[0]) / (sd * math.sqrt(2))))
+
+
+def student(mine: Sequence[float], other: Sequence[float], least: float = 1e-9) -> float:
+    """Returns the p-value of two sets of values, three or more in all, having one mean (Student 1908).
+
+    The standard deviation is at least `least`.
+    """
+    n, m = len(mine), len(other)
+    gap = abs(float(np.mean(mine)) - float(np.mean(other)))
+    squares = sum(float(np.var(some)) * len(some) for some in (mine, other))
+    sd = max(math.sqrt(squares / (n + m - 2)), least)
+    return float(2 * stats.t.sf(gap / (sd * math.sqrt(1 / n + 1 / m)), n + m - 2))

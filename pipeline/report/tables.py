@@ -113,10 +113,8 @@ def said(column: Column, cell: Cell) -> tuple[str, str]:
     if isinstance(cell, str):
         return cell, ""
     if isinstance(cell, int | float):
-        return (
-            f"{cell:,}" if column.kind == "count" and isinstance(cell, int) else
-            f"{cell:,.0f}" if column.kind == "count" else f"{cell:,.{column.digits}f}"
-        ), ""  # fmt: skip
+        whole = column.kind == "count" or isinstance(cell, int)
+        return (f"{cell:,.0f}" if whole else f"{cell:,.{column.digits}f}"), ""
     *values, low, high = cell
     digits = column.digits
     value = f"{values[0]:.{digits}f}"
@@ -180,12 +178,27 @@ def claims(results: Results) -> Table:
 
 
 def _on(results: Results) -> str:
-    """Says whether the paper's numbers are of these data."""
-    if results["data"]["official"]:
-        return ""
-    return (
-        "The paper's numbers are of its own data and trainings, and not to be compared with these."
+    """Says whether the paper's numbers are of these data and as many updates."""
+    if not results["data"]["official"]:
+        return "The paper's numbers are of its own data and trainings, and not to be compared with these."
+    rows = results["rows"]
+    updates = sorted(
+        {row["scores"]["updates"] for row in rows if not is_as_long_as_the_papers(row)}
     )
+    if not updates:
+        return ""
+    theirs = " and ".join(
+        f"{paper.UPDATES[one]:,}" for one in paper.UPDATES if one in {row["family"] for row in rows}
+    )
+    return (
+        f"The paper's networks were trained for {theirs} updates, some of these for "
+        f"{', '.join(f'{count:,}' for count in updates)}: their errors are not to be compared with the paper's."
+    )
+
+
+def is_as_long_as_the_papers(row: Row) -> bool:
+    """Tells whether a network was trained for as many updates as the paper's of its family."""
+    return bool(row["scores"]["updates"] == paper.UPDATES.get(row["family"]))
 
 
 def _spread(group: Row, score: str) -> Cell:
@@ -423,18 +436,24 @@ def planned(results: Results) -> Table:
 def against_reference(found: Row) -> Table:
     """A study's networks beside those of a reference."""
     columns = [
-        Column("network", "text"), Column("metric", "text"), Column("ours", digits=2),
-        Column("seeds", "count"), Column("reference", digits=2), Column("its seeds", "count"),
+        Column("network", "text"), Column("metric", "text"), Column("ours", digits=3),
+        Column("seeds", "count"), Column("reference", digits=3), Column("its seeds", "count"),
         Column("p", digits=4), Column("result", "text"),
     ]  # fmt: skip
     lines = [
         (
-            line["network"], line["metric"], line["ours"], line["seeds"], line["reference"],
+            line["network"], line["metric"].replace("_pct", " (%)").replace("_", " "),
+            _compared(line, line["ours"]), line["seeds"], _compared(line, line["reference"]),
             line["reference_seeds"], line["p"], "differs" if line["differs"] else "agrees",
         )
         for line in found["lines"]
     ]  # fmt: skip
     return Table("reference", "Against the reference", columns, lines)
+
+
+def _compared(line: Row, value: float) -> float:
+    """Returns a count as one: what must be equal, not its seeds' mean."""
+    return int(value) if line["p"] is None and value == int(value) >= 1 else value
 
 
 def provenance(results: Results) -> Table:

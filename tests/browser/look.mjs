@@ -47,8 +47,17 @@ try {
     (one) => `${one.impact} ${one.id}: ${one.nodes[0].html.slice(0, 200)}`,
   ));
   const sizes = await tab.evaluate(() => ({ page: document.documentElement.scrollWidth, window: innerWidth }));
+  const cut = await tab.$$eval("figure[data-chart] .chart svg", (found) => found.flatMap((svg) => {
+    const box = svg.getBoundingClientRect();
+    const out = (text) => {
+      const { left, right, top, bottom, width } = text.getBoundingClientRect();
+      return width && (left < box.left - 1 || right > box.right + 1 || top < box.top - 1 || bottom > box.bottom + 1);
+    };
+    const chart = svg.closest("figure").dataset.chart;
+    return [...svg.querySelectorAll("text")].filter(out).map((text) => `${chart}: ${text.textContent}`);
+  }));
   const charts = await tab.$$eval("figure[data-chart]", (found) => found.length);
-  process.stdout.write(JSON.stringify({ charts, still, answers, violations, sizes, requests, console: console_ }));
+  process.stdout.write(JSON.stringify({ charts, still, answers, violations, sizes, cut, requests, console: console_ }));
 } finally {
   await browser.close();
 }

@@ -35,11 +35,12 @@ def look(browser: Path, file: Path, width: int, scheme: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The page of a made-up study, and that of the photographs."""
+    """The page of a made-up study, that of the photographs, and that of the digits."""
     root, study = tmp_path_factory.mktemp("study"), study_of(seeds=2)
     write_study(root, study)
-    photographs = json.loads((REPO / "reference/cifar10-jpeg/report.json").read_text())
-    found = {"made-up": gather(study, root), "photographs": photographs}
+    photographs = json.loads((REPO / "reference/cifar10-jpeg-gpu/report.json").read_text())
+    digits = json.loads((REPO / "report/report.json").read_text())
+    found = {"made-up": gather(study, root), "photographs": photographs, "digits": digits}
     for name, results in found.items():
         (root / f"{name}.html").write_text(page.render(results))
     return {name: root / f"{name}.html" for name in found}
@@ -48,7 +49,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.trial
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 820, 1400])
-@pytest.mark.parametrize("name", ["made-up", "photographs"])
+@pytest.mark.parametrize("name", ["made-up", "photographs", "digits"])
 def test_each_chart_answers_and_nothing_is_asked_of_anybody(
     browser: Path, pages: dict[str, Path], name: str, width: int, scheme: str
 ):
@@ -57,3 +58,4 @@ def test_each_chart_answers_and_nothing_is_asked_of_anybody(
     assert found["answers"] == {"logarithmic curves": True, "a price": True}
     assert found["sizes"]["page"] <= found["sizes"]["window"] == width
     assert (found["violations"], found["requests"], found["console"]) == ([], [], [])
+    assert found["cut"] == []  # no label lies beyond its picture

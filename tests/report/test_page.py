@@ -1,5 +1,6 @@
 """The report of a made-up study: its document, its page, its tables and pictures."""
 
+import copy
 import csv
 import io
 import json
@@ -115,6 +116,12 @@ def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, An
     assert not published_errors(results, "plain")
     other = {**results, "data": {**results["data"], "official": False}}
     assert shown not in page.render(other) and not published_errors(other, "residual")
+    short = copy.deepcopy(results)
+    for row in short["rows"]:
+        row["scores"]["updates"] = 300
+    assert shown not in (said := page.render(short)) and "ticks: the paper" not in said
+    assert "were trained for 64,000 updates, some of these for 300: their errors" in said
+    assert "ticks: the paper" in html and "their errors are not to be compared" not in html
     pictures = [drawing.svg(charts(one)["curves-residual"]) for one in (results, other)]
     assert pictures[0] != pictures[1]
 

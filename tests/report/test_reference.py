@@ -54,6 +54,24 @@ def test_what_differs_is_named(results: dict[str, Any]):
     ]
 
 
+def test_wrong_probabilities_of_right_classes_and_a_wrong_ensemble_are_found(
+    results: dict[str, Any],
+):
+    base = reference.reference_of([results])
+    found = reference.compare(changed(results, "plain-32", "test_nll", 9.0), base)
+    assert [(x["network"], x["metric"]) for x in found["lines"] if x["differs"]] == [
+        ("plain-32", "test_nll")
+    ]
+    other = copy.deepcopy(results)
+    other["ensemble"]["declared"]["test_error_pct"] += 9.0
+    found = reference.compare(other, base)
+    assert [(x["network"], x["metric"]) for x in found["lines"] if x["differs"]] == [
+        ("ensemble", "test_error_pct")
+    ]
+    (nll,) = (x for x in found["lines"] if (x["network"], x["metric"]) == ("ensemble", "test_nll"))
+    assert nll["p"] is None  # nothing tells how much that of one varies
+
+
 def test_a_network_that_only_one_of_the_two_has_is_named(results: dict[str, Any]):
     """A row of another recipe is another network: the gate must not pass because the others agree."""
     other = copy.deepcopy(results)
@@ -73,7 +91,8 @@ def test_a_seed_counts_once_on_however_many_kinds_of_hardware(results: dict[str,
     base = reference.reference_of([other, results])
     found = reference.compare(results, base)
     assert found["differ"] == 0
-    assert {line["reference_seeds"] for line in found["lines"]} == {3}
+    seeds = {line["network"]: line["reference_seeds"] for line in found["lines"]}
+    assert seeds.pop("ensemble") == 1 and {*seeds.values()} == {3}
     assert found["same"] == found["again"] == len(results["rows"])
 
 

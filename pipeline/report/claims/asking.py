@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipeline import paper
 from pipeline.params import Cifar10Data, ImageNetData, Row, Study
 from pipeline.report.claims.catalogue import (
     claims_of,
@@ -16,9 +17,12 @@ from pipeline.report.claims.claim import Claim, Decided, decide
 from pipeline.report.claims.inference import Errors
 from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Network, comparable
 
-PAPER_UPDATES = {"cifar": 64_000, "imagenet": 600_000}  # sections 4.2 and 3.4
-PAPER_BATCH = {"cifar": 128, "imagenet": 256}
 PAPER_SCHEDULES = {"cifar": "schedules/paper-cifar", "imagenet": "schedules/paper-imagenet"}
+PAPER_AUGMENTATION = {
+    "cifar": {"kind": "pad_crop", "pad_px": 4, "mirror": True},
+    "imagenet": {"kind": "scale_crop", "shorter_side_px": {"low": 256, "high": 480}, "crop_px": 224,
+                 "mirror": True, "colour_sd": 0.1},
+}  # fmt: skip
 FROM_DEPTH = 110  # the paper warms such networks up
 DECIDED = ("holds", "does not hold")
 
@@ -36,7 +40,7 @@ def verdicts(
     the ensemble's.
     """
     asked: list[tuple[Claim, Sequence[Network]]] = []
-    for family in PAPER_UPDATES:
+    for family in paper.UPDATES:
         if some := comparable([one for one in networks if one.family == family]):
             asked += [(claim, some) for claim in claims_of(family, chance_pct)]
             asked += [(claim, [one]) for one in some if (claim := _published(study, one, family))]
@@ -61,15 +65,13 @@ def _published(study: Study, network: Network, family: str) -> Claim | None:
     as_the_papers = (
         study.data.is_official
         and isinstance(study.data, data)
-        and network.updates == PAPER_UPDATES[family]
+        and network.updates == paper.UPDATES[family]
         and row.schedule.startswith(PAPER_SCHEDULES[family])
-        and row.global_batch_size == PAPER_BATCH[family]
+        and row.global_batch_size == paper.BATCH[family]
         and row.optimizer.model_dump() == {"momentum": 0.9, "weight_decay": 1e-4}
         and (row.learning_rate_factor, row.label_smoothing, row.extras) == (1.0, 0.0, ())
         and row.precision == "float32"
-        and row.augmentation.kind == ("scale_crop" if family == "imagenet" else "pad_crop")
-        and (row.augmentation.kind != "pad_crop" or row.augmentation.pad_px == 4)
-        and row.crop_px in (None, 224)
+        and row.augmentation.model_dump() == PAPER_AUGMENTATION[family]
     )
     return published(network, family) if as_the_papers else None
 
