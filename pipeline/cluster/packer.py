@@ -10,14 +10,15 @@ from typing import Any
 
 from ray.exceptions import RayError
 
+from pipeline import paths
 from pipeline.cluster import pieces as work
 from pipeline.cluster import session
 from pipeline.cluster.retry import PATIENCE_S, reason, until_done
 from pipeline.data.sources import listing, packing
 from pipeline.data.sources.listing import Entry, Listing
 from pipeline.data.sources.packing import Packed, Piece
-from pipeline.errors import StorageError, StudyError, TrainingError
-from pipeline.params import PhotosData, Sharded, validate
+from pipeline.errors import DataError, StorageError, StudyError, TrainingError
+from pipeline.params import PhotosData, Sharded, canonical_sha256, validate
 from pipeline.progress import Progress
 from pipeline.storage.objects import Storage, in_prefix
 from pipeline.storage.shard_store import ShardStore
@@ -25,9 +26,14 @@ from pipeline.storage.shard_store import ShardStore
 S3 = "s3://"
 
 
-def listed_in_prefix(data: PhotosData, patience_s: float = 0.0) -> Listing:
-    """Returns the listing of an s3:// prefix."""
+def listed_in_prefix(data: PhotosData, patience_s: float = 0.0, content: str = "") -> Listing:
+    """Returns the listing of an s3:// prefix; raises StorageError if it is no longer `content`, the digest of it."""
     bucket, prefix, found = in_prefix(data.archive, patience_s)
+    if content and canonical_sha256(found) != content:
+        raise StorageError(
+            f"{data.archive}: its objects have changed since `fetch` listed them: `dvc repro -f fetch` takes them "
+            "as they are now"
+        )
     places = ((name, f"{S3}{bucket}/{prefix}{name}", 0, size) for name, (size, _) in found.items())
     return listing.of_folders(places, data, data.archive)
 
@@ -48,7 +54,15 @@ def collected(pieces: Sequence[Piece], key: str) -> list[Packed]:
     packed = []
     with Progress("index", len(pieces), "shards") as progress:
         for piece in pieces:
-            packed.append(store.get(piece.name))
+            part, label_of = store.get(piece.name), dict(zip(piece.ids, piece.labels, strict=True))
+            if any(
+                label_of.get(i) != label for i, label in zip(part.ids, part.labels, strict=True)
+            ):
+                raise DataError(
+                    f"{paths.ARCHIVE}: the images have changed since `fetch`: the shard {piece.name} of {key} was packed "
+                    "of others: `dvc repro -f fetch` takes them as they are now"
+                )
+            packed.append(part)
             progress.advance(1)
     return packed
 

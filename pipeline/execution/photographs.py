@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline import paths
 from pipeline.cluster.packer import S3, collected, listed_in_prefix, pack_here
@@ -20,8 +21,12 @@ from pipeline.storage.shard_store import ShardStore
 
 def key_of(data: Sharded) -> str:
     """Returns the key of a source's packing; `data/archive` says which bytes the source has."""
-    source = canonical_sha256(json.loads(paths.ARCHIVE.read_text()))
-    return packing.key_of(data, source)
+    return packing.key_of(data, canonical_sha256(_fetched()))
+
+
+def _fetched() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(paths.ARCHIVE.read_text())
+    return found
 
 
 def listed(data: Sharded) -> Listing:
@@ -40,7 +45,7 @@ def listed(data: Sharded) -> Listing:
         tar = listing.plain_tar(kept[0])
         found = listing.of_folders(listing.in_tar(tar.resolve()), data, kept[0].name)
     elif data.archive.startswith(S3):
-        found = listed_in_prefix(data)
+        found = listed_in_prefix(data, content=_fetched()["content"])
     else:
         folder = download.folder_in(places, data.archive)
         found = listing.of_folders(listing.in_folder(folder.resolve()), data, data.archive)

@@ -13,10 +13,10 @@ from filelock import FileLock
 
 from pipeline.data.feeding.shards import Shard
 from pipeline.data.sources.packing import Packed
-from pipeline.errors import ResourceError, StorageError
+from pipeline.errors import ResourceError, StorageError, UnreachableError
 from pipeline.storage import node
 from pipeline.storage.layout import SHARDS, Instance, Instances
-from pipeline.storage.objects import Storage, UnreachableError
+from pipeline.storage.objects import Storage
 
 SHARD, FACTS = "shard", "facts"
 

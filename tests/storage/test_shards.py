@@ -6,15 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from pipeline.cluster.packer import collected, listed_in_prefix
 from pipeline.data.sources import packing
 from pipeline.data.sources.listing import Entry
 from pipeline.data.sources.packing import Packed, Piece
-from pipeline.errors import ParamsError, StorageError
+from pipeline.errors import DataError, ParamsError, StorageError
+from pipeline.params import canonical_sha256
 from pipeline.storage import node
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.layout import SHARDS, Instance, Instances
-from pipeline.storage.objects import Storage
+from pipeline.storage.objects import Storage, in_prefix
 from pipeline.storage.shard_store import ShardCache, ShardStore
 from tests import pace
 from tests.photographs import data, images, listed, tar
@@ -164,3 +168,40 @@ def test_a_limit_that_is_none_is_refused(
     monkeypatch.setenv("STUDY_CACHE_GB", limit)
     with pytest.raises(ParamsError, match="STUDY_CACHE_GB"):
         ShardCache(storage)
+
+
+def test_a_set_whose_index_names_other_shards_takes_the_place_of_the_earlier_one(
+    storage: Storage, digits_path: Path, cache_dir: Path, tmp_path: Path
+):
+    """Photographs that were moved and packed again: equal in content, and so in digest, but not in their index."""
+    digest = json.loads((digits_path.parent / "digest.json").read_text())["digest"]
+    with safe_open(digits_path, "np") as file:
+        tensors, facts = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    moved = tmp_path / "moved.safetensors"
+    save_file(tensors, moved, {**facts, "of": "another packing"})
+    for path in (digits_path, moved, digits_path):
+        DataSets(storage).upload(digest, path)
+        assert DataSets(storage).cached(digest).read_bytes() == path.read_bytes()
+
+
+def test_shards_of_a_source_that_has_changed_since_are_not_taken_for_its_own(
+    storage: Storage, stored: list, tmp_path: Path
+):
+    """Packing went on after images were added: others are in val, and one image would be in both."""
+    pieces = [piece for piece, _, _ in stored]
+    assert len(collected(pieces, "a-packing")) == len(pieces)
+    more = packing.plan(data(), listed(tar(tmp_path / "more.tar", images(22, 4))))
+    with pytest.raises(DataError, match="was packed of others: `dvc repro -f fetch`"):
+        collected(more, "a-packing")
+
+
+def test_a_prefix_that_has_changed_since_it_was_fetched_is_told(storage: Storage):
+    prefix = f"s3://{storage.bucket}/changing/"
+    for number in range(3):
+        storage.put(f"changing/train/a/{number}.jpg", b"x")
+    content = canonical_sha256(in_prefix(prefix)[2])
+    of_prefix = data().model_copy(update={"archive": prefix})
+    assert len(in_prefix(prefix, 0.0)[2]) == 3
+    storage.put("changing/train/a/3.jpg", b"x")
+    with pytest.raises(StorageError, match="changed since `fetch` listed them"):
+        listed_in_prefix(of_prefix, content=content)
