@@ -35,6 +35,10 @@ def _quota() -> float:
             quota, period = (folder / "cpu.max").read_text().split()
             if quota != "max":
                 least = min(least, int(quota) / int(period))
+        with suppress(OSError, ValueError):  # version 1
+            quota = (folder / "cpu.cfs_quota_us").read_text()
+            if int(quota) > 0:
+                least = min(least, int(quota) / int((folder / "cpu.cfs_period_us").read_text()))
     return min(least, 1 << 20)
 
 
@@ -42,16 +46,37 @@ def free_memory_bytes() -> int:
     """Returns how many bytes of memory the study may still take, by machine and control groups."""
     least = psutil.virtual_memory().available
     for folder in _groups():
-        with suppress(OSError, ValueError):
-            limit = int((folder / "memory.max").read_text())
-            least = min(least, limit - int((folder / "memory.current").read_text()))
+        for most, used, cached in MEMORY:
+            with suppress(OSError, ValueError):
+                limit = int((folder / most).read_text())
+                free = limit - int((folder / used).read_text()) + _cached(folder, cached)
+                least = min(least, free)
     return least
 
 
+MEMORY = (  # of control groups of version 2 and 1: limit, use, and what is in it of files that can be read again
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)  # fmt: skip
+
+
+def _cached(folder: Path, names: tuple[str, ...]) -> int:
+    lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return sum(int(value) for name, value in lines if name in names)
+
+
 def _groups() -> Iterator[Path]:
-    """Yields the folders of this process's control group (version 2) and of its ancestors."""
+    """Yields the folders of this process's control groups and of their ancestors.
+
+    Those of version 2 lie in one tree, those of version 1 in one for each controller.
+    """
     with suppress(OSError):
-        name = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
-        folder = GROUPS / name
-        yield folder
-        yield from (around for around in folder.parents if around.is_relative_to(GROUPS))
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            roots = [GROUPS / one for one in controllers.split(",")] if controllers else [GROUPS]
+            for root in roots:
+                folder = root / name.lstrip(
+                    "/"
+                )  # in a container of version 1 it is not there, but the root is
+                yield folder
+                yield from (around for around in folder.parents if around.is_relative_to(root))

@@ -94,8 +94,12 @@ def test_memory_grows_with_images_and_workers_and_shrinks_with_recomputation(
 def test_the_cores_are_what_one_says_or_what_control_groups_allow(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
     monkeypatch.setattr(machine, "_groups", lambda: iter([tmp_path]))
+    (tmp_path / "cpu.cfs_quota_us").write_text("150000\n")  # version 1
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert machine.cores() == 1
+    (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
     assert machine.cores() == 1
     monkeypatch.setenv(machine.CPUS, "3")
     assert machine.cores() == 3
@@ -105,10 +109,18 @@ def test_the_cores_are_what_one_says_or_what_control_groups_allow(
 
 
 def test_memory_is_what_control_groups_leave(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("2000\n")
     monkeypatch.setattr(machine, "_groups", lambda: iter([tmp_path]))
-    assert machine.free_memory_bytes() == 3000
+    of_files = (
+        "anon 100\n{0}inactive_file 1000\n{0}active_file 500\n"  # read again where they are wanted
+    )
+    for most, used, prefix in (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), ("memory.max", "memory.current", ""),
+    ):  # fmt: skip
+        (tmp_path / most).write_text("5000\n")
+        (tmp_path / used).write_text("3500\n")
+        (tmp_path / "memory.stat").write_text(of_files.format(prefix))
+        assert machine.free_memory_bytes() == 3000
+        (tmp_path / most).unlink()
 
 
 @pytest.mark.parametrize("document", attest.NETWORKS.values(), ids=list(attest.NETWORKS))
