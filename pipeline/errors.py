@@ -52,6 +52,10 @@ class StorageError(StudyError):
     """S3 cannot be reached, refuses the keys, or holds damaged bytes."""
 
 
+class UnreachableError(StorageError):
+    """S3 does not answer; it may answer later."""
+
+
 class TrackingError(StudyError):
     """MLflow cannot be reached; training goes on without it."""
 

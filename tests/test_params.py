@@ -72,6 +72,11 @@ def test_an_ensemble_member_must_be_a_row():
     )
 
 
+def test_shares_of_several_gpus_are_refused():
+    said = fault("execution", "worker_gpus", value=1.5)
+    assert "execution.worker_gpus: found 1.5, wanted a fraction of one or a whole number" in said
+
+
 def test_two_rows_of_one_training_are_refused():
     """Copied, and the seed not changed: it would count as a second one."""
     said = fault("models", "copy", value=DOCUMENT["models"]["plain-20"])

@@ -265,8 +265,8 @@ class Cluster:
     def ensure(self, work: Work, known: list[Job] | None = None) -> Job:
         """Returns this work's live job, or its last if the result is on S3; else submits another.
 
-        Raises TrainingError if this same `dvc repro` has already submitted it and it failed or was
-        stopped: the next one tries again.
+        Raises TrainingError if this same `dvc repro` has already submitted it and it failed or was stopped: the
+        next one tries again. One that was lost, as with its node, is made again, a few times.
         """
         jobs = self.jobs() if known is None else known
         last = next((job for job in reversed(jobs) if job.key == work.key), None)
@@ -274,7 +274,9 @@ class Cluster:
             return last
         ended_badly = last is not None and last.status in (JobStatus.FAILED, JobStatus.STOPPED)
         if last is not None and ended_badly and last.facts.get("by") == self._by:
-            raise TrainingError(self._why(work, last))
+            mine = [job for job in jobs if job.key == work.key and job.facts.get("by") == self._by]
+            if not last.is_lost or len(mine) > LOST_ATTEMPTS:
+                raise TrainingError(self._why(work, last))
         if last is not None and last.status == JobStatus.SUCCEEDED and work.done():
             return last
         return self._attempt(work, 1 + (last.attempt if last else 0))

@@ -25,7 +25,7 @@ def done(parts: Sequence[Part], work: Any, **options: Any) -> Iterator[Part]:
     dataset = ray.data.from_items(list(parts), override_num_blocks=len(parts))
     for row in dataset.map(work, **options).iter_rows():
         if kind := row.get("error"):
-            raise getattr(errors, kind)(row["text"])
+            raise getattr(errors, kind, StudyError)(row["text"])
         yield row
 
 

@@ -165,7 +165,8 @@ def search_here(search: Search, arrays: Path, trials_at_once: int) -> None:
     cores, workers = machine.cores(), search.row.worker_bounds[0]
     cpus = min(search.row.threads, cores / workers)
     at_once = max(1, min(trials_at_once, int(cores // (cpus * workers))))
-    gpus = torch.cuda.device_count() / (at_once * workers)  # several small networks on one GPU
+    # several small networks on one GPU; Ray shares none of several
+    gpus = min(1.0, torch.cuda.device_count() / (at_once * workers))
     with session.embedded():  # trials run in folders of their own
         search_all(search, at_once, {"CPU": cpus, "GPU": gpus}, arrays.resolve())
 

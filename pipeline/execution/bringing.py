@@ -58,4 +58,6 @@ def searched(name: str, search: Search, place: Place, storage: Storage) -> bool:
         if not search.has_begun:
             begun.refuse_search_left_behind(search, storage)
         place.search(name, search)
+        if not search.is_done:  # it has joined a job for another number of trials
+            place.search(name, search)
     return False

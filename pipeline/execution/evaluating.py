@@ -39,7 +39,7 @@ def evaluation_of(study: Study, name: str, data: Prepared, storage: Storage | No
     if there and data.is_sharded:
         there.make_ready(data.digest)
         store.put_network(paths.run(name))
-        there.evaluate(name, store, what)
+        there.evaluate(name, store, what, lambda: _stored(store) is not None)
         if (found := store.load()) is None:
             raise StorageError(
                 f"evaluate {name}: its job ended, but S3 has no evaluation {store.key}"

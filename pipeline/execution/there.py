@@ -109,12 +109,14 @@ class There:
                 told = True
             time.sleep(POLL_S)
 
-    def evaluate(self, name: str, store: EvaluationStore, what: dict[str, Any]) -> None:
-        """Evaluates a row whose network is in `store`, following the job."""
+    def evaluate(
+        self, name: str, store: EvaluationStore, what: dict[str, Any], done: Callable[[], bool]
+    ) -> None:
+        """Evaluates a row whose network is in `store`, following the job; `done` tells whether S3 has it whole."""
         self._require_room(f"models.{name}")
         title, key = f"evaluate {name}", store.key
         document = {**what, "name": title, "key": key, "share": self.study.execution.share}
-        self.cluster.finish(self._work("evaluation", name, key, title, document, store.exists))
+        self.cluster.finish(self._work("evaluation", name, key, title, document, done))
 
     def pack(self, data: Sharded, key: str, pieces: str) -> None:
         """Packs an s3:// prefix, whose pieces have the digest `pieces`, following the job."""

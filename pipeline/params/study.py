@@ -50,6 +50,15 @@ class Execution(Section):
     worker_cpus: PositiveInt
     worker_gpus: NonNegativeFloat
 
+    @model_validator(mode="after")
+    def _gpus_can_be_shared(self) -> Self:
+        if self.worker_gpus > 1 and not self.worker_gpus.is_integer():
+            raise ValueError(
+                f"execution.worker_gpus: found {self.worker_gpus:g}, wanted a fraction of one or a whole number: "
+                "Ray shares none of several"
+            )
+        return self
+
     @property
     def share(self) -> dict[str, float]:
         """What one worker reserves on a cluster, under Ray's names."""

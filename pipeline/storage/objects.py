@@ -28,7 +28,7 @@ from botocore.exceptions import (
 )
 
 from pipeline.environment import BUCKET
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UnreachableError
 from pipeline.storage import bucket as buckets
 from pipeline.storage.bucket import DEFAULT_REGION, Bucket
 
@@ -62,10 +62,6 @@ class Listed(NamedTuple):
     bytes: int
     etag: str
     modified: float
-
-
-class UnreachableError(StorageError):
-    """S3 does not answer; it may answer later."""
 
 
 def _patient(
