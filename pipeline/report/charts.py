@@ -22,6 +22,7 @@ DASHES = ([1, 0], [6, 3], [2, 2], [8, 2, 2, 2])
 SOFT = "var(--soft)"
 MOST_CLASSES = 20  # of a confusion matrix with its numbers
 INTERVAL_STEP, MATRIX_PX = 26, 420
+FEW_IMAGES = 10  # of a bin of confidence: fewer say nothing
 
 
 def charts(results: Results) -> dict[str, Chart]:
@@ -301,7 +302,7 @@ def against(results: Results, what: str, title: str) -> Chart:
         "layer": [
             {"mark": {"type": "rule", "opacity": 0.5, "aria": False}, "encoding": {
                 "y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}},
-            {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 1}, "encoding": {
+            {"mark": {"type": "point", "filled": True, "size": 70, "opacity": 0.75}, "encoding": {
                 "y": {"field": "error", "type": "quantitative", "title": "test error (%)",
                       "axis": {"labelExpr": "datum.value < 0 ? '' : datum.label"},
                       "scale": {"padding": 32, "nice": False}},  # room for names below points
@@ -350,10 +351,6 @@ def responses(results: Results, *, ranked: bool = False) -> Chart:
                 {"network": group["name"], "kind": group["kind"], "layer": layer, "std": mean}
             )
     names = _names(groups, [group["depth"] for group in results["groups"]])
-    names["strokeDash"] = {
-        "field": "kind", "type": "nominal", "title": None, "legend": {"orient": "bottom"},
-        "scale": {"domain": ["plain", "residual"], "range": [[6, 3], [1, 0]]},
-    }  # fmt: skip
     return {
         "description": "Standard deviations of the layers' outputs, as figure 7 of the paper",
         "title": "ranked by size" if ranked else "by layer",
@@ -411,7 +408,8 @@ def views(results: Results) -> Chart:
 
 
 DIMENSIONS = {
-    "base_lr": "base lr (log)", "warmup": "warm-up", "first": "first drop", "second": "second drop",
+    "base_lr": "base lr (log)", "warmup": "warm-up (share)", "first": "first drop (share)",
+    "second": "second drop (share)",
     "error": "validation error",
 }  # fmt: skip
 
@@ -479,7 +477,7 @@ def parallel(search: Row) -> Chart:
             },
             {"data": {"values": labels},
              "mark": {"type": "text", "align": "left", "dx": 5, "fontSize": 9, "color": SOFT,
-                      "aria": False},
+                      "dy": {"expr": "datum.at === 0 ? -6 : 0"}, "aria": False},
              "encoding": {"text": {"field": "label"}}},
         ],
     }  # fmt: skip
@@ -503,7 +501,7 @@ def trials(search: Row) -> Chart:
         "mark": {"type": "line", "point": True, "aria": False},
         "encoding": {
             "x": {"field": "update", "type": "quantitative", "title": "update",
-                  "scale": {"domainMin": 0}},
+                  "axis": {"tickCount": 5}, "scale": {"domainMin": 0}},
             "y": {"field": "error", "type": "quantitative", "title": "validation error (%)"},
             "detail": {"field": "trial"},
             "color": {"field": "chosen", "type": "nominal", "title": None, "legend": {"orient": "top"},
@@ -517,13 +515,18 @@ def trials(search: Row) -> Chart:
 def calibration(results: Results) -> Chart:
     """Reliability diagrams: how often a network is right when it is so confident (Guo et al. 2017)."""
     rows = rows_and_ensembles(results)
-    shown = [group["name"] for group in results["groups"]]
-    shown += [f"ensemble ({kind})" for kind in results["ensemble"]]
+    shown = [{"name": group["name"], "depth": group["depth"]} for group in results["groups"]]
+    deepest = max(group["depth"] for group in shown)
+    for place, kind in enumerate(results["ensemble"], start=1):  # in colors of their own
+        shown.append({"name": f"ensemble ({kind})", "depth": deepest + place})
+    names = _names(shown, [group["depth"] for group in shown])
+    dash = {"strokeDash": names.pop("strokeDash")}
     values = [
-        {"network": name, **{key: _number(part[key]) for key in ("confidence", "accuracy")},
+        {"network": group["name"], **{key: _number(part[key]) for key in ("confidence", "accuracy")},
          "images": part["images"]}
-        for name in shown
-        for part in rows[name]["calibration"]
+        for group in shown
+        for part in rows[group["name"]]["calibration"]
+        if part["images"] >= FEW_IMAGES
     ]  # fmt: skip
     unit = {"type": "quantitative", "scale": {"domain": [0, 1]}}
     return {
@@ -538,11 +541,11 @@ def calibration(results: Results) -> Chart:
             {"data": {"values": values},
              "params": [_pick()],
              "mark": {"type": "line", "strokeWidth": 1, "aria": False},
-             "encoding": _calibrated(unit, shown)},
+             "encoding": {**_calibrated(unit), **names, **dash}},
             {"data": {"values": values},
              "mark": {"type": "point", "filled": True, "aria": False},
              "encoding": {
-                 **_calibrated(unit, shown),
+                 **_calibrated(unit), **names,
                  "size": {"field": "images", "type": "quantitative", "legend": None,
                           "scale": {"range": [8, 260]}},
                  "tooltip": [{"field": name} for name in ("network", "confidence", "accuracy", "images")]}},
@@ -550,16 +553,12 @@ def calibration(results: Results) -> Chart:
     }  # fmt: skip
 
 
-def _calibrated(unit: Chart, names: Sequence[str]) -> Chart:
-    colors = [PALETTE[place % len(PALETTE)] for place in range(len(names))]
+def _calibrated(unit: Chart) -> Chart:
     return {
         "x": {"field": "confidence", "title": "confidence", **unit},
         "y": {"field": "accuracy", "title": "share that is right", **unit},
         "opacity": PICKED,
-        "color": {"field": "network", "type": "nominal", "title": None,
-                  "scale": {"domain": names, "range": colors},
-                  "legend": {"orient": "top"}},
-    }  # fmt: skip
+    }
 
 
 def confusion(results: Results, name: str | None = None) -> Chart:

@@ -18,7 +18,11 @@ function changed(spec, width) {
   if (made.data && Array.isArray(made.layer) && made.usermeta?.curves) {
     const log = document.getElementById("log").checked;
     const each = document.getElementById("each").checked;
-    const smooth = Number(document.getElementById("smooth").value);
+    const counts = new Map();
+    for (const { row } of made.data.values) counts.set(row, (counts.get(row) ?? 0) + 1);
+    const reports = Math.max(...counts.values());
+    const smooth = Math.round((Number(document.getElementById("smooth").value) / 10) * Math.max(1, reports / 10));
+    document.getElementById("smoothed").textContent = smooth ? `± ${smooth} reports` : "";
     const average = (field) => ({ op: "mean", field, as: `${field}_mean` });
     if (smooth)
       made.transform.unshift({
@@ -27,7 +31,10 @@ function changed(spec, width) {
       }, { calculate: "datum.train_mean", as: "train" }, { calculate: "datum.val_mean", as: "val" });
     for (const layer of made.layer)
       if (log && layer.encoding.y)
-        layer.encoding.y.scale = { type: "symlog", constant: 0.5, domainMin: 0, domainMax: 100 };
+        Object.assign(layer.encoding.y, {
+          scale: { type: "symlog", constant: 0.5, domainMin: 0, domainMax: 100 },
+          axis: { values: [0, 1, 2, 5, 10, 20, 50, 100] },
+        });
     if (each) {
       made.transform.find((step) => step.aggregate).groupby.push("row");
       made.encoding.detail = { field: "row" };

@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from pipeline.formats import as_yaml
 from pipeline.report import drawing
-from pipeline.report.charts import charts, published_errors
+from pipeline.report.charts import FEW_IMAGES, charts, published_errors
 from pipeline.report.claims.asking import DECIDED
 from pipeline.report.claims.claim import Verdict
-from pipeline.report.deviations import deviations
+from pipeline.report.deviations import deviations, of_study
 from pipeline.report.tables import tables
 
 KINDS = {
@@ -52,6 +52,8 @@ def render(results: dict[str, Any], images: Sequence[str] = (), *, beside: bool 
         ],
         tables={table.name: table for table in tables(results)},
         deviations=deviations(),
+        of_this_study=of_study(results),
+        few_images=FEW_IMAGES,
         images=list(zip(results["missed_by_all"], images, strict=False)),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
         specs=Markup(json.dumps(specs, separators=(",", ":")).replace("</", "<\\/")),

@@ -152,6 +152,11 @@ def compare(
             unmatched.append(f"{name} (only here)")
             continue
         like = _once_a_seed(theirs["runs"], runs[0]["hardware"])
+        seeds = {str(run["seed"]) for run in runs}
+        # the same seeds are the same sample, if others are left
+        like = (
+            others if len(others := [o for o in like if str(o["seed"]) not in seeds]) > 1 else like
+        )
         for rule in RULES:
             if any(rule.metric not in run for run in (*runs, *like)):
                 continue  # an ensemble's, or an earlier reference's

@@ -381,7 +381,7 @@ def ensembles(results: Results) -> Table:
         (
             kind, ", ".join(found["members"]), _interval(found, "val_error_pct"),
             _interval(found, "test_error_pct"), found["test_top5_error_pct"], found["best_member"],
-            _interval(found, "test_gain_pct"),
+            _interval(found, "test_gain_pct") if found["members"] != [found["best_member"]] else None,
         )
         for kind, found in results["ensemble"].items()
     ]  # fmt: skip
@@ -456,18 +456,24 @@ def _compared(line: Row, value: float) -> float:
     return int(value) if line["p"] is None and value == int(value) >= 1 else value
 
 
+def short(commit: str) -> str:
+    """Returns the first digits of a commit, and whether files had been changed since."""
+    number, *dirty = commit.split("-")
+    return "-".join([number[:12], *dirty])
+
+
 def provenance(results: Results) -> Table:
     """What made each row, and how to get it."""
     columns = [
         Column("row", "text"), Column("run key", "text"), Column("commit", "text"),
-        Column("hardware", "text"), Column("torch", "text"), Column("threads", "count"),
-        Column("weights (sha256)", "text"), Column("weights from S3", "text"),
+        Column("hardware", "text"), Column("torch", "text"), Column("precision", "text"),
+        Column("threads", "count"), Column("weights (sha256)", "text"), Column("weights from S3", "text"),
         Column("search in MLflow", "text"),
     ]  # fmt: skip
     lines = [
         (
-            row["name"], row["run_key"], row["commit"][:12], row["hardware"], row["torch"],
-            row["threads"], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
+            row["name"], row["run_key"], short(row["commit"]), row["hardware"], row["torch"],
+            row["precision"], row["threads"], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
             f"tags.run_key = '{row['run_key']}'",
         )
         for row in results["rows"]

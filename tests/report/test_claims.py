@@ -40,6 +40,7 @@ from pipeline.report.claims.networks import (
     _spans,
     comparable,
     convergence_of,
+    lacks,
     longest_interval,
     updates_to,
 )
@@ -560,6 +561,21 @@ def test_studies_without_any_effect_rarely_have_a_wrong_verdict(
         "wrong verdict"
     )
     assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001  # no more than 5 % but by chance
+
+
+def test_it_is_said_by_how_much_a_network_has_not_converged():
+    falling = [{**line, "train_error_pct": 70.0 - 60 * n / 63} for n, line in enumerate(curve(5.0))]
+    flat = curve(60.0)
+    assert lacks([curve(5.0)], CHANCE) == ""
+    said = lacks([curve(5.0), falling], CHANCE)
+    assert said.startswith(
+        "1 of 2 seeds: it still fell by 7.6 points at the end, wanted below 1.8, it still fell by"
+    )
+    assert said.endswith("while the rate was high, wanted below 1.8")
+    assert lacks([flat], CHANCE) == "a training error of 60 %, wanted below 45 %"
+    late = replace(network("plain", 32, wrong([0.09]), converged=False), lacks=said)
+    evidence = asked([network("plain", 20, wrong([0.09])), late])[DEGRADES].evidence
+    assert f"plain-32 ({said}) had not after 64,000 updates" in evidence
 
 
 def test_one_seed_speaks_of_itself_beside_others_of_several():

@@ -16,6 +16,7 @@ import pytest
 from pipeline.evaluation.scores import Predictions, outcomes_of
 from pipeline.report import drawing, page, reference
 from pipeline.report.charts import charts, published_errors
+from pipeline.report.deviations import of_study
 from pipeline.report.document import REPORT
 from pipeline.report.gathering import gather
 from pipeline.report.predicted import missed_by_all
@@ -124,6 +125,23 @@ def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, An
     assert "ticks: the paper" in html and "their errors are not to be compared" not in html
     pictures = [drawing.svg(charts(one)["curves-residual"]) for one in (results, other)]
     assert pictures[0] != pictures[1]
+
+
+def test_the_page_says_in_what_this_study_differs_from_the_papers(results: dict[str, Any]):
+    assert of_study(results) == []  # made up as the paper's
+    other = copy.deepcopy(results)
+    other["data"]["official"] = False
+    for row in other["rows"]:
+        row["scores"]["updates"], row["precision"], row["schedule"] = (
+            300,
+            "tf32",
+            "schedules/mine.yaml",
+        )
+    said = of_study(other)
+    assert [one.split(";")[0].split(":")[0] for one in said] == [
+        "other data than the paper's", "300 updates", "tf32", "schedules of its own",
+    ]  # fmt: skip
+    assert said[1] in page.render(other)
 
 
 def test_what_a_training_took_is_the_time_of_all_its_workers(results: dict[str, Any]):

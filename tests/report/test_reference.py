@@ -96,6 +96,20 @@ def test_a_seed_counts_once_on_however_many_kinds_of_hardware(results: dict[str,
     assert found["same"] == found["again"] == len(results["rows"])
 
 
+def test_the_same_seeds_are_not_taken_for_a_sample_of_their_own(results: dict[str, Any]):
+    other = changed(results, "plain-32", "test_error_pct", 3.0)
+    for row in other["rows"]:
+        row["seed"] += 100
+    found = reference.compare(results, reference.reference_of([results, other]))
+    plain = next(
+        x for x in found["lines"] if (x["network"], x["metric"]) == ("plain-32", "test_error_pct")
+    )
+    assert plain["reference_seeds"] == 3 and plain["reference"] == pytest.approx(
+        plain["ours"] + 3.0
+    )
+    assert found["same"] == found["again"] == len(results["rows"])
+
+
 def test_seeds_of_one_distribution_are_rarely_told_apart():
     generator = np.random.default_rng(3)
     found = [

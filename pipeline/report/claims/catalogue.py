@@ -109,13 +109,13 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
         ]  # fmt: skip
     found += [
         claim("After as many updates, a deeper plain network fits the training images worse",
-              ("after section 4.2", "after section 4.1"), here.plain_trend, "above", of="budget",
+              ("modelled on section 4.2", "modelled on section 4.1"), here.plain_trend, "above", of="budget",
               converged=False),
         claim("After as many updates, depth costs residual networks less than plain ones (training error)",
-              ("after section 4.2", "after section 4.1"), here.cost_of_depth, "above", of="budget",
+              ("modelled on section 4.2", "modelled on section 4.1"), here.cost_of_depth, "above", of="budget",
               converged=False),
         claim("After as many updates, the residual network of the greatest depth errs less on test images than "
-              "the plain one", ("after section 4.2", "after section 4.1"), here.residual_gain, "below",
+              "the plain one", ("modelled on section 4.2", "modelled on section 4.1"), here.residual_gain, "below",
               of="budget", converged=False),
     ]  # fmt: skip
     return found
@@ -387,7 +387,7 @@ class Family:
 
     def deepest_generalizes(self, networks: Networks) -> Measured:
         """The test error of 1,202 layers less that of 110."""
-        some = [self._at(networks, DEEPEST, BASIC), self._at(networks, 110, BASIC)]
+        some = self._each(networks, [(BASIC, DEEPEST, "A"), (BASIC, 110, "A")])
         return self._compared(networks, some, [1, -1], view_of(some))
 
     def bottlenecks(self, networks: Networks) -> Measured:

@@ -217,10 +217,9 @@ def _asked(claim: Claim, networks: Sequence[Network]) -> _Asked:
 def _why_not(networks: Sequence[Network]) -> str:
     """Says which networks had not converged, and what would be needed."""
     said = ["the claim is about networks that converged"]
-    if late := [one.name for one in networks if one.convergence == "not converged"]:
-        said.append(
-            f"{', '.join(late)} had not after {networks[0].updates:,} updates: train longer"
-        )
+    if late := [one for one in networks if one.convergence == "not converged"]:
+        names = ", ".join(f"{one.name} ({one.lacks})" if one.lacks else one.name for one in late)
+        said.append(f"{names} had not after {networks[0].updates:,} updates: train longer")
     if silent := [one.name for one in networks if one.convergence == "too few reports"]:
         said.append(
             f"the curve of {', '.join(silent)} has too few reports to tell: report_every_updates of at most "

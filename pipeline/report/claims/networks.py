@@ -47,6 +47,7 @@ class Network:
     histories: Sequence[Sequence[Row]]
     convergence: Convergence
     responses: Sequence[Sequence[float]] = ()
+    lacks: str = ""  # why it has not converged
 
     @property
     def name(self) -> str:
@@ -94,6 +95,7 @@ def _network(rows: Sequence[Row], wrong: Wrong, chance_pct: float) -> Network:
             (convergence_of(row["history"], chance_pct) for row in rows), key=CONVERGENCES.index
         ),
         responses=[row["responses"] for row in rows if row["responses"]],
+        lacks=lacks([row["history"] for row in rows], chance_pct),
     )
 
 
@@ -105,13 +107,43 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     same must hold of the last quarter of the updates at a high rate (half of the highest, or more) and the
     quarter before. Curves with fewer than four reports in either pair of spans do not say.
     """
+    if (seen := _looked_at(history)) is None:
+        return "too few reports"
+    level, falls = seen
+    is_flat = max(map(abs, falls)) < CONVERGED_FALL * chance_pct
+    return "converged" if level < CONVERGED_LEVEL * chance_pct and is_flat else "not converged"
+
+
+def _looked_at(history: Sequence[Row]) -> tuple[float, list[float]] | None:
+    """Returns the training error at the end, and how far it fell there and at a high rate; None if too few reports say."""
     pairs = [_spans(history, 0.75, 0.875), _spans(_hot(history), 0.5, 0.75)]
     if any(len(before) + len(end) < LEAST_REPORTS or not before for before, end in pairs):
-        return "too few reports"
-    came_down = np.mean(pairs[0][1]) < CONVERGED_LEVEL * chance_pct
-    falls = [np.mean(before) - np.mean(end) for before, end in pairs]
-    is_flat = max(map(abs, falls)) < CONVERGED_FALL * chance_pct
-    return "converged" if came_down and is_flat else "not converged"
+        return None
+    falls = [float(np.mean(before) - np.mean(end)) for before, end in pairs]
+    return float(np.mean(pairs[0][1])), falls
+
+
+def lacks(histories: Sequence[Sequence[Row]], chance_pct: float) -> str:
+    """Returns by how much the seeds of a network have not converged, "" if they have or nothing says it."""
+    late = [
+        history for history in histories if convergence_of(history, chance_pct) == "not converged"
+    ]
+    found = [seen for history in late if (seen := _looked_at(history))]
+    if not found:
+        return ""
+    most, said = CONVERGED_FALL * chance_pct, list[str]()
+    if (level := max(level for level, _ in found)) >= CONVERGED_LEVEL * chance_pct:
+        said.append(
+            f"a training error of {level:.0f} %, wanted below {CONVERGED_LEVEL * chance_pct:.0f} %"
+        )
+    for place, when in enumerate(("at the end", "while the rate was high")):
+        if (fall := max((falls[place] for _, falls in found), key=abs)) and abs(fall) >= most:
+            moved = "fell" if fall > 0 else "rose"
+            said.append(
+                f"it still {moved} by {abs(fall):.1f} points {when}, wanted below {most:.1f}"
+            )
+    seeds = f"{len(late)} of {len(histories)} seeds: " if len(histories) > 1 else ""
+    return seeds + ", ".join(said)
 
 
 def longest_interval(history: Sequence[Row]) -> int:
