@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,10 @@ import mlflow.pyfunc, numpy, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
 pixels = numpy.load(sys.argv[2])
 found = model.predict(pandas.DataFrame({"pixels": [image.tolist() for image in pixels]}))
+try:
+    mlflow.pyfunc.load_model(sys.argv[3])
+except Exception as error:
+    print(error)
 print(json.dumps([found["class"].tolist(), [list(one.values()) for one in found["probabilities"]]]))
 """
 
@@ -129,14 +134,15 @@ def test_an_mlflow_model_needs_none_of_our_files_and_has_no_pickle(tmp_path: Pat
                 assert file.keys()
     assert str(tmp_path) not in (model / "MLmodel").read_text()
     np.save(tmp_path / "pixels.npy", pixels)
-    command = [sys.executable, "-c", LOAD, str(model), str(tmp_path / "pixels.npy")]
+    shutil.copytree(model, tmp_path / "damaged")
+    damaged = tmp_path / "damaged/artifacts/networks/first" / paths.WEIGHTS
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    given = (str(model), str(tmp_path / "pixels.npy"), str(tmp_path / "damaged"))
+    command = [sys.executable, "-c", LOAD, *given]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "sha256" in done.stdout  # what the damaged one said
     names, found = json.loads(done.stdout.splitlines()[-1])
     mean = np.mean([wanted(member, pixels) for member in members], axis=0)
     assert np.abs(np.array(found) - mean).max() < 1e-6
     assert names == [CLASSES[line.argmax()] for line in mean]
-    damaged = model / "artifacts/networks/first" / paths.WEIGHTS
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode and "sha256" in done.stderr

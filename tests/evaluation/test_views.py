@@ -72,8 +72,14 @@ def logits_of(model: ResNet, data: Dataset, view: str) -> np.ndarray:
     return views.logits(trained, view, data.test, CROP, SIDES, "float32", CPU, lambda images: None)
 
 
-def test_the_single_view_is_the_middle_crop(data: Dataset, model: ResNet):
-    found = logits_of(model, data, "single")
+@pytest.fixture(scope="module")
+def found_of(data: Dataset, model: ResNet) -> dict[str, np.ndarray]:
+    """The logits of each view, computed once."""
+    return {view: logits_of(model, data, view) for view in ("single", "ten_crops", "scales")}
+
+
+def test_the_single_view_is_the_middle_crop(data: Dataset, model: ResNet, found_of: dict):
+    found = found_of["single"]
     for line, image in enumerate(photographs(data)):
         side = min(image.size) * 64 / 73
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -83,8 +89,8 @@ def test_the_single_view_is_the_middle_crop(data: Dataset, model: ResNet):
         assert found[line] == pytest.approx(logits.numpy(), abs=1e-4)
 
 
-def test_ten_crops_equal_the_plain_implementation(data: Dataset, model: ResNet):
-    found = logits_of(model, data, "ten_crops")
+def test_ten_crops_equal_the_plain_implementation(data: Dataset, model: ResNet, found_of: dict):
+    found = found_of["ten_crops"]
     for line, image in enumerate(photographs(data)):
         whole = np.asarray(resized(image, 73))
         height, width, _ = whole.shape
@@ -100,8 +106,10 @@ def test_ten_crops_equal_the_plain_implementation(data: Dataset, model: ResNet):
         assert np.abs(np.exp(found[line]) - mean).max() < 1e-5
 
 
-def test_scales_equal_a_network_that_is_made_fully_convolutional(data: Dataset, model: ResNet):
-    found = logits_of(model, data, "scales")
+def test_scales_equal_a_network_that_is_made_fully_convolutional(
+    data: Dataset, model: ResNet, found_of: dict
+):
+    found = found_of["scales"]
     kernel = model.fc.weight[:, :, None, None].expand(-1, -1, 2, 2) / 4  # pooling of 2x2, then fc
     for line, image in enumerate(photographs(data)):
         scores = []
@@ -122,9 +130,8 @@ def test_at_the_size_of_training_crops_both_forms_are_one(data: Dataset, model: 
         torch.testing.assert_close(views.dense(model, images, CROP, "float32"), plain)
 
 
-def test_the_views_differ(data: Dataset, model: ResNet):
-    single = logits_of(model, data, "single")
-    ten = logits_of(model, data, "ten_crops")
+def test_the_views_differ(found_of: dict):
+    single, ten = found_of["single"], found_of["ten_crops"]
     assert np.abs(torch.from_numpy(single).softmax(1).numpy() - np.exp(ten)).max() > 1e-3
 
 
@@ -145,7 +152,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images():
     assert all(torch.equal(crops[n + 5], crops[n].flip(2)) for n in range(5))
 
 
-def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
+def test_parts_together_are_the_whole(data: Dataset, model: ResNet, found_of: dict):
     trained = Trained(model, data.mean, model_facts(NETWORK, classes=("a", "b")))
     tables = {
         part: evaluated(trained, data, part, CROP, SIDES, "float32", CPU)
@@ -154,9 +161,7 @@ def test_parts_together_are_the_whole(data: Dataset, model: ResNet):
     assert len(tables) > 5  # a shard each
     found = assembled(tables)
     for view in VIEWS:
-        assert found["test", view]["logits"] == pytest.approx(
-            logits_of(model, data, view), abs=1e-4
-        )
+        assert found["test", view]["logits"] == pytest.approx(found_of[view], abs=1e-4)
     with torch.no_grad():
         logits = torch.cat(
             [model(images) for images in shown.inputs(data.train, data.mean, CROP, CPU)]

@@ -10,6 +10,7 @@ import pytest
 
 from infra import attest
 from pipeline.errors import StudyError
+from pipeline.models.predict import device
 from pipeline.params import (
     Augmentation,
     CifarNetwork,
@@ -82,7 +83,11 @@ def commit(clone: Path) -> None:
 
 
 def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
+    kind = device().type  # else each of these processes would import torch for it
     code = (
+        "import sys, types\n"
+        "sys.modules['pipeline.models.predict'] = types.SimpleNamespace(\n"
+        f"  device=lambda: types.SimpleNamespace(type={kind!r}))\n"
         "from infra import attest as a\n"
         "def some(*names): return {n: r for n, r in a.recipes().items() if n in names}\n"
         "every = a.combinations\n"

@@ -18,6 +18,7 @@ from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (
     key_of,
+    prepare,
     result_of,
     said_by,
     start,
@@ -53,8 +54,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
         (folder / f"schedules/{name}.yaml").write_text(
             f"shape: cosine\nbase_lr: 0.05\ntotal_updates: {updates}\nwarmup: null\n"
         )
-    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
-        assert run_in(folder, *command).returncode == 0
+    prepare(folder)
     return folder
 
 
@@ -182,10 +182,14 @@ def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
     first = start(study, "python", "-m", "stages.train", "endless")
     try:
         wait_for(lambda: update_of(store) > 0)
+        psutil.Process(
+            first.pid
+        ).suspend()  # it holds its lock still, and leaves the cores to the second
         second = run_in(study, "python", "-m", "stages.train", "endless")
         assert second.returncode == 2
         assert "already under way in another process" in second.stderr
     finally:
+        psutil.Process(first.pid).resume()
         first.send_signal(signal.SIGINT)
         said_by(first)
     assert first.returncode == 130

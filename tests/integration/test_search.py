@@ -1,18 +1,24 @@
 """Searches that are killed, stopped, raised and out of time: one result, however it came."""
 
 import signal
+import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
+from pipeline import paths
+from pipeline.cluster import trainer
 from pipeline.data import prepared
+from pipeline.models.predict import device
 from pipeline.params import load, read_yaml
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances, project
 from pipeline.storage.objects import Storage
+from pipeline.tuning.halving import behind
 from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
-from tests.integration.trainings import said_by, start, wait_for
+from tests.integration.trainings import prepare, said_by, start, wait_for
 
 pytestmark = pytest.mark.integration
 REPORTS = (20, 40, 60, 80)
@@ -28,8 +34,7 @@ def small_search(document: dict) -> None:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     folder = copy_study(tmp_path_factory.mktemp("search") / "study", small_search)
-    for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
-        assert run_in(folder, *command).returncode == 0
+    prepare(folder)
     return folder
 
 
@@ -87,8 +92,8 @@ def test_an_interrupted_search_decides_nothing_and_ends_as_if_not_and_more_trial
 ):
     raised = with_trials(5)
     forget_the_search(study, storage)
-    with changed_params(study, raised), changed_params(study, at_once(1)):
-        wanted = ended(study)  # all trials from the beginning, one after another
+    with changed_params(study, raised):
+        wanted = searched_without_ray(study, storage)  # all trials from the beginning
     assert read_yaml(study / "tuned/resnet-8.yaml")["total_updates"] == 80
     forget_the_search(study, storage)
     (study / "tuned/resnet-8.yaml").unlink()
@@ -101,8 +106,25 @@ def test_an_interrupted_search_decides_nothing_and_ends_as_if_not_and_more_trial
         assert process.returncode == 130, output
         assert not (study / "tuned/resnet-8.yaml").exists()
     before = updates_of(study, storage)
-    with changed_params(study, raised):
+    with changed_params(study, raised), changed_params(study, at_once(1)):
         ends_with_the_new_trials_alone(study, storage, before, wanted)
+
+
+def searched_without_ray(study: Path, storage: Storage) -> tuple[str, str]:
+    """Searches in this process, rung by rung, one trial after another; returns what `tune` collects of it."""
+    search = search_of(study, storage)
+    search.note(done=False)
+    with chdir(study):
+        while (rung := behind(search.trials(), search.tune)) is not None:
+            for trial in rung[1]:
+                config = {
+                    "training": search.training(trial.number, rung[0]), "model": search.tune.model,
+                    "arrays": paths.ARRAYS, "commit": "", "patience_s": 0.0, "decoders": 1,
+                    "started": time.time(),
+                }  # fmt: skip
+                trainer.in_this_process(config, device(), lambda history: None)
+    search.note(done=True)
+    return ended(study)
 
 
 def ends_with_the_new_trials_alone(

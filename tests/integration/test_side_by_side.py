@@ -34,7 +34,7 @@ from tests.integration.trainings import (
 )
 
 pytestmark = pytest.mark.integration
-UPDATES, FEWER = 200, 60
+UPDATES, FEWER = 120, 60
 SINGLE = ("one", "two")
 ROWS = (*SINGLE, "pair")  # which takes Ray half a minute
 HANDOVER = ("python", "-m", "stages.handover")
@@ -208,7 +208,8 @@ def test_a_row_that_alone_is_stale_is_trained_without_ray_and_ends_the_same(
     study: Path, wanted: dict, storage: Storage
 ):
     for name in ("one", "pair"):
-        assert run_in(study, "python", "-m", "stages.train", name).returncode == 0
+        if not (study / f"runs/{name}/model.json").exists():  # by the tests before this one
+            assert run_in(study, "python", "-m", "stages.train", name).returncode == 0
     forget(study, "two")
     code = (
         "from pipeline.cluster import session; session.embedded = None\n"

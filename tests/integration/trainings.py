@@ -5,6 +5,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,10 @@ from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from pipeline.training.identity import run_key
 from pipeline.training.schedule import load_schedule
+from stages import check, fetch
+from stages import prepare as prepare_data
 from tests import pace
-from tests.conftest import outside
+from tests.conftest import outside, run_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +32,14 @@ def start(study: Path, *command: str, **variables: str) -> subprocess.Popen[str]
         command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=outside(**variables),
     )  # fmt: skip
+
+
+def prepare(study: Path) -> None:
+    """Makes the digits ready, as `dvc repro prepare` does, but with the time that it takes DVC alone."""
+    assert run_in(study, "python", "-m", "infra.local", "up").returncode == 0
+    with chdir(study):
+        for stage in (check, fetch, prepare_data):
+            stage.main()
 
 
 def said_by(process: subprocess.Popen[str]) -> str:

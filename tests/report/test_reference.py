@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from pipeline.commands import verify
 from pipeline.errors import DataError
 from pipeline.report import reference
 from pipeline.report.gathering import gather
 from pipeline.report.tables import against_reference
-from tests.conftest import run_in
+from tests.conftest import REPO, run_in
 from tests.report.studies import study_of, write_study
 
 
@@ -137,25 +138,31 @@ def test_other_data_and_other_networks_are_refused(results: dict[str, Any]):
         reference.reference_of([results, {**results, "study": "another"}])
 
 
-def test_make_verify_fails_with_a_table(results: dict[str, Any], tmp_path: Path):
+def test_make_verify_fails_with_a_table(
+    results: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
     (tmp_path / "report").mkdir()
     (tmp_path / "report/report.json").write_text(json.dumps(results))
+    monkeypatch.chdir(tmp_path)
     other = tmp_path / "other.json"
-    command = ("python", "-m", "pipeline.commands.verify", f"against={other}")
-    for by, status in ((0.0, 0), (9.0, 1)):
-        other.write_text(json.dumps(changed(results, "plain-32", "test_error_pct", by)))
-        done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "comparisons with the reference" in done.stdout
-        assert ("plain-32" in done.stdout) and ("Traceback" not in done.stderr)
-    done = run_in(tmp_path, *command[:-1], "against=nowhere.json", PYTHONPATH=str(Path.cwd()))
-    assert done.returncode == 2
-    assert "nowhere.json: not found" in done.stderr
+    against = f"against={other}"
+    other.write_text(json.dumps(results))
+    verify.main(against)
+    assert "plain-32" in (said := capsys.readouterr().out)
+    assert "comparisons with the reference, 0 differ" in said
+    other.write_text(json.dumps(changed(results, "plain-32", "test_error_pct", 9.0)))
+    done = run_in(
+        tmp_path, "python", "-m", "pipeline.commands.verify", against, PYTHONPATH=str(REPO)
+    )
+    assert done.returncode == 1 and "plain-32" in done.stdout and "Traceback" not in done.stderr
+    with pytest.raises(DataError, match=r"nowhere\.json: not found"):
+        verify.main("against=nowhere.json")
     for row in (there := changed(results, "nothing", "test_error_pct", 0.0))["rows"]:
         row["group"] += row["name"] if row["name"].startswith("plain-32") else ""
     other.write_text(json.dumps(there))
-    done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
-    assert done.returncode == 1 and "that the other lacks" in done.stderr
+    with pytest.raises(SystemExit, match="that the other lacks"):
+        verify.main(against)
     other.write_text("[]")
-    done = run_in(tmp_path, *command, PYTHONPATH=str(Path.cwd()))
-    assert done.returncode == 2 and "neither a reference nor a report.json" in done.stderr
+    with pytest.raises(DataError, match=r"neither a reference nor a report\.json"):
+        verify.main(against)

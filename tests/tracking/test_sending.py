@@ -81,24 +81,33 @@ def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
 
 
 TRAINER = """
-import sys, time
-from tests.checkpoints import record
-from tests.tracking.test_sending import ADDRESS, Sender, training
-here = sys.argv[1] == "here"
-with Sender(ADDRESS, here=here, begin_s=0, goodbye_s=float(sys.argv[2])) as sender:
-    sender.tell(training(), [record(10)], "RUNNING")
+import json, sys, time
+from pipeline.checkpoint import Record
+from pipeline.tracking.sending import Sender
+from pipeline.tracking.tracker import Address
+here, limit_s, address, training, record = sys.argv[1] == "here", float(sys.argv[2]), *map(json.loads, sys.argv[3:])
+with Sender(Address(**address), here=here, begin_s=0, goodbye_s=limit_s) as sender:
+    sender.tell(training, [Record(**record)], "RUNNING")
     print("told", flush=True)
     time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("where, status", [("here", "KILLED"), ("there", "RUNNING")])
-def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str, status: str):
+def trainer(where: str) -> subprocess.Popen[bytes]:
+    """Starts a process that has told its sender of a training, and trains on."""
+    said = (asdict(ADDRESS), training(), asdict(record(10)))
     limit = str(pace.hangs_after_s(60))
     process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, where, limit], stdout=subprocess.PIPE
+        [sys.executable, "-c", TRAINER, where, limit, *map(json.dumps, said)],
+        stdout=subprocess.PIPE,
     )
     assert process.stdout is not None and process.stdout.readline() == b"told\n"
+    return process
+
+
+@pytest.mark.parametrize("where, status", [("here", "KILLED"), ("there", "RUNNING")])
+def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str, status: str):
+    process = trainer(where)
     wait_for(lambda: run_of(uri) and steps(uri) == [10])
     children = _children(process.pid)
     assert len(children) == 1
@@ -109,11 +118,7 @@ def test_a_killed_trainings_run_says_so_and_its_sender_ends(uri: str, where: str
 
 
 def test_a_trainer_killed_together_with_its_sender_is_found_out(uri: str):
-    limit = str(pace.hangs_after_s(60))
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, "here", limit], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"told\n"
+    process = trainer("here")
     wait_for(lambda: run_of(uri) and steps(uri) == [10])
     Tracker(ADDRESS, lambda key, path: None).settle()
     assert (run_of(uri).info.status, study_of(uri).info.status) == (
