@@ -23,6 +23,7 @@ from pipeline.report.claims.inference import holm
 
 Results = Mapping[str, Any]
 ENSEMBLE = "ensemble"
+LEAST_NLL = 1e-9  # a network that is sure of every image has none that is measured
 FACTS = ("seed", "hardware", "torch", "weights_sha256")
 ALPHA = 0.005
 FOLDER = Path("reference")
@@ -215,12 +216,16 @@ def _compared(
         case "difference":
             p = p_value(mine, other, images)
         case "ratio" if len(mine) + len(other) > 2:  # else nothing tells how much it varies
-            p = student([math.log(one) for one in mine], [math.log(one) for one in other])
+            p = student(_logarithms(mine), _logarithms(other))
         case "ratio":
             pass
         case "equal":
             differs = {*mine} != {*other}
     return Compared(network, rule.metric, ours, len(mine), theirs, len(other), p, differs)
+
+
+def _logarithms(values: Sequence[float]) -> list[float]:
+    return [math.log(max(value, LEAST_NLL)) for value in values]
 
 
 def p_value(mine: Sequence[float], other: Sequence[float], images: int) -> float:

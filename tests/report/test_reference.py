@@ -73,6 +73,15 @@ def test_wrong_probabilities_of_right_classes_and_a_wrong_ensemble_are_found(
     assert nll["p"] is None  # nothing tells how much that of one varies
 
 
+def test_networks_that_are_sure_of_every_image_are_compared_too(results: dict[str, Any]):
+    sure = copy.deepcopy(results)
+    for row in sure["rows"]:
+        row["scores"]["train_nll"] = 0.0
+    assert reference.compare(sure, reference.reference_of([sure]))["differ"] == 0
+    differing = reference.compare(sure, reference.reference_of([results]))["lines"]
+    assert any(x["differs"] for x in differing if x["metric"] == "train_nll")
+
+
 def test_a_network_that_only_one_of_the_two_has_is_named(results: dict[str, Any]):
     """A row of another recipe is another network: the gate must not pass because the others agree."""
     other = copy.deepcopy(results)
