@@ -1,4 +1,4 @@
-"""What becomes of a job that ended, before the same `dvc repro` asks for it again."""
+"""What becomes of a job that ended when it is asked for again, and of a search that joined another's job."""
 
 import dataclasses
 from collections.abc import Callable

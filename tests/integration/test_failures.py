@@ -182,9 +182,8 @@ def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
     first = start(study, "python", "-m", "stages.train", "endless")
     try:
         wait_for(lambda: update_of(store) > 0)
-        psutil.Process(
-            first.pid
-        ).suspend()  # it holds its lock still, and leaves the cores to the second
+        # it holds its lock still, and leaves the cores to the second
+        psutil.Process(first.pid).suspend()
         second = run_in(study, "python", "-m", "stages.train", "endless")
         assert second.returncode == 2
         assert "already under way in another process" in second.stderr

@@ -24,8 +24,8 @@ from tests.integration.trainings import result_of, start, store_of, update_of, w
 from tests.photographs import images, small_study, tar
 
 pytestmark = pytest.mark.integration
-ROWS = ("plain-18", "long")  # the first: a small one, in this file
-UPDATES = 16
+ROWS = ("small", "long")
+UPDATES = 24
 
 
 def photographs(folder: Path, document: dict) -> None:
@@ -33,9 +33,13 @@ def photographs(folder: Path, document: dict) -> None:
     content = tar(folder / "photographs.tar", images(150, 20)).read_bytes()
     small_study(document, "photographs.tar", hashlib.sha256(content).hexdigest())
     document["tune"] = {}
-    plain = {"family": "cifar", "block": "plain", "depth": 8, "shortcut": "none"}
-    document["models"]["plain-18"]["network"] = plain  # a four-hundredth of the other's weights
-    document["models"]["long"]["report_every_updates"] = 10
+    plain, long = document["models"].values()
+    small = {"family": "cifar", "block": "plain", "depth": 8, "shortcut": "none"}
+    document["models"] = {
+        "small": {**plain, "network": small},  # the other has all that photographs have
+        "long": {**long, "report_every_updates": 10},
+    }
+    document["ensemble"]["members"] = [*ROWS]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,14 +141,14 @@ def test_a_search_on_photographs_finds_a_schedule(whole: Path, storage: Storage)
 
 @pytest.mark.trial
 def test_again_on_photographs_packs_nothing(whole: Path, storage: Storage):
-    before, weights_before = shards_of(storage), result_of(whole, "plain-18")
-    done = run_in(whole, "python", "-m", "pipeline.commands.again", "plain-18")
+    before, weights_before = shards_of(storage), result_of(whole, "small")
+    done = run_in(whole, "python", "-m", "pipeline.commands.again", "small")
     assert done.returncode == 0, done.stdout + done.stderr
     ran = re.findall(r"Running stage '([^']+)'", done.stdout)
-    assert ran == ["train@plain-18", "evaluate@plain-18"]
-    assert json.loads((whole / "runs/plain-18/model.json").read_text())["instance"] == 2
+    assert ran == ["train@small", "evaluate@small"]
+    assert json.loads((whole / "runs/small/model.json").read_text())["instance"] == 2
     assert shards_of(storage) == before
-    assert result_of(whole, "plain-18") == weights_before
+    assert result_of(whole, "small") == weights_before
 
 
 @pytest.mark.trial

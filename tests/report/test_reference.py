@@ -164,7 +164,8 @@ def test_make_verify_fails_with_a_table(
     done = run_in(
         tmp_path, "python", "-m", "pipeline.commands.verify", against, PYTHONPATH=str(REPO)
     )
-    assert done.returncode == 1 and "plain-32" in done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "comparisons with the reference" in done.stdout
+    assert "plain-32" in done.stdout and "Traceback" not in done.stderr
     with pytest.raises(DataError, match=r"nowhere\.json: not found"):
         verify.main("against=nowhere.json")
     for row in (there := changed(results, "nothing", "test_error_pct", 0.0))["rows"]:

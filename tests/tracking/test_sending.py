@@ -121,10 +121,8 @@ def test_a_trainer_killed_together_with_its_sender_is_found_out(uri: str):
     process = trainer("here")
     wait_for(lambda: run_of(uri) and steps(uri) == [10])
     Tracker(ADDRESS, lambda key, path: None).settle()
-    assert (run_of(uri).info.status, study_of(uri).info.status) == (
-        "RUNNING",
-        "RUNNING",
-    )  # they live
+    # they live
+    assert (run_of(uri).info.status, study_of(uri).info.status) == ("RUNNING", "RUNNING")
     (sender,) = _children(process.pid)
     os.kill(sender, signal.SIGKILL)
     process.kill()
