@@ -11,6 +11,10 @@ from pipeline.errors import ParamsError
 
 CPUS = "STUDY_CPUS"
 GROUPS = Path("/sys/fs/cgroup")
+MEMORY = (  # of control groups of version 2 and 1: limit, use, and what is in it of files that can be read again
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
+)  # fmt: skip
 
 
 def cores() -> int:
@@ -54,12 +58,6 @@ def free_memory_bytes() -> int:
     return least
 
 
-MEMORY = (  # of control groups of version 2 and 1: limit, use, and what is in it of files that can be read again
-    ("memory.max", "memory.current", ("inactive_file", "active_file")),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
-)  # fmt: skip
-
-
 def _cached(folder: Path, names: tuple[str, ...]) -> int:
     lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return sum(int(value) for name, value in lines if name in names)
@@ -75,8 +73,7 @@ def _groups() -> Iterator[Path]:
             _, controllers, name = line.split(":", 2)
             roots = [GROUPS / one for one in controllers.split(",")] if controllers else [GROUPS]
             for root in roots:
-                folder = root / name.lstrip(
-                    "/"
-                )  # in a container of version 1 it is not there, but the root is
+                # in a container of version 1 it is not there, but the root is
+                folder = root / name.lstrip("/")
                 yield folder
                 yield from (around for around in folder.parents if around.is_relative_to(root))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import paper
+from pipeline.report.deviations import is_as_long_as_the_papers
 from pipeline.report.predicted import cells_of, rows_and_ensembles
-from pipeline.report.tables import is_as_long_as_the_papers
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -322,7 +322,8 @@ def _stack(values: list[dict[str, Any]]) -> None:
 
     Those of plain networks stand above their points, the others' below.
     """
-    reach = math.log(max(v["amount"] for v in values) / min(v["amount"] for v in values))
+    amounts, errors = ([value[name] for value in values] for name in ("amount", "error"))
+    reach, rise = math.log(max(amounts) / min(amounts)), max(errors) - min(errors)
     done: list[dict[str, Any]] = []
     for value in sorted(values, key=lambda value: -value["error"]):
         near = {
@@ -330,7 +331,7 @@ def _stack(values: list[dict[str, Any]]) -> None:
             for other in done
             if (other["kind"] == "plain") == (value["kind"] == "plain")
             and abs(math.log(other["amount"] / value["amount"])) <= 0.15 * reach
-            and abs(other["error"] - value["error"]) < 5
+            and abs(other["error"] - value["error"]) <= 0.08 * rise  # two lines of names
         }
         steps = range(0, -len(values), -1) if value["kind"] == "plain" else range(len(values))
         value["place"] = next(step for step in steps if step not in near)

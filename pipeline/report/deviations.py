@@ -9,6 +9,11 @@ from pipeline import paper
 FILE = Path("docs/adr/0005-deviations.md")
 
 
+def is_as_long_as_the_papers(row: Mapping[str, Any]) -> bool:
+    """Tells whether a network was trained for as many updates as the paper's of its family."""
+    return bool(row["scores"]["updates"] == paper.UPDATES.get(row["family"]))
+
+
 def of_study(results: Mapping[str, Any]) -> list[str]:
     """Returns in which of the great things the networks of a study differ from the paper's of their family."""
     found, rows = list[str](), results["rows"]

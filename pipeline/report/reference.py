@@ -161,7 +161,7 @@ def compare(
         for rule in RULES:
             if any(rule.metric not in run for run in (*runs, *like)):
                 continue  # an ensemble's, or an earlier reference's
-            mine, other = ([float(run[rule.metric]) for run in some] for some in (runs, like))
+            mine, other = ([run[rule.metric] for run in some] for some in (runs, like))
             images = reference["images"].get(rule.metric.removesuffix("_error_pct"), 0)
             found.append(_compared(name, rule, mine, other, images))
         for run in runs if name != ENSEMBLE else ():
@@ -221,6 +221,11 @@ def _compared(
             pass
         case "equal":
             differs = {*mine} != {*other}
+            # a count, and not the mean of counts
+            ours, theirs = (
+                mine[0] if len({*mine}) == 1 else ours,
+                other[0] if len({*other}) == 1 else theirs,
+            )
     return Compared(network, rule.metric, ours, len(mine), theirs, len(other), p, differs)
 
 

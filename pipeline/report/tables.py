@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pipeline import paper
 from pipeline.formats import as_csv
+from pipeline.report.deviations import is_as_long_as_the_papers
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -194,11 +195,6 @@ def _on(results: Results) -> str:
         f"The paper's networks were trained for {theirs} updates, some of these for "
         f"{', '.join(f'{count:,}' for count in updates)}: their errors are not to be compared with the paper's."
     )
-
-
-def is_as_long_as_the_papers(row: Row) -> bool:
-    """Tells whether a network was trained for as many updates as the paper's of its family."""
-    return bool(row["scores"]["updates"] == paper.UPDATES.get(row["family"]))
 
 
 def _spread(group: Row, score: str) -> Cell:
@@ -443,7 +439,7 @@ def against_reference(found: Row) -> Table:
     lines = [
         (
             line["network"], line["metric"].replace("_pct", " (%)").replace("_", " "),
-            _compared(line, line["ours"]), line["seeds"], _compared(line, line["reference"]),
+            line["ours"], line["seeds"], line["reference"],
             line["reference_seeds"], line["p"], "differs" if line["differs"] else "agrees",
         )
         for line in found["lines"]
@@ -451,12 +447,7 @@ def against_reference(found: Row) -> Table:
     return Table("reference", "Against the reference", columns, lines)
 
 
-def _compared(line: Row, value: float) -> float:
-    """Returns a count as one: what must be equal, not its seeds' mean."""
-    return int(value) if line["p"] is None and value == int(value) >= 1 else value
-
-
-def short(commit: str) -> str:
+def _short(commit: str) -> str:
     """Returns the first digits of a commit, and whether files had been changed since."""
     number, *dirty = commit.split("-")
     return "-".join([number[:12], *dirty])
@@ -472,7 +463,7 @@ def provenance(results: Results) -> Table:
     ]  # fmt: skip
     lines = [
         (
-            row["name"], row["run_key"], short(row["commit"]), row["hardware"], row["torch"],
+            row["name"], row["run_key"], _short(row["commit"]), row["hardware"], row["torch"],
             row["precision"], row["threads"], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
             f"tags.run_key = '{row['run_key']}'",
         )

@@ -43,8 +43,9 @@ def _places_and_tags(uri: str) -> list[tuple[str, dict[str, str]]]:
         experiments = [found.experiment_id]
         runs = all_pages(client.search_runs, experiments)
         models = all_pages(client.search_logged_models, experiments)
+    there = {run.info.run_id for run in runs}
     return [(run.info.artifact_uri, run.data.tags) for run in runs] + [
         (model.artifact_location, model.tags)
         for model in models
-        if str(model.status) == "READY" and model.source_run_id in {run.info.run_id for run in runs}
+        if str(model.status) == "READY" and model.source_run_id in there
     ]

@@ -12,6 +12,12 @@ from pipeline.report.seeds import by_group
 
 CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
 CONVERGED_FALL = 0.02  # of chance's error: from one span of updates to the next it changes by less
+LEVEL = "a training error"
+LIMITS = {
+    LEVEL: CONVERGED_LEVEL,
+    "at the end": CONVERGED_FALL,
+    "while the rate was high": CONVERGED_FALL,
+}
 HOT = 0.5  # of the highest learning rate: updates at this or more are those at a high rate
 # of 110 layers and more: the recipe of the others with a warm-up
 WITH_WARM_UP, WITHOUT_WARM_UP = "schedules/paper-cifar-110.yaml", "schedules/paper-cifar.yaml"
@@ -107,38 +113,30 @@ def convergence_of(history: Sequence[Row], chance_pct: float) -> Convergence:
     same must hold of the last quarter of the updates at a high rate (half of the highest, or more) and the
     quarter before. Curves with fewer than four reports in either pair of spans do not say.
     """
-    if (seen := _looked_at(history)) is None:
-        return "too few reports"
-    level, falls = seen
-    is_flat = max(map(abs, falls)) < CONVERGED_FALL * chance_pct
-    return "converged" if level < CONVERGED_LEVEL * chance_pct and is_flat else "not converged"
+    missed = _missed(history, chance_pct)
+    return "too few reports" if missed is None else "not converged" if missed else "converged"
 
 
-def _looked_at(history: Sequence[Row]) -> tuple[float, list[float]] | None:
-    """Returns the training error at the end, and how far it fell there and at a high rate; None if too few reports say."""
+def _missed(history: Sequence[Row], chance_pct: float) -> dict[str, float] | None:
+    """Returns what a curve shows where it misses a limit of the rule, in percent or points; None if too few reports say."""
     pairs = [_spans(history, 0.75, 0.875), _spans(_hot(history), 0.5, 0.75)]
     if any(len(before) + len(end) < LEAST_REPORTS or not before for before, end in pairs):
         return None
     falls = [float(np.mean(before) - np.mean(end)) for before, end in pairs]
-    return float(np.mean(pairs[0][1])), falls
+    shown = zip(LIMITS, [float(np.mean(pairs[0][1])), *falls], strict=True)
+    return {what: value for what, value in shown if abs(value) >= LIMITS[what] * chance_pct}
 
 
 def lacks(histories: Sequence[Sequence[Row]], chance_pct: float) -> str:
     """Returns by how much the seeds of a network have not converged, "" if they have or nothing says it."""
-    late = [
-        history for history in histories if convergence_of(history, chance_pct) == "not converged"
-    ]
-    found = [seen for history in late if (seen := _looked_at(history))]
-    if not found:
-        return ""
+    late = [missed for history in histories if (missed := _missed(history, chance_pct))]
     said = list[str]()
-    if (level := max(level for level, _ in found)) >= CONVERGED_LEVEL * chance_pct:
-        said.append(f"a training error of {level:.0f} %")
-    for place, when in enumerate(("at the end", "while the rate was high")):
-        fall = max((falls[place] for _, falls in found), key=abs)
-        if abs(fall) >= CONVERGED_FALL * chance_pct:
-            said.append(f"{'fell' if fall > 0 else 'rose'} by {abs(fall):.1f} points {when}")
-    seeds = f"{len(late)} of {len(histories)} seeds: " if len(late) < len(histories) else ""
+    for what in LIMITS:
+        if values := [missed[what] for missed in late if what in missed]:
+            worst = max(values, key=abs)
+            moved = f"{'fell' if worst > 0 else 'rose'} by {abs(worst):.1f} points {what}"
+            said.append(f"{what} of {worst:.0f} %" if what == LEVEL else moved)
+    seeds = f"{len(late)} of {len(histories)} seeds: " if 0 < len(late) < len(histories) else ""
     return seeds + ", ".join(said)
 
 
