@@ -19,7 +19,7 @@ def facts(update: int, attempt: int = 0) -> CheckpointFacts:
     """Returns what a checkpoint of `update`, of 9, says; its history has a line every four updates."""
     history = tuple(record(done) for done in range(4, update + 1, 4)) or (record(0),)
     return CheckpointFacts(
-        name="net", key="k" * 24, trained={"data": "digest", "row": {}}, update=update, total_updates=9, workers=1, threads=1,
+        name="net", key="k" * 24, trained={"data": "digest", "row": {"augmentation": {}}}, update=update, total_updates=9, workers=1, threads=1,
         torch="2", hardware="this", time=0.0, wall_seconds=1.0, history=history, attempt=attempt,
     )  # fmt: skip
 

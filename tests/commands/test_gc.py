@@ -13,7 +13,7 @@ from filelock import FileLock
 from zc.lockfile import LockFile
 
 from infra.local import s3
-from pipeline import paths
+from pipeline import params, paths
 from pipeline.checkpoint import Checkpoint
 from pipeline.commands import forget, gc
 from pipeline.errors import BusyError, ParamsError, ResourceError, StorageError
@@ -32,7 +32,10 @@ from pipeline.storage.layout import (
     project,
 )
 from pipeline.storage.objects import Storage
+from pipeline.training.identity import what_is_trained
+from pipeline.training.schedule import load_schedule
 from tests.checkpoints import checkpoint
+from tests.conftest import REPO
 
 USED = "0123456789abcdef01234567"  # a key
 
@@ -226,8 +229,9 @@ def test_what_nobody_has_collected_is_kept_with_its_data(
         "trainings/finished/1": "net, not collected",
     }
     store = CheckpointStore(bucket, "photographs", instance=1)
-    facts = checkpoint(b"weights", 9).facts
-    of_photographs = replace(facts, trained={"data": "digest", "row": {"crop_px": 224}})
+    row = params.load(REPO / "studies/imagenet.yaml").models["resnet-18"]
+    recipe = what_is_trained(row, load_schedule(REPO / row.schedule), "digest")
+    of_photographs = replace(checkpoint(b"weights", 9).facts, trained=recipe)
     store.save(Checkpoint(b"weights", of_photographs))
     assert names(bucket) == []
     monkeypatch.setattr(gc, "NOTED_SINCE", 4e9)  # what was written before does not tell
