@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import params
 from pipeline.environment import CLUSTER
 from pipeline.errors import ParamsError, ResourceError
-from pipeline.params import Study, TorchvisionNetwork
+from pipeline.params import CifarNetwork, ImageNetNetwork, Row, Study
 from pipeline.training.schedule import load_schedule
 
 
@@ -45,22 +45,54 @@ def warn_of_precisions(study: Study) -> None:
 
 
 def require_networks(study: Study) -> None:
-    """Raises ParamsError if torchvision has no network with a row's name and arguments."""
-    rows = {
-        name: row
+    """Raises ParamsError if a row's network cannot be built, or does not take the images that it is to see.
+
+    The paper's own take any size, and are not looked at.
+    """
+    rows = [
+        name
         for name, row in study.models.items()
-        if isinstance(row.network, TorchvisionNetwork)
-    }
-    if rows:
-        import torch  # and torchvision: this takes seconds
+        if not isinstance(row.network, CifarNetwork | ImageNetNetwork)
+    ]
+    params.together(partial(_require_network, study, name) for name in rows)
 
-        from pipeline.models.networks import build
 
-        def require(name: str) -> None:
-            try:
-                with torch.device("meta"):  # no weights are drawn
-                    build(rows[name].network, 3, 10)
-            except ParamsError as error:
-                raise ParamsError(f"params.yaml: models.{name}: {error}") from error
+def _require_network(study: Study, name: str) -> None:
+    """Raises ParamsError, as `require_networks`; on a device where no weight is drawn and nothing computed."""
+    import torch  # and torchvision: this takes seconds
 
-        params.together(partial(require, name) for name in rows)
+    from pipeline.models.networks import build
+
+    row = study.models[name]
+    try:
+        try:
+            with torch.device("meta"):
+                model = build(row.network, 3, 10)
+        except NotImplementedError:  # it reads values while it is built
+            model = build(row.network, 3, 10).to("meta")
+    except ParamsError as error:
+        raise ParamsError(f"params.yaml: models.{name}: {error}") from error
+    for height, width in _sizes(study, row):
+        try:
+            with torch.no_grad():
+                model.eval()(torch.zeros(1, 3, height, width, device="meta"))
+        except NotImplementedError:  # it reads values: this cannot be told here
+            return
+        except Exception as error:  # a network raises what it likes
+            whole = height != width
+            raise ParamsError(
+                f"params.yaml: models.{name}: the network takes no images of {height} x {width} pixels ({error})"
+                + (
+                    ", and photographs are tested whole too, at the sides in evaluation.scales_px: "
+                    "choose a network that takes any size"
+                    if whole
+                    else ""
+                )
+            ) from error
+
+
+def _sizes(study: Study, row: Row) -> list[tuple[int, int]]:
+    """Returns (height, width) of images that a row's network will see, of each kind one."""
+    square = {side for side in (row.crop_px, study.data.side_px) if side is not None}
+    whole = [(side, side * 4 // 3) for side in study.evaluation.scales_px or ()]
+    return [*((side, side) for side in sorted(square)), *whole]

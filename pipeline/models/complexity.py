@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """`multiply_adds` for one image, in convolutions and fully connected layers only, as in Table 1.
+    """`multiply_adds` for one image, in convolutions and matrix products only, as in Table 1.
 
-    `layers` counts the weighted layers, including projection shortcuts.
+    `layers` counts the weighted layers, including projection shortcuts and attention's projections.
     """
 
     parameters: int
@@ -25,20 +26,16 @@ def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexit
     weights. One image passes through the network, on the network's own device; on `meta` nothing is
     computed.
     """
-    costs: list[int] = []
-
-    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        costs.append(output.numel() * weight[0].numel())
-
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        model(torch.zeros(1, *image_shape, device=layers[0].weight.device))
-    for hook in hooks:
-        hook.remove()
-    return Complexity(parameter_count(model), sum(costs), len(costs))
+    device = next(model.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *image_shape, device=device))
+    layers = sum(
+        isinstance(layer, nn.Conv2d | nn.Linear)
+        + (isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None)
+        for layer in model.modules()
+    )
+    # a multiply-add is two operations
+    return Complexity(parameter_count(model), counter.get_total_flops() // 2, layers)
 
 
 def parameter_count(model: nn.Module) -> int:

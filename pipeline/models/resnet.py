@@ -75,14 +75,16 @@ class ResNet(nn.Module):
         The classifier computes in float32 whatever the precision of the convolutions: many bfloat16
         logits would be equal.
         """
-        logits: Tensor
-        where = pooled.device.type
-        if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
-            with torch.autocast(where, enabled=False):
-                logits = self.fc(pooled)
-        else:
-            logits = self.fc(pooled)
-        return logits
+        return in_float32(self.fc, pooled)
+
+
+def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Returns what a layer gives for inputs float32, computed in float32 in whatever precision the network is."""
+    where = inputs.device.type
+    if torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where):
+        with torch.autocast(where, enabled=False):
+            return layer(inputs)
+    return layer(inputs)
 
 
 def drawn(model: M, seed: int | None) -> M:

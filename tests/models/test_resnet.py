@@ -90,6 +90,17 @@ def test_multiply_adds_of_vgg_19_by_the_same_code():
     assert round(found / 1e9, 1) == paper.VGG_19_MULTIPLY_ADDS_G
 
 
+@pytest.mark.parametrize("name, layers", [("vit_b_16", 50), ("swin_t", 53), ("mobilenet_v2", 53)])
+def test_attention_and_groups_count_as_torchvision_says(name: str, layers: int):
+    from torchvision import models  # seconds, which only who runs this test waits
+
+    with torch.device("meta"):
+        found = on_meta(models.get_model(name), (3, 224, 224))
+    said = models.get_model_weights(name).DEFAULT.meta["_ops"]  # billions
+    assert found.multiply_adds / 1e9 == pytest.approx(said, abs=0.0005)
+    assert found.layers == layers  # of ViT: patches, 12 times 4, head
+
+
 def test_a_stride_in_the_3x3_convolution_would_not_be_table_1s():
     from torchvision import models  # seconds, which only who runs this test waits
 

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 from pipeline import params
 from pipeline.data import fitting
 from pipeline.errors import ParamsError, StudyError
+from pipeline.execution import judging
+from pipeline.params import TorchvisionNetwork
 from stages import check
 from tests.conftest import REPO, run_in
 
@@ -202,6 +204,29 @@ def test_a_precision_that_only_other_machines_have_is_told_and_refuses_no_collec
     said = capsys.readouterr().err
     assert f"warning: params.yaml: models.{ROW}.precision is tf32" in said
     assert "what is trained already is collected" in said
+
+
+@pytest.mark.parametrize(
+    "network, said",
+    [
+        (
+            "vit_b_16",
+            r"models\.resnet-18: the network takes no images of 128 x 170 pixels .* tested whole",
+        ),
+        ("regnet_x_400mf", None),  # reads values while it is built
+    ],
+)
+def test_a_network_must_take_the_images_that_it_will_see(network: str, said: str | None):
+    study = params.load(REPO / "studies/imagenette.yaml")
+    arguments = {"image_size": 128} if network == "vit_b_16" else {}
+    chosen = TorchvisionNetwork(family="torchvision", name=network, arguments=arguments)
+    row = study.models["resnet-18"].model_copy(update={"network": chosen})
+    study = study.model_copy(update={"models": {"resnet-18": row}})
+    if said is None:
+        judging.require_networks(study)
+    else:
+        with pytest.raises(ParamsError, match=said):
+            judging.require_networks(study)
 
 
 def test_a_batch_larger_than_the_training_set_is_called_that(folder: Path):

@@ -5,7 +5,6 @@ are not applied.
 """
 
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,20 @@ from PIL import Image
 
 from pipeline.data.feeding.pixels import to_rgb
 
-Image.MAX_IMAGE_PIXELS = 100_000_000
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 100_000_000
 
 
 def opened(content: bytes) -> Image.Image:
-    """Returns the image, not decoded yet; Pillow's errors propagate."""
-    return Image.open(io.BytesIO(content))
+    """Returns the image, not decoded yet; Pillow's errors propagate, also for one of over 100 million pixels.
+
+    Of an image up to twice as large Pillow only warns, and filters of warnings are of a whole process.
+    """
+    image = Image.open(io.BytesIO(content))
+    if image.width * image.height > MOST_PIXELS:
+        raise Image.DecompressionBombError(
+            f"{image.width} x {image.height} pixels, wanted at most {MOST_PIXELS:,}"
+        )
+    return image
 
 
 def size_of(size: tuple[int, int], shorter_side_px: int) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """Reads an archive that holds a folder per split and class: `<split>/<class>/<image>`."""
 
-import io
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from pipeline.data.feeding.decoding import opened
 from pipeline.data.feeding.pixels import to_rgb
 from pipeline.data.sources.archives import members
 from pipeline.data.sources.choosing import HEAD_BYTES, Choice
 from pipeline.data.sources.images import Images, Labelled
 from pipeline.errors import DataError
 from pipeline.params import ImageFolderData
-
-Image.MAX_IMAGE_PIXELS = 100_000_000
-warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def read(path: Path, data: ImageFolderData) -> Images:
@@ -88,7 +84,7 @@ def _head(content: bytes) -> bytes:
 def decode(content: bytes, size_px: int, name: str) -> tuple[str, NDArray[np.uint8]]:
     """Returns the file's pixel mode and uint8 RGB (size, size, 3), with its EXIF rotation applied."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with opened(content) as image:
             mode = image.mode
             upright = to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:

@@ -8,23 +8,49 @@ from torchvision import models
 from torchvision.ops import StochasticDepth
 
 from pipeline.errors import ParamsError
+from pipeline.models.resnet import in_float32
 from pipeline.params import TorchvisionNetwork
 
 AUXILIARY = ("googlenet", "inception_v3")
 RANDOM = (nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
+class ExactLinear(nn.Linear):
+    """A fully connected layer that computes in float32 in a network of any precision."""
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: D102 - as its parent's
+        return in_float32(super().forward, inputs.float())
+
+
+class ExactConv2d(nn.Conv2d):
+    """A convolution that computes in float32 in a network of any precision: SqueezeNet's classifier."""
+
+    def forward(self, inputs: Tensor) -> Tensor:  # noqa: D102 - as its parent's
+        return in_float32(super().forward, inputs.float())
+
+
+EXACT: dict[type[nn.Module], type[ExactLinear | ExactConv2d]] = {
+    nn.Linear: ExactLinear,
+    nn.Conv2d: ExactConv2d,
+}
+
+
 class Classifier(nn.Module):
-    """A classifier of torchvision: images (N, 3, H, W) -> logits float32 (N, classes)."""
+    """A classifier of torchvision: images (N, 3, H, W) -> logits float32 (N, classes).
+
+    Its last layer computes in float32 whatever the precision of the others (docs/adr/0013).
+    """
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
+        layers = [layer for layer in body.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        layers[-1].__class__ = EXACT[type(layers[-1])]
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns logits float32 (N, classes) of float images (N, 3, H, W), mean subtracted."""
         logits: Tensor = self.body(images)
-        return logits.float()
+        return logits
 
 
 def build(
@@ -48,6 +74,8 @@ def build(
                 network.name, weights=None, num_classes=classes, **network.arguments
             )
             body = body.to(memory_format=torch.channels_last)
+        except NotImplementedError:  # RegNets on a device without data
+            raise
         except (ValueError, TypeError, RuntimeError) as error:
             raise ParamsError(
                 f"network {network.name}: torchvision: {error}: correct the arguments"
