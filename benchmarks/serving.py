@@ -25,7 +25,7 @@ from pipeline.files import scratch
 from pipeline.models import weights
 from pipeline.models.exporting import export
 from pipeline.models.resnet import ResNet
-from pipeline.tracking import models, scoring
+from pipeline.tracking import results, scoring
 
 CALLS = 200
 
@@ -48,11 +48,11 @@ def main(name: str) -> None:
     import pandas as pd
 
     torch.set_num_threads(1)
-    row = params.load().models[name]
+    study = params.load()
     pixels = dataset.load(paths.ARRAYS).test.images[0].numpy()
     png = as_png(pixels)
     with scratch("serving") as folder:
-        models.save(folder / "model", [name], [paths.run(name)], row.crop_px)
+        results.save(folder / "model", study, [name])
         model, app = (
             mlflow.pyfunc.load_model(str(folder / "model")),
             scoring.app_of(folder / "model"),

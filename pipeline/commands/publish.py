@@ -65,8 +65,8 @@ def _row(
         network = next(one["name"] for one in results["groups"] if name in one["rows"])
         send.row_result(
             tracker,
+            study,
             name,
-            study.models[name],
             row["group"],
             network,
             row["scores"],

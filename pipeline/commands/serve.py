@@ -38,7 +38,7 @@ def main(run: str = "run=", ensemble: str = "ensemble=") -> None:
     at = ui.taken(PORT, DEFAULT_PORT)
     with scratch("serve") as folder:
         model = folder / "model"
-        results.save(model, members, study.models[members[0]].crop_px)
+        results.save(model, study, members)
         app, secret = scoring.app_of(model), ui.token(TOKEN)
         what = members[0] if len(members) == 1 else f"{len(members)} networks together"
         address = f"http://127.0.0.1:{at.getsockname()[1]}"

@@ -1,7 +1,7 @@
 """Trained networks as a classifier of image files: what it says of an image is what evaluation says of it.
 
-A folder holds the networks, each as in `runs/<row>/`, and `members.json`: their names in order, and the
-pixels of the crop (section 3.4's single view) if they were trained on photographs.
+A folder holds the networks, each as in `runs/<row>/`, and `members.json`: their names in order, and whether
+they were trained on photographs of any size, of which each sees its own center crop (section 3.4).
 """
 
 import io
@@ -31,66 +31,77 @@ from pipeline.paths import FACTS, MEMBERS
 
 @dataclass(frozen=True)
 class Classifier:
-    """One network or an ensemble; all have the same classes and channels."""
+    """One network or an ensemble; all have the same classes and channels.
+
+    Without `photographs` they were trained on images of one size, which are shown whole.
+    """
 
     members: tuple[Trained, ...]
-    crop_px: int | None
+    photographs: bool
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Returns the classifier in a folder; raises CheckpointError if a network is damaged or missing."""
         said = json.loads((folder / MEMBERS).read_text(encoding="utf-8"))
-        return cls(tuple(weights.load(folder / name) for name in said["members"]), said["crop_px"])
+        members = tuple(weights.load(folder / name) for name in said["members"])
+        return cls(members, said["photographs"])
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the probabilities."""
         return tuple(self.members[0].facts.classes)
 
-    def probabilities(self, files: Sequence[bytes]) -> Array:
+    def probabilities(self, files: Sequence[bytes], first: int = 0) -> Array:
         """Returns probabilities float64 (N, classes) of image files, averaged over the members.
 
-        Raises DataError, with its number, for one that does not decode.
+        Raises DataError for one that does not decode, with its number, counted from `first`.
         """
-        images = [self._pixels(content, number) for number, content in enumerate(files)]
-        batch = torch.from_numpy(np.stack(images)).to(device())
-        found: Array = np.mean([self._of(member, batch) for member in self.members], axis=0)
+        shown = dict[tuple[int, int], Tensor]()  # members that see the same share it
+        for size in {member.facts.image_size_px for member in self.members}:
+            images = [
+                self._pixels(content, size, number) for number, content in enumerate(files, first)
+            ]
+            shown[size] = torch.from_numpy(np.stack(images)).to(device())
+        each = [self._of(member, shown[member.facts.image_size_px]) for member in self.members]
+        found: Array = np.mean(each, axis=0)
         return found
 
     def _of(self, member: Trained, images: Tensor) -> Array:
         precision: Precision = validate(Precision, member.facts.precision, FACTS)
         model, mean = member.model.to(images.device), member.mean.to(images.device)
-        if self.crop_px is None:
-            inputs = (images - mean).permute(0, 3, 1, 2)
-        else:
+        if self.photographs:
             inputs = less_mean(images, member.mean)
+        else:
+            inputs = (images - mean).permute(0, 3, 1, 2)
         return softmax(torch.cat(list(predict(model, [inputs], precision))).cpu().numpy())
 
-    def _pixels(self, content: bytes, number: int) -> NDArray[np.uint8]:
-        """Returns what the networks see of a file, uint8 (height, width, channels)."""
-        facts = self.members[0].facts
+    def _pixels(self, content: bytes, size: tuple[int, int], number: int) -> NDArray[np.uint8]:
+        """Returns what a network of that input (height, width) sees of a file, uint8 (*size, channels)."""
+        channels = self.members[0].facts.channels
         try:
-            if self.crop_px is not None:
-                return self._crop(content, self.crop_px)
+            if self.photographs:
+                return _center(content, size[0])
             with opened(content) as image:
-                upright = ImageOps.exif_transpose(image)
-                pixels = upright.convert("L") if facts.channels == 1 else to_rgb(upright)
+                pixels = to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             raise DataError(
                 f"image {number}: it does not decode ({error}): wanted the bytes of a PNG, JPEG or other "
                 "image file"
             ) from error
-        size = (facts.image_size_px[1], facts.image_size_px[0])
-        if pixels.size != size:
-            pixels = ImageOps.fit(pixels, size, Image.Resampling.BILINEAR)
-        return np.asarray(pixels).reshape(*facts.image_size_px, facts.channels)
+        if channels == 1:
+            pixels = pixels.convert("L")
+        if pixels.size != size[::-1]:
+            pixels = ImageOps.fit(pixels, size[::-1], Image.Resampling.BILINEAR)
+        return np.asarray(pixels).reshape(*size, channels)
 
-    def _crop(self, content: bytes, crop_px: int) -> NDArray[np.uint8]:
-        with opened(content) as image:
-            width, height = image.size
-        side = min(width, height) * crop_px / resized_px(crop_px)
-        box = ((height - side) / 2, (width - side) / 2, side, side)
-        return cut(content, box, (crop_px, crop_px), mirror=False)
+
+def _center(content: bytes, crop_px: int) -> NDArray[np.uint8]:
+    """Returns a photograph's center crop, uint8 (crop_px, crop_px, 3)."""
+    with opened(content) as image:
+        width, height = image.size
+    side = min(width, height) * crop_px / resized_px(crop_px)
+    box = ((height - side) / 2, (width - side) / 2, side, side)
+    return cut(content, box, (crop_px, crop_px), mirror=False)
 
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:

@@ -27,11 +27,8 @@ SERVED = Path(__file__).with_name("served.py")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # so that equal code gives equal bytes
 
 
-def save(folder: Path, members: Sequence[str], runs: Sequence[Path], crop_px: int | None) -> None:
-    """Writes an MLflow model of the trained rows in `runs` to a new folder.
-
-    `crop_px` is that of rows trained on photographs.
-    """
+def save(folder: Path, members: Sequence[str], runs: Sequence[Path], *, photographs: bool) -> None:
+    """Writes an MLflow model of the trained rows in `runs`, trained on `photographs` or not, to a new folder."""
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
@@ -43,7 +40,10 @@ def save(folder: Path, members: Sequence[str], runs: Sequence[Path], crop_px: in
     with scratch("model") as place, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there are no type hints, and no example
         (place / "code.zip").write_bytes(code())
-        _gather(place / "networks", members, runs, crop_px)
+        _gather(place / "networks", members, runs)
+        write_json(
+            place / "networks" / MEMBERS, {"members": list(members), "photographs": photographs}
+        )
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
         with contextlib.redirect_stderr(io.StringIO()):  # bars for copying a file
             mlflow.pyfunc.save_model(
@@ -57,14 +57,11 @@ def save(folder: Path, members: Sequence[str], runs: Sequence[Path], crop_px: in
     about.write_text(about.read_text().replace(str(SERVED), SERVED.name))
 
 
-def _gather(
-    folder: Path, members: Sequence[str], runs: Sequence[Path], crop_px: int | None
-) -> None:
+def _gather(folder: Path, members: Sequence[str], runs: Sequence[Path]) -> None:
     for name, run in zip(members, runs, strict=True):
         (folder / name).mkdir(parents=True)
         for file in (WEIGHTS, FACTS):
             shutil.copyfile(run / file, folder / name / file)
-    write_json(folder / MEMBERS, {"members": list(members), "crop_px": crop_px})
 
 
 def code() -> bytes:

@@ -14,7 +14,7 @@ from pipeline import params, paths
 from pipeline.errors import DataError, ResourceError, TrackingError
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
-from pipeline.params import Row, Study
+from pipeline.params import Row, Sharded, Study
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import SEARCHES, TRIALS, Instances
 from pipeline.storage.objects import Storage
@@ -77,8 +77,8 @@ def said_of(training: Training) -> dict[str, Any]:
 
 def row_result(
     tracker: Tracker,
+    study: Study,
     name: str,
-    row: Row,
     group: str,
     network: str,
     scores: dict[str, Any],
@@ -87,11 +87,12 @@ def row_result(
 ) -> None:
     """Publishes a row: history, weights, scores, pictures, and its model.
 
-    Raises DataError if what is here is not the row's result. `group` is equal for rows that differ in seed, and `network` is the name of the first of them.
+    `group` is equal for rows that differ in seed, and `network` is the name of the first of them. Raises
+    DataError if what is here is not the row's result.
     """
     folder = paths.run(name)
     facts = weights.look(folder)
-    child = _run_of(tracker, name, row, facts, storage)
+    child = _run_of(tracker, name, study.models[name], facts, storage)
     child.tags({
         "commit": facts.commit, "hardware": facts.hardware, "group": group,
         "weights": f"dvc pull train@{name}", "weights_sha256": facts.sha256,
@@ -109,7 +110,7 @@ def row_result(
         "weights_sha256": facts.sha256, registry.VAL_ERROR: str(scores["val_error_pct"]),
     }  # fmt: skip
     if (folder / paths.WEIGHTS).exists():  # else not pulled
-        making = partial(save, members=[name], crop_px=row.crop_px)
+        making = partial(save, study=study, members=[name])
         _register(tracker, child, name, network, tags, making)
     child.completed(digest_of_row(name))
 
@@ -139,9 +140,10 @@ def exported(
     child.status("FINISHED")
 
 
-def save(folder: Path, members: Sequence[str], crop_px: int | None) -> None:
+def save(folder: Path, study: Study, members: Sequence[str]) -> None:
     """Writes an MLflow model of trained rows, whose probabilities it averages, to a new folder."""
-    models.save(folder, members, [paths.run(member) for member in members], crop_px)
+    runs = [paths.run(member) for member in members]
+    models.save(folder, members, runs, photographs=isinstance(study.data, Sharded))
 
 
 def digest_of_row(name: str) -> str:
@@ -202,7 +204,7 @@ def ensemble_result(tracker: Tracker, study: Study, pictures: Sequence[Path]) ->
         "weights_sha256": hashlib.sha256(" ".join(sums).encode()).hexdigest(),
         registry.VAL_ERROR: str(metrics["declared"]["val_error_pct"]),
     }  # fmt: skip
-    making = partial(save, members=members, crop_px=study.models[members[0]].crop_px)
+    making = partial(save, study=study, members=members)
     are_here = all((paths.run(member) / paths.WEIGHTS).exists() for member in members)
     if are_here:
         _register(tracker, child, "ensemble", "ensemble", tags, making)
