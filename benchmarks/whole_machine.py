@@ -67,6 +67,7 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
         )
         subprocess.run(["tar", "x", "-C", target], input=archive.stdout, check=True)
     (target / ".venv").symlink_to((REPO / ".venv").resolve())
+    os.utime(target / "requirements.lock", (0, 0))  # `make` there leaves the environment as it is
     subprocess.run(["git", "init", "-q", target], check=True)
     old = subprocess.run(
         ["git", "show", f"{BEFORE}:params.yaml"],

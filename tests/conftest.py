@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline import environment
 
-FOREIGN = ("AWS_", "DVC_", "MLFLOW_", "RAY_", "RCLONE_", "STUDY_", "TUNE_")
+FOREIGN = ("AWS_", "DVC_", "GIT_", "MLFLOW_", "RAY_", "RCLONE_", "STUDY_", "TUNE_", "XDG_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy")
 STATE = Path(tempfile.mkdtemp(prefix="study-tests-"))
 # here, since processes that only hand out tests, or that a test spawns, import this module too
@@ -166,7 +166,7 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
         if name and not name.startswith(results) and name != "dvc.lock" and (REPO / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, target / name)
-    (target / ".venv").symlink_to((REPO / ".venv").resolve())
+    borrow_environment(target)
     yaml = YAML(typ="safe", pure=True)
     with (target / "schedules/tiny.yaml").open("w") as file:
         yaml.dump(TINY, file)
@@ -191,6 +191,13 @@ def copy_study(target: Path, change: Callable[[dict], None] = lambda document: N
     subprocess.run(["git", "add", "-A"], cwd=target, check=True)
     subprocess.run([*git, "commit", "-qm", "study"], cwd=target, check=True)
     return target
+
+
+def borrow_environment(clone: Path) -> None:
+    """Gives a clone the virtual environment of the tests, which `make install` there leaves as it is."""
+    if not (clone / ".venv").exists():
+        (clone / ".venv").symlink_to((REPO / ".venv").resolve())
+    os.utime(clone / "requirements.lock", (0, 0))
 
 
 def read_params(folder: Path) -> dict:

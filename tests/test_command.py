@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import command
+from tests import pace
 
 
 def ended(work: str) -> subprocess.CompletedProcess[str]:
@@ -16,6 +17,7 @@ def ended(work: str) -> subprocess.CompletedProcess[str]:
 import atexit, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline import command
+from tests import pace
 from pipeline.errors import DataError
 atexit.register(print, "at exit")
 def work():
@@ -23,7 +25,11 @@ def work():
 command.main(work)
 """
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=pace.hangs_after_s(120),
+        check=False,
     )
 
 
@@ -60,7 +66,11 @@ def test_output_that_cannot_be_written_is_a_failure():
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-c", code], stdout=full, env=buffered, timeout=120, check=False
+            [sys.executable, "-c", code],
+            stdout=full,
+            env=buffered,
+            timeout=pace.hangs_after_s(120),
+            check=False,
         )
     assert done.returncode == 120  # as Python ends then
 

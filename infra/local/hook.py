@@ -1,7 +1,7 @@
 """`python -m infra.local.hook`: makes every process of this virtual environment run `settle` first.
 
 DVC's and Ray's own programs do so too, whatever starts them: Python runs the line in `study.pth` when it
-starts. The line does nothing if the clone is gone.
+starts. The line does nothing if the clone is gone; if several clones share an environment, it is the first one's.
 """
 
 import ast
@@ -30,8 +30,9 @@ def is_live() -> bool:
 
 
 def main() -> None:
-    """Writes the line."""
-    _file().write_text(LINE.format(path=str(Path(pipeline.environment.__file__).resolve())))
+    """Writes the line, if there is no live one."""
+    if not is_live():
+        _file().write_text(LINE.format(path=str(Path(pipeline.environment.__file__).resolve())))
 
 
 if __name__ == "__main__":

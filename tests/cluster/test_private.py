@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from contextlib import closing
 
 import pytest
@@ -72,10 +71,8 @@ def test_rays_clients_requests_go_through_the_method_that_bounds_them(
         client._address = f"http://127.0.0.1:{server.getsockname()[1]}"
         client._cookies = client._headers = client._verify = None
         client._ssl_context = None
-        began = time.monotonic()
         with pytest.raises((requests.Timeout, ConnectionError)):
-            client.session_name()
-    assert time.monotonic() - began < 60  # Ray's own waits for ever
+            client.session_name()  # Ray's own waits for ever
 
 
 def test_rays_torch_backend_starts_by_the_method_that_we_extend():

@@ -4,12 +4,15 @@ import subprocess
 from pathlib import Path
 
 from infra.local import cluster
+from tests import pace
 
 
 def said(command: str, pid: Path) -> list[str]:
     """Runs bash whose `sleep` only says for how long."""
     bash = f'sleep() {{ echo "$1"; }}; {cluster.kept_up(command, pid)}'
-    done = subprocess.run(["bash", "-c", bash], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", bash], capture_output=True, text=True, timeout=pace.hangs_after_s(60)
+    )
     assert done.stderr == ""
     return done.stdout.split()
 

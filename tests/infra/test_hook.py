@@ -14,6 +14,11 @@ def test_a_line_of_a_clone_that_is_gone_is_not_live(
     assert not hook.is_live()
     hook.main()
     assert hook.is_live()
+    other = tmp_path / "environment.py"
+    other.touch()
+    (tmp_path / "study.pth").write_text(hook.LINE.format(path=str(other)))
+    hook.main()  # of a clone that shares the environment
+    assert str(other) in (tmp_path / "study.pth").read_text()
     (tmp_path / "study.pth").write_text(hook.LINE.format(path="/it's/gone)(1)/environment.py"))
     assert not hook.is_live()
     (tmp_path / "study.pth").write_text("import os; (lambda")

@@ -12,6 +12,7 @@ from infra.local import s3
 from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 from tests.conftest import bucket, copy_study, run_in
+from tests.integration.trainings import end_all
 
 ROWS = ("plain-8", "resnet-8", "resnet-8-tuned", "resnet-8-s2", "resnet-8-b", "resnet-8-c")
 KEPT = "mlflow/"  # of the bucket, besides what the project has
@@ -40,6 +41,13 @@ def build(folder: Path) -> str:
     sent = run_in(folder, "python", "-m", "pipeline.commands.publish")
     assert sent.returncode == 0, sent.stdout + sent.stderr
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a test has started ends with it."""
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -105,7 +106,7 @@ class Hosts:
                 ["ip", "netns", "pids", name], capture_output=True, text=True, check=True
             )
             for pid in pids.stdout.split():
-                if psutil.pid_exists(int(pid)):
+                with suppress(psutil.NoSuchProcess):
                     psutil.Process(int(pid)).kill()
             time.sleep(0.2)
             ip("netns", "del", name)

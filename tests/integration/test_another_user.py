@@ -106,7 +106,10 @@ def test_keys_tokens_and_data_cannot_be_read(storage: Storage, own_state: Path):
 
 def test_rays_files_cannot_be_read_and_go_with_it(own_state: Path):
     around = private_folder(short=True)
-    left, lock = around / "e-killed", around / "e-killed.held"  # of one that was killed
+    left, lock = (
+        around / f"e-{os.getpid()}",
+        around / f"e-{os.getpid()}.held",
+    )  # of one that was killed
     left.mkdir()
     lock.touch()
     with session.embedded():

@@ -192,7 +192,8 @@ def test_a_worker_killed_at_random_moments_ends_with_the_same_bits(
         wait_for(lambda last=killed_at: update_of(store) > last)
         time.sleep(random.uniform(0, 0.3))
         for worker in workers():
-            worker.kill()
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
         killed_at = update_of(store)
     output = said_by(process)
     assert process.returncode == 0, output

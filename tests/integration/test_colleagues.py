@@ -11,7 +11,7 @@ import pytest
 from infra.local import s3
 from pipeline import paths
 from pipeline.storage.objects import Storage
-from tests.conftest import REPO, TINY, read_params, run_in, write_params
+from tests.conftest import TINY, borrow_environment, read_params, run_in, write_params
 from tests.integration.trainings import (
     result_of,
     said_by,
@@ -73,8 +73,7 @@ def test_what_one_deletes_another_has_not_pushed_or_begun(
     git(study, "remote", "add", "origin", str(origin))
     commit_and_push(study, "main")
     subprocess.run(["git", "clone", "-q", "-b", "main", origin, other], check=True)
-    if not (other / ".venv").exists():
-        (other / ".venv").symlink_to((REPO / ".venv").resolve())
+    borrow_environment(other)
 
     # a colleague pushes a branch, and is interrupted in a training that nothing in Git names
     assert run_in(other, "python", "-m", "infra.local", "up").returncode == 0

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (
+    caught,
     key_of,
     prepare,
     result_of,
@@ -89,19 +91,32 @@ def test_a_training_killed_at_random_moments_ends_with_the_same_bits(
     assert result_of(study, name) == disturbed
 
 
+def train_afresh(study: Path) -> subprocess.Popen[str]:
+    store_of(study, "again").clear()
+    (study / "runs/again/model.json").unlink(missing_ok=True)
+    return start(study, "python", "-m", "stages.train", "again")
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tells whether a process has not ended; one that nobody has asked for its end yet has."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storage):
     store = store_of(study, "again")
-    store.clear()
-    dvc = subprocess.Popen(
-        [".venv/bin/dvc", "repro", "-s", "train@again"], cwd=study,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=outside(SHELL="/bin/sh"),  # dash keeps standing between DVC and a stage
-    )  # fmt: skip
-    wait_for(lambda: update_of(store) > 0)
-    children = psutil.Process(dvc.pid).children(recursive=True)
-    dvc.kill()
-    dvc.wait()
-    wait_for(lambda: not any(child.is_running() for child in children))
+
+    def begin() -> subprocess.Popen[str]:
+        store.clear()  # dash keeps standing between DVC and a stage
+        return start(study, "dvc", "repro", "-f", "-s", "train@again", SHELL="/bin/sh")
+
+    dvc = caught(begin, lambda: 0 < update_of(store) < LONG)
+    dvc.process.kill()
+    dvc.process.wait()
+    dvc.goes_on()
+    wait_for(lambda: not any(map(lives, dvc.tree)))
     done = run_in(study, "dvc", "repro", "-s", "train@again")
     assert done.returncode == 0, done.stderr
     assert "resumed at update" in done.stdout
@@ -148,9 +163,7 @@ print([training.name for training in wanted.stale(sys.argv[1:])])
 
 def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Storage):
     store, key, train = store_of(study, "again"), key_of(study, "again"), "stages.train"
-    store.clear()
-    process = start(study, "python", "-m", train, "again")
-    wait_for(lambda: update_of(store) > 0)
+    process = caught(partial(train_afresh, study), lambda: 0 < update_of(store) < LONG).process
     process.kill()
     process.wait()
     source = study / "pipeline/training/loop.py"
@@ -196,19 +209,16 @@ def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
 
 def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
     store = store_of(study, "again")
-    store.clear()
-    process = start(study, "python", "-m", "stages.train", "again")
-    wait_for(lambda: update_of(store) > 0)
-    before = update_of(store)
+    training = caught(partial(train_afresh, study), lambda: 0 < update_of(store) < LONG)
     with FileLock(s3.state_dir() / "lock"):  # who connects anew would start it again
         psutil.Process(s3.running().pid).kill()
-        output = said_by(process)
-    assert process.returncode == 2, output
+        training.goes_on()
+        output = said_by(training.process)
+    assert training.process.returncode == 2, output
     assert "cannot be reached" in output
     done = run_in(study, "python", "-m", "stages.train", "again")
     assert done.returncode == 0, done.stderr
     assert "again: resumed at update" in done.stdout
-    assert before > 0
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 """Searches that are killed, stopped, raised and out of time: one result, however it came."""
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import chdir
@@ -18,7 +19,7 @@ from pipeline.storage.objects import Storage
 from pipeline.tuning.halving import behind
 from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
-from tests.integration.trainings import prepare, said_by, start, wait_for
+from tests.integration.trainings import caught, prepare, said_by, start, wait_for
 
 pytestmark = pytest.mark.integration
 REPORTS = (20, 40, 60, 80)
@@ -98,12 +99,22 @@ def test_an_interrupted_search_decides_nothing_and_ends_as_if_not_and_more_trial
     forget_the_search(study, storage)
     (study / "tuned/resnet-8.yaml").unlink()
     with changed_params(study, at_once(2)):
-        process = start(study, *SEARCH)
         search = search_of(study, storage)
-        wait_for(lambda: min(trial.updates for trial in search.trials()) >= REPORTS[0])
-        process.send_signal(signal.SIGINT)
-        output = said_by(process)
-        assert process.returncode == 130, output
+
+        def begin() -> subprocess.Popen[str]:
+            forget_the_search(study, storage)
+            (study / "tuned/resnet-8.yaml").unlink(missing_ok=True)
+            return start(study, *SEARCH)
+
+        def in_the_middle() -> bool:
+            updates = [trial.updates for trial in search.trials()]
+            return min(updates) >= REPORTS[0] and max(updates) < REPORTS[-1]
+
+        interrupted = caught(begin, in_the_middle)
+        interrupted.process.send_signal(signal.SIGINT)
+        interrupted.goes_on()
+        output = said_by(interrupted.process)
+        assert interrupted.process.returncode == 130, output
         assert not (study / "tuned/resnet-8.yaml").exists()
     before = updates_of(study, storage)
     with changed_params(study, raised), changed_params(study, at_once(1)):

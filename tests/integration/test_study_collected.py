@@ -16,7 +16,7 @@ from pipeline.models import weights
 from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from tests.conftest import (
-    REPO,
+    borrow_environment,
     changed_params,
     run_in,
 )
@@ -127,8 +127,7 @@ def test_a_clone_pulls_one_checkpoint_alone(study: Path, tmp_path: Path, storage
     )  # fmt: skip
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", study, clone], check=True)
-    if not (clone / ".venv").exists():
-        (clone / ".venv").symlink_to((REPO / ".venv").resolve())
+    borrow_environment(clone)
     assert run_in(clone, "python", "-m", "infra.local", "up").returncode == 0
     pulled = run_in(clone, "dvc", "pull", "train@resnet-8")
     assert pulled.returncode == 0, pulled.stderr

@@ -5,9 +5,12 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from pipeline.checkpoint import Record
 from pipeline.data import dataset
@@ -26,12 +29,28 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
 def start(study: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
     """Starts a command of the virtual environment in a study's folder; its output is one stream."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=outside(**variables),
     )  # fmt: skip
+    STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Ends what `start` started and a test that failed has left, so that it does not slow the others down."""
+    while STARTED:
+        if (process := STARTED.pop()).poll() is None:
+            whole = psutil.Process(process.pid)
+            for one in (*whole.children(recursive=True), whole):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.wait()
 
 
 def prepare(study: Path) -> None:
@@ -45,6 +64,42 @@ def prepare(study: Path) -> None:
 def said_by(process: subprocess.Popen[str]) -> str:
     """Waits for the end of a command; returns what it has printed."""
     return process.communicate(timeout=pace.hangs_after_s(300))[0]
+
+
+@dataclass(frozen=True)
+class Caught:
+    """A command that a test disturbs in the middle of its work; it stands still until it `goes_on`."""
+
+    process: subprocess.Popen[str]
+    tree: list[psutil.Process]
+
+    def goes_on(self) -> None:
+        for one in self.tree:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
+
+
+def caught(begin: Callable[[], subprocess.Popen[str]], in_the_middle: Callable[[], bool]) -> Caught:
+    """Returns a command in the middle of its work; if the test has looked too late, it is begun again.
+
+    `begin` forgets what was done before.
+    """
+    for _ in range(10):
+        process = begin()
+        wait_for(lambda one=process: in_the_middle() or one.poll() is not None)
+        tree = []
+        with suppress(psutil.NoSuchProcess):
+            whole = psutil.Process(process.pid)
+            tree = [whole, *whole.children(recursive=True)]
+            for one in tree:
+                with suppress(psutil.NoSuchProcess):
+                    one.suspend()
+        found = Caught(process, tree)
+        if in_the_middle() and process.poll() is None:
+            return found
+        found.goes_on()
+        said_by(process)
+    raise AssertionError("ten times it had ended before it was looked at")
 
 
 def key_of(study: Path, name: str, **changes: object) -> str:

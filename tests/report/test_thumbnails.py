@@ -15,11 +15,10 @@ def shown(address: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("enlarged", [1, 8])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "kind, mode", [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L")]
+)
 def test_photographs_are_shown_small(enlarged: int, kind: str, mode: str):
-    if (kind, mode) == ("PNG", "CMYK"):
-        return  # there is none
     image = piece("china", 1)
     image = image.resize((image.width * enlarged, image.height * enlarged)).convert(mode)
     out = io.BytesIO()

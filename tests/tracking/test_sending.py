@@ -216,7 +216,7 @@ def test_the_report_waits_for_a_bounded_time_and_says_what_is_left(
     monkeypatch.setattr(waiting, "COMMAND", (sys.executable, "-c", ask))
     with server(answer) as address:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        assert not waiting.publish(3.0)
+        assert not waiting.publish(pace.hangs_after_s(3))
     said = capfd.readouterr().err
     assert "warning: MLflow has 3 of 9 runs: " in said
     assert "`make publish` sends the rest" in said

@@ -224,12 +224,13 @@ def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker)
 
 
 RACER = """
-import sys, time
+import sys
 from pipeline.checkpoint import Record
 from pipeline.tracking.run import Child, alone, make_tables
 from pipeline.tracking.tracker import Address, Tracker
 from tests.checkpoints import record
-while time.time() < float(sys.argv[1]): time.sleep(0.005)
+print("ready", flush=True)
+sys.stdin.readline()
 tracker = Tracker(Address("study", "digest", "data"), lambda key, path: None)
 for number in range(3):
     child = tracker.child("training", f"net-{number}", f"key-{number}")
@@ -241,9 +242,18 @@ for number in range(3):
 def test_many_publishers_at_once_make_one_run(
     tracker: Tracker, storage: Storage, racers: int, tmp_path: Path
 ):
-    at = str(time.time() + 4)  # they have imported by then
-    command = [sys.executable, "-c", RACER, at]
-    started = [subprocess.Popen(command, cwd=REPO) for _ in range(racers)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER], cwd=REPO, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(racers)
+    ]  # fmt: skip
+    for process in started:  # all have imported
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.close()
     for process in started:
         assert process.wait(pace.hangs_after_s(120)) == 0
     found = tracker._client.search_runs([tracker._experiment])
