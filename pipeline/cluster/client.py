@@ -41,7 +41,7 @@ SPEC = "STUDY_JOB"
 PROBE_TIMEOUT_S = 120.0
 POLL_S = 1.0
 UNREACHABLE_FOR_S = 300.0
-STOPPED_WITHIN_S = 30.0
+STOPPED_WITHIN_S = 120.0
 MOST_NODES = 10_000  # Ray's own default is 100
 LARGEST_CODE_BYTES = 10_000_000
 LOST_ATTEMPTS = 3
@@ -374,7 +374,7 @@ class Cluster:
             time.sleep(POLL_S)
 
     def stop(self, *jobs: Job) -> None:
-        """Stops jobs; raises ResourceError if one has not ended within half a minute."""
+        """Stops jobs; raises ResourceError if one has not ended within two minutes."""
         with self._named():
             for job in jobs:
                 self._client.stop_job(job.name)

@@ -18,7 +18,7 @@ from ray.job_submission import JobSubmissionClient
 if TYPE_CHECKING:
     from ray.train.torch import TorchConfig
 
-REQUEST_TIMEOUT_S = 20.0
+REQUEST_TIMEOUT_S, REQUEST_TRIES = 20.0, 3
 
 
 def on_loopback(folder: Path) -> dict[str, Any]:
@@ -35,10 +35,20 @@ def on_loopback(folder: Path) -> dict[str, Any]:
 
 
 class Client(JobSubmissionClient):
-    """Ray's Jobs API client, whose requests time out; Ray's own waits forever for a hanging server."""
+    """Ray's Jobs API client, whose requests time out; Ray's own waits forever for a hanging server.
+
+    A busy head may take longer for one of them, so each is tried again; a job that was taken the first time
+    exists already at the second.
+    """
 
     def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
-        return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
+        for last in (False,) * (REQUEST_TRIES - 1) + (True,):
+            try:
+                return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
+            except requests.Timeout:
+                if last:
+                    raise
+        raise AssertionError  # not reached
 
     def session_name(self) -> str:
         """Returns the session name of the running cluster; each start of a cluster has a new one."""

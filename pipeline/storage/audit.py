@@ -22,6 +22,7 @@ from pipeline.storage.objects import Storage
 Kind = Literal["damaged", "missing", "orphaned"]
 THREADS = 2 * (os.cpu_count() or 1)
 WRITING_S = 3.0  # between an object and the manifest that names it, as between two looks
+LOOKS, YOUNG_S = 5, 60.0  # further looks at an object as young as that: its writer may try again
 DVC = "dvc/files/md5/"
 # what was written before documents had checksums
 UNSEALED = ({"request", "time"}, {"host", "pid", "token"})
@@ -56,7 +57,9 @@ class Audit:
 
     def __init__(self, storage: Storage, copies: Mapping[str, str]) -> None:
         self._storage, self._copies, self._prefix = storage, copies, f"{project()}/"
-        self.sizes = {key: one.bytes for key, one in storage.listing(self._prefix).items()}
+        listing, since = storage.listing(self._prefix), time.time() - YOUNG_S
+        self.sizes = {key: one.bytes for key, one in listing.items()}
+        self._young = {key for key, one in listing.items() if one.modified > since}
         folders = {f"{key.split('/')[0]}/" for key in copies}
         others = {key: one for folder in folders for key, one in storage.listing(folder).items()}
         self.bytes = sum(self.sizes.values())
@@ -65,7 +68,7 @@ class Audit:
     def faults(self, advance: Callable[[int], None]) -> list[Fault]:
         """Reads every object once, calling `advance` with its bytes; returns what is wrong, sorted.
 
-        What is written or deleted meanwhile is looked at a second time.
+        What is written or deleted meanwhile is looked at again.
         """
         found = dict[str, Seen]()
         with ThreadPoolExecutor(THREADS) as pool:
@@ -73,13 +76,18 @@ class Audit:
             for key, seen in zip(keys, pool.map(self._look, keys), strict=True):
                 found[key] = seen
                 advance(seen.bytes)
-        first = list(self._judged(found))
-        if not first:
-            return []
-        time.sleep(WRITING_S)
-        before = {(fault.key, fault.kind) for fault in first}  # what else it is named by may change
-        later = set(self._judged(self._again(found, first)))
-        return sorted(fault for fault in later if (fault.key, fault.kind) in before)
+        faults = list(self._judged(found))
+        for _ in range(LOOKS):
+            if faults:
+                time.sleep(WRITING_S)
+                before = {
+                    (one.key, one.kind) for one in faults
+                }  # what else it is named by may change
+                later = set(self._judged(self._again(found, faults)))
+                faults = [one for one in later if (one.key, one.kind) in before]
+            if not self._young.intersection(one.key for one in faults):
+                break
+        return sorted(faults)
 
     def _again(self, found: Mapping[str, Seen], faults: Iterable[Fault]) -> dict[str, Seen]:
         """Returns what was found, with another look at the instances that have faults."""

@@ -169,6 +169,30 @@ def test_what_is_written_meanwhile_is_no_fault(bucket: Storage, monkeypatch: pyt
     assert Audit(bucket, {}).faults(lambda _: None) == []
 
 
+def test_whose_writer_tries_again_and_again_is_no_fault_while_it_is_young(
+    bucket: Storage, monkeypatch: pytest.MonkeyPatch
+):
+    instance = Instance(bucket, SHARDS, "packed")
+    instance.put("train-0", {}, {"shard": b"1"})
+    (manifest,) = (key for key in bucket.keys(f"{project()}/") if "/manifests/" in key)
+    content = bucket.get(manifest)
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            bucket.put(manifest, content)
+
+    monkeypatch.setattr(audit.time, "sleep", sleep)
+    bucket.delete(manifest)
+    assert Audit(bucket, {}).faults(lambda _: None) == []
+    assert len(looks) == 3
+    bucket.delete(manifest)
+    monkeypatch.setattr(audit, "YOUNG_S", -1e9)
+    assert [fault.kind for fault in Audit(bucket, {}).faults(lambda _: None)] == ["orphaned"]
+    assert len(looks) == 4
+
+
 def test_a_fault_that_others_name_meanwhile_is_still_one(
     bucket: Storage, monkeypatch: pytest.MonkeyPatch
 ):
