@@ -174,8 +174,14 @@ def asked(tree: Path, question: dict[str, Any], what: str) -> dict[str, Any]:
 
 
 def git(*words: str) -> bytes:
-    """Returns what a Git command prints in this repository."""
-    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=True).stdout
+    """Returns what a Git command prints in this repository; raises StudyError if it fails."""
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, check=False)
+    if done.returncode:
+        raise StudyError(
+            f"git {' '.join(words[:2])} in {ROOT}: {done.stderr.decode(errors='replace').strip()}: changed source is "
+            "compared with what a commit has: wanted a clone (`git init`, and a commit, in an unpacked archive)"
+        )
+    return done.stdout
 
 
 def last_attested(device: str) -> str:

@@ -47,11 +47,10 @@ def _status_of(work: Callable[..., None]) -> int:
             raise
         where = error.filename or "a file or connection of this stage"
         hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        print(
-            f"error: {where}: {error.strerror}{hint}; once this is fixed, `dvc repro` goes on, and "
-            "`dvc checkout` restores the earlier result",
-            file=sys.stderr,
-        )
+        then = "once this is fixed, `dvc repro` goes on, and `dvc checkout` restores the earlier result"
+        if error.errno == errno.ENOENT:
+            then = "`dvc repro` makes what the study lacks, and `dvc pull` fetches what was pushed"
+        print(f"error: {where}: {error.strerror}{hint}; {then}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         default = "interrupted: run `dvc repro` to go on from the last checkpoint"

@@ -231,7 +231,7 @@ def findings() -> Iterator[Finding]:
                 check.__name__.replace("_", " "), what or str(error), to_do or "see above"
             )
         except OSError as error:
-            yield Finding(check.__name__.replace("_", " "), str(error), "see README.md")
+            yield Finding(check.__name__.replace("_", " "), str(error), "see docs/running.md")
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Copies studies/NAME.yaml to params.yaml, unless params.yaml has edits that are not committed (an unchanged
-# ready-made study is not an edit).
+# Copies studies/NAME.yaml to params.yaml, unless params.yaml is a study of another name than the ready-made
+# ones, or has edits that are not committed (an unchanged ready-made study is not an edit).
 set -euo pipefail
 name=$1
 wanted=studies/$name.yaml
@@ -17,6 +17,12 @@ if grep -qx "study: $name" params.yaml 2>/dev/null; then
   exit 0
 fi
 if [ -f params.yaml ]; then
+  own=$(sed -n 's/^study: *//p' params.yaml)
+  if [ -n "$own" ] && ! grep -qx "study: $own" studies/*.yaml; then
+    echo "error: params.yaml is a study of your own, '$own': 'make study' runs it; to have '$name' in its place," >&2
+    echo "       commit it and delete the file, then 'make study STUDY=$name' again" >&2
+    exit 2
+  fi
   known=no
   for study in studies/*.yaml; do
     if is_here "$study"; then known=yes; fi

@@ -13,7 +13,7 @@ import numpy as np
 
 from infra.local import s3
 from pipeline import command, params, paths
-from pipeline.errors import DataError, ParamsError, TrackingError
+from pipeline.errors import DataError, ParamsError, StorageError, TrackingError
 from pipeline.files import write_json
 from pipeline.models import weights
 from pipeline.models.exporting import export
@@ -50,7 +50,7 @@ def main(name: str) -> None:
         storage = s3.connect()
         tracker = Tracker(results.address_of(study), storage.upload)
         results.exported(tracker, name, study.models[name], plain, storage)
-    except (TrackingError, DataError) as error:
+    except (TrackingError, DataError, StorageError) as error:
         print(f"warning: not in MLflow: {error}", file=sys.stderr)
 
 

@@ -76,6 +76,7 @@ def committed(study: Path) -> None:
 
 def test_the_whole_digits_study(another: dict[str, str], tmp_path: Path):
     study = copy_study(tmp_path / "study")
+    (study / "params.yaml").unlink()
     run(study, another, "make", "params", "STUDY=digits")
     assert f"s3://{another['STUDY_BUCKET']}" in run(study, another, "make", "study")
     said = run(study, another, "make", "verify")

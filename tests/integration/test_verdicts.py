@@ -30,6 +30,7 @@ def test_the_verdicts_are_those_of_the_committed_report(
     base: int, settings: dict[str, str], tmp_path: Path, storage: Storage
 ):
     study = copy_study(tmp_path / "study")
+    (study / "params.yaml").unlink()
     subprocess.run(["make", "params", "STUDY=digits"], cwd=study, check=True, env=outside())
     document = read_params(study)
     for row in document["models"].values():

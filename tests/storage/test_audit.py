@@ -183,7 +183,7 @@ def test_whose_writer_tries_again_and_again_is_no_fault_while_it_is_young(
         if len(looks) == 3:
             bucket.put(manifest, content)
 
-    monkeypatch.setattr(audit.time, "sleep", sleep)
+    monkeypatch.setattr("pipeline.storage.audit.time.sleep", sleep)
     bucket.delete(manifest)
     assert Audit(bucket, {}).faults(lambda _: None) == []
     assert len(looks) == 3
