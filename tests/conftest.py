@@ -67,8 +67,12 @@ LONGEST = (
 )  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files that take longest first; within a file the order stays."""
+    """Puts the files that take longest first; within a file the order stays. Who needs S3 needs a service."""
+    for item in items:
+        if "storage" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.integration)
     places = {file: number for number, file in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 

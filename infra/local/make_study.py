@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
+import psutil
 import yaml
 
 from infra.local import s3
@@ -16,6 +19,8 @@ from pipeline.files import scratch
 
 LOCK = Path("dvc.lock")
 TIMES = "STUDY_TIMES"  # each stage adds a line to this file
+INTERRUPTED = 130
+POLL_S = 0.2
 
 
 def main() -> int:
@@ -27,19 +32,39 @@ def main() -> int:
     set_torn_lock_aside()
     with scratch("times") as folder:
         times = folder / "times"
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # DVC and its stage get it too, and end
-        status = subprocess.call(
-            [sys.executable, "-m", "dvc", "repro", "--keep-going"],
-            env={**os.environ, TIMES: str(times)},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        status = _repro(times)
         lines = times.read_text().splitlines() if times.exists() else []
     _show([json.loads(line) for line in lines], time.monotonic() - began)
-    if status:
+    if status == INTERRUPTED:
+        print("interrupted: `make study` goes on from the last checkpoints", file=sys.stderr)
+    elif status:
         print("not everything was brought up to date: the errors above say why", file=sys.stderr)
     else:
         print(f"report:    {Path('report/index.html').resolve()}\nMLflow UI: make ui")
     return status
+
+
+def _repro(times: Path) -> int:
+    """Runs DVC, and returns its exit status.
+
+    At Ctrl-C, which the stage gets too, DVC would note a failed stage and keep going with the next.
+    """
+    interrupted = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--keep-going"],
+        env={**os.environ, TIMES: str(times)},
+    )
+    while dvc.poll() is None:
+        if not interrupted.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                dvc.wait(POLL_S)
+            continue
+        with suppress(psutil.NoSuchProcess):
+            psutil.wait_procs(psutil.Process(dvc.pid).children())
+        dvc.terminate()  # a stage that it has just begun ends with it
+        dvc.wait()
+    return INTERRUPTED if interrupted.is_set() else dvc.returncode
 
 
 def set_torn_lock_aside(path: Path = LOCK) -> None:

@@ -119,6 +119,7 @@ def replace(clone: Path, file: str, old: str, new: str) -> None:
 SOME = "attest(some('steps', 'cosine'))"
 
 
+@pytest.mark.integration
 def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: Path):
     before = key_in(clone)
     replace(clone, "training/loop.py", "_last_good", "_last_good_one")

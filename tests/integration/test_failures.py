@@ -1,6 +1,7 @@
 """Kills and outages: what was committed stays, and the end is the same."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -113,9 +114,7 @@ def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storag
         return start(study, "dvc", "repro", "-f", "-s", "train@again", SHELL="/bin/sh")
 
     dvc = caught(begin, lambda: 0 < update_of(store) < LONG)
-    dvc.process.kill()
-    dvc.process.wait()
-    dvc.goes_on()
+    dvc.is_killed()
     wait_for(lambda: not any(map(lives, dvc.tree)))
     done = run_in(study, "dvc", "repro", "-s", "train@again")
     assert done.returncode == 0, done.stderr
@@ -163,9 +162,7 @@ print([training.name for training in wanted.stale(sys.argv[1:])])
 
 def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Storage):
     store, key, train = store_of(study, "again"), key_of(study, "again"), "stages.train"
-    process = caught(partial(train_afresh, study), lambda: 0 < update_of(store) < LONG).process
-    process.kill()
-    process.wait()
+    caught(partial(train_afresh, study), lambda: 0 < update_of(store) < LONG).is_killed()
     source = study / "pipeline/training/loop.py"
     before = source.read_text()
     source.write_text(f"{before}OTHER = 1\n")
@@ -187,6 +184,24 @@ def test_what_other_code_has_begun_is_not_lost_unasked(study: Path, storage: Sto
     forgotten = run_in(study, "python", "-m", "pipeline.commands.forget", key)
     assert "objects deleted" in forgotten.stdout, forgotten.stderr
     assert store.facts() is None
+
+
+def test_ctrl_c_ends_the_whole_study_and_not_one_stage_of_it(study: Path, storage: Storage):
+    """A terminal sends it to make, DVC and the stage."""
+    store = store_of(study, "endless")
+    store.clear()
+    process = start(study, "make", "study", in_terminal=True)
+    wait_for(lambda: update_of(store) > 0)
+    tree = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    output = said_by(process)
+    assert "interrupted: `make study` goes on from the last checkpoints" in output
+    assert "Running stage 'train@" not in output
+    assert "Traceback" not in output
+    assert process.returncode != 0
+    wait_for(lambda: not any(map(lives, tree)))
+    again = run_in(study, "dvc", "repro", "check")
+    assert again.returncode == 0, again.stderr  # it left no lock
 
 
 def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):

@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 STARTED: list[subprocess.Popen[str]] = []
 
 
-def start(study: Path, *command: str, **variables: str) -> subprocess.Popen[str]:
-    """Starts a command of the virtual environment in a study's folder; its output is one stream."""
+def start(
+    study: Path, *command: str, in_terminal: bool = False, **variables: str
+) -> subprocess.Popen[str]:
+    """Starts a command of the virtual environment in a study's folder; its output is one stream.
+
+    `in_terminal`: as the leader of a group of processes, which gets the keyboard's signals.
+    """
     process = subprocess.Popen(
         command, cwd=study, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=outside(**variables),
+        env=outside(**variables), start_new_session=in_terminal,
     )  # fmt: skip
     STARTED.append(process)
     return process
@@ -72,6 +77,12 @@ class Caught:
 
     process: subprocess.Popen[str]
     tree: list[psutil.Process]
+
+    def is_killed(self) -> None:
+        """It alone: what it started finds out by itself."""
+        self.process.kill()
+        self.process.wait()
+        self.goes_on()
 
     def goes_on(self) -> None:
         for one in self.tree:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from pipeline import params
@@ -65,6 +66,7 @@ def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.integration
 def test_rows_of_the_default_study_are_as_the_references(tmp_path: Path):
     study = params.load(REPO / "params.yaml")
     assert isinstance(study.data, DigitsData)
