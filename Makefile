@@ -129,7 +129,7 @@ check-rest:
 
 quick: install ## run unit tests and static checks, without services, in a minute
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
-	pytest -q -n 2 -m "not integration and not trial" --ignore=tests/storage --ignore=tests/tracking
+	pytest -q -n 2 -m "not (integration or slow or trial)" --ignore=tests/storage --ignore=tests/tracking
 
 test: install ## run all tests but the trials, with real S3, Ray, MLflow and DVC, four files at a time
 	pytest -n 4 --dist loadfile --no-loadscope-reorder

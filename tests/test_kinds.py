@@ -54,6 +54,7 @@ def example(place: str, name: str) -> dict[str, Any]:
 COMPUTING = [(place, name) for place, name, _ in kinds() if place != "data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place, name", COMPUTING)
 def test_every_kind_resumes_with_the_same_bits(place: str, name: str):
     recipe = example(place, name)

@@ -28,6 +28,7 @@ def training(digits_path: Path) -> Training:
     return Training.of("some", make_row(), schedule, prepared.look(digits_path).digest)
 
 
+@pytest.mark.slow
 def test_s3_that_is_gone_is_told(
     training: Training, digits_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

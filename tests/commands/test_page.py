@@ -11,6 +11,7 @@ from pipeline.errors import DataError
 from tests.conftest import REPO
 
 
+@pytest.mark.slow
 def test_a_reports_page_is_written_without_its_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -27,6 +28,7 @@ def test_a_reports_page_is_written_without_its_study(
     )
 
 
+@pytest.mark.slow
 def test_another_rerun_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(REPO)
     monkeypatch.setattr(paths, "OTHER_PAGE", tmp_path / "other.html")

@@ -114,6 +114,7 @@ def test_a_partial_file_of_other_bytes_is_begun_anew(tmp_path: Path, server: str
     assert Server.seen == ["bytes=1000-", None]
 
 
+@pytest.mark.slow
 def test_a_mirrors_password_is_in_no_message(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         fetch(tmp_path, "http://user:secret@127.0.0.1:9")
@@ -146,6 +147,7 @@ def test_no_place_at_all_says_what_to_do(tmp_path: Path, server: str):
     assert "404" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_mirror_that_refuses_the_connection_is_bounded_in_time(tmp_path: Path):
     with pytest.raises(DataError, match="after 3 tries"):
         fetch(tmp_path, "http://127.0.0.1:9")

@@ -164,7 +164,7 @@ print(json.dumps([found["class"].tolist(), [list(one.values()) for one in found[
 """
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_an_mlflow_model_needs_none_of_our_files_and_has_no_pickle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -152,6 +152,7 @@ def test_ten_crops_are_five_places_and_their_mirror_images():
     assert all(torch.equal(crops[n + 5], crops[n].flip(2)) for n in range(5))
 
 
+@pytest.mark.slow
 def test_parts_together_are_the_whole(data: Dataset, model: ResNet, found_of: dict):
     trained = Trained(model, data.mean, model_facts(NETWORK, classes=("a", "b")))
     tables = {

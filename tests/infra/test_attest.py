@@ -119,7 +119,7 @@ def replace(clone: Path, file: str, old: str, new: str) -> None:
 SOME = "attest(some('steps', 'cosine'))"
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: Path):
     before = key_in(clone)
     replace(clone, "training/loop.py", "_last_good", "_last_good_one")
@@ -169,6 +169,7 @@ def test_another_kind_of_device_goes_on_from_what_was_attested_on_it(clone: Path
     assert done.stdout.split() == [first, second], done.stderr
 
 
+@pytest.mark.slow
 def test_source_that_was_changed_after_it_was_attested_is_refused(begun: Path):
     replace(begun, "training/loop.py", "_last_good", "_last")
     commit(begun)

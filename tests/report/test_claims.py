@@ -537,6 +537,7 @@ SMALL = [one for one in STUDY if one[1] in (20, 44)]
 POINT, DEEP = dict.fromkeys((20, 32, 44, 56), 0.01), {20: 0.002, 32: 0.003, 44: 0.01, 56: 0.015}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("studies", [60, pytest.param(1000, marks=pytest.mark.trial)])
 @pytest.mark.parametrize(
     "networks, seeds, deviations",
@@ -588,6 +589,7 @@ def test_one_seed_speaks_of_itself_beside_others_of_several():
     assert "3 seeds of each" in asked([*shallow, three])[DEGRADES].evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("studies", [40, pytest.param(1000, marks=pytest.mark.trial)])
 def test_an_effect_of_two_points_is_found(studies: int):
     generator, hits = np.random.default_rng(6), 0

@@ -66,7 +66,7 @@ def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_rows_of_the_default_study_are_as_the_references(tmp_path: Path):
     study = params.load(REPO / "params.yaml")
     assert isinstance(study.data, DigitsData)

@@ -85,6 +85,7 @@ def test_names_that_are_mathematics_or_markup_elsewhere_are_shown_as_they_are(ht
     assert specs["confusion"]["encoding"]["x"]["sort"] == CLASSES
 
 
+@pytest.mark.slow
 def test_every_chart_is_drawn_without_a_warning(results: dict[str, Any], capfd: Any):
     for name, chart in charts(results).items():
         drawn = drawing.svg(chart)
@@ -109,6 +110,7 @@ def test_each_picture_links_to_its_code_and_data(results: dict[str, Any], html: 
     assert 'href="../runs/' not in page.render(results, beside=False)
 
 
+@pytest.mark.slow
 def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, Any], html: str):
     shown = "Diamonds: the paper&#39;s test errors"
     assert shown in html
@@ -220,6 +222,7 @@ def test_metrics_fit_a_terminal_and_plots_have_every_line(results: dict[str, Any
     assert sum(line["images"] for line in lines["confusion"]) == results["data"]["images"]["test"]
 
 
+@pytest.mark.slow
 def test_a_large_study_has_a_small_page(tmp_path: Path):
     study = study_of(seeds=5)
     assert len(study.models) == 40

@@ -29,6 +29,7 @@ for name, module in list(sys.modules.items()):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", check.STAGES)
 def test_a_stage_depends_on_every_module_that_it_loads(name: str):
     assert f"state/code/{name}" in body(name)["deps"]

@@ -86,6 +86,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> str:
     return computing_in(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", COUNTS)
 def test_the_source_that_computes_counts(tree: Path, before: str, file: str):
     path = tree / "pipeline" / file

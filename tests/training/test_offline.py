@@ -115,6 +115,7 @@ def test_a_folder_without_trainings_is_told(clone: Path, storage: Storage, folde
         bring.main(folder)
 
 
+@pytest.mark.slow
 def test_neither_s3_nor_ray_is_needed(clone: Path):
     """The modules that this machine alone has are not imported."""
     from tests.conftest import run_in

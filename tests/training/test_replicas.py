@@ -87,7 +87,7 @@ def together(
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.trial)])
-@pytest.mark.integration
+@pytest.mark.slow
 def test_all_workers_have_one_history_and_the_same_weights(
     tmp_path: Path, digits_path: Path, row: Callable[..., Row], workers: int
 ):
@@ -108,7 +108,7 @@ def test_all_workers_have_one_history_and_the_same_weights(
     assert last["val_error_pct"] == pytest.approx(100 * said[0]["alone"][1] / images)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_worker_that_goes_astray_stops_all_and_nothing_of_it_is_stored(
     tmp_path: Path, digits_path: Path, row: Callable[..., Row]
 ):

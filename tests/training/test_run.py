@@ -78,6 +78,7 @@ def fingerprint(state: TrainingState) -> tuple[str, str]:
     return hashlib.sha256(state.tensors()).hexdigest(), history_digest(state.history)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kill_at, committed", [(4, False), (4, True), (12, False), (18, False)])
 def test_a_killed_training_ends_with_the_same_bits(
@@ -126,6 +127,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_resumes_with_the_same_bits(
     digits_path: Path, row: Callable[..., Row], recipe: str

@@ -30,6 +30,7 @@ def test_it_ends_with_the_bits_of_torchs_fused_one(momentum: float, decay: float
     assert all(m.stride() == p.stride() for m, p in zip(mine.momenta, ours, strict=False))
 
 
+@pytest.mark.slow
 def test_a_training_imports_neither_torchs_compiler_nor_what_it_needs():
     code = (
         "import sys, torch\n"

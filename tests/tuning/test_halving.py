@@ -66,6 +66,7 @@ def test_rungs_multiply_and_end_at_the_last_update():
     assert planned_updates(TUNE) == 8 * 40 + 4 * 40 + 2 * 80 + 1 * 40
 
 
+@pytest.mark.slow
 def test_the_winner_depends_on_no_order():
     wanted, _ = ended(8, {}, random.Random(0))
     assert wanted[0][1:] == (200, "complete")
