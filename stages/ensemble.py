@@ -14,11 +14,10 @@ from pipeline.files import write, write_json
 
 
 def main() -> None:
-    """Scores the ensembles."""
+    """Scores the ensembles; of val all predictions are in memory at once, of test those of two networks."""
     study = params.load()
     files = {name: paths.scores(name) / paths.PREDICTIONS for name in study.models}
-    rows = {name: predictions.load(file) for name, file in files.items()}
-    val = {name: row["val"] for name, row in rows.items()}
+    val = {name: predictions.load(file, "val") for name, file in files.items()}
     classes = next(iter(val.values())).probabilities.shape[1]
     choices = {"declared": list(study.ensemble.members), "greedy": greedy(val)}
     found: dict[str, dict[str, Any]] = {}
@@ -28,14 +27,14 @@ def main() -> None:
         best = min(members, key=lambda name: quality(val[name]))
         found[kind] = {"members": members, "best_member": best}
         for split in predictions.SPLITS:
-            together = average([rows[name][split] for name in members])
-            gain, interval = gain_pct(together, rows[best][split])
+            together = average(predictions.load(files[name], split) for name in members)
+            gain, interval = gain_pct(together, predictions.load(files[best], split))
             found[kind] |= scores(outcomes_of(together), classes, split, study.evaluation)
             found[kind] |= {f"{split}_gain_pct": gain, f"{split}_gain_pct_ci95": interval}
             tables[f"{kind}_{split}_probabilities"] = together.probabilities.astype(np.float32)
             tables[f"{split}_labels"], tables[f"{split}_ids"] = together.labels, together.ids
         for view in (TEN_CROPS, SCALES) if study.evaluation.scales_px else ():
-            said = [predictions.load(files[name], view)["test"] for name in members]
+            said = (predictions.load(files[name], "test", view) for name in members)
             shown = outcomes_of(average(said))
             found[kind] |= scores(shown, classes, f"test_{view}", study.evaluation)
         print(f"{kind} ({', '.join(members)}): test error {found[kind]['test_error_pct']:.2f} %")

@@ -1,6 +1,6 @@
 """Ensembles: softmax probabilities averaged over networks; the greedy choice is made on val."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -8,19 +8,29 @@ from pipeline.errors import DataError
 from pipeline.evaluation.scores import Predictions, outcomes_of
 
 
-def average(members: Sequence[Predictions]) -> Predictions:
-    """Returns the mean of the members' probabilities; raises DataError if images differ."""
-    first = members[0]
-    for member in members[1:]:
-        if not np.array_equal(member.ids, first.ids) or not np.array_equal(
-            member.labels, first.labels
-        ):
-            raise DataError(
-                "members predict different images: they were evaluated on different data; "
-                "run `dvc repro` so that all are evaluated on the present data"
-            )
-    probabilities = np.mean([member.probabilities for member in members], axis=0)
-    return Predictions(probabilities, first.labels, first.ids)
+def average(members: Iterable[Predictions]) -> Predictions:
+    """Returns the mean of the members' probabilities; raises DataError if images differ.
+
+    Of each member only the sum is kept, so that they may be read one after another.
+    """
+    rest = iter(members)
+    total, count = next(rest), 1
+    for member in rest:
+        total, count = _sum(total, member), count + 1
+    return _over(total, count)
+
+
+def _sum(some: Predictions, other: Predictions) -> Predictions:
+    if not (np.array_equal(some.ids, other.ids) and np.array_equal(some.labels, other.labels)):
+        raise DataError(
+            "members predict different images: they were evaluated on different data; "
+            "run `dvc repro` so that all are evaluated on the present data"
+        )
+    return Predictions(some.probabilities + other.probabilities, some.labels, some.ids)
+
+
+def _over(total: Predictions, count: int) -> Predictions:
+    return Predictions(total.probabilities / count, total.labels, total.ids)
 
 
 def quality(predictions: Predictions) -> tuple[float, float]:
@@ -36,16 +46,18 @@ def greedy(val: Mapping[str, Predictions]) -> list[str]:
     helps (Caruana et al. 2004, without replacement). Only validation predictions are used.
     """
     chosen: list[str] = []
-    best = (np.inf, np.inf)
+    total, best = None, (np.inf, np.inf)
     while len(chosen) < len(val):
-        trials = {
-            name: quality(average([val[member] for member in [*chosen, name]]))
-            for name in val
+        sums = (
+            (name, one if total is None else _sum(total, one))
+            for name, one in val.items()
             if name not in chosen
-        }
-        name = min(trials, key=lambda candidate: trials[candidate])
-        if trials[name] >= best:
+        )
+        found = {name: quality(_over(together, len(chosen) + 1)) for name, together in sums}
+        name = min(found, key=lambda candidate: found[candidate])
+        if found[name] >= best:
             break
+        total = val[name] if total is None else _sum(total, val[name])
         chosen.append(name)
-        best = trials[name]
+        best = found[name]
     return chosen

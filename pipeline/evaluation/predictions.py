@@ -39,19 +39,12 @@ def save(path: Path, tables: Mapping[tuple[str, str], Table], labels: Mapping[st
     write(path, out.getvalue())
 
 
-def load(path: Path, view: str = SINGLE) -> dict[str, Predictions]:
-    """Returns the predictions in a view, for each split that has that view.
-
-    Raises DataError if the file is damaged.
-    """
+def load(path: Path, split: str, view: str = SINGLE) -> Predictions:
+    """Returns the predictions of val or test in a view; raises DataError if the file is missing or damaged."""
     with _opened(path) as file:
-        return {
-            split: Predictions(
-                softmax(file[_name(split, view)]), file[f"{split}_labels"], file[f"{split}_ids"]
-            )
-            for split in SPLITS
-            if _name(split, view) in file
-        }
+        return Predictions(
+            softmax(file[_name(split, view)]), file[f"{split}_labels"], file[f"{split}_ids"]
+        )
 
 
 def wrong(path: Path) -> dict[str, NDArray[np.bool_]]:

@@ -181,7 +181,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     scores = json.loads((root / paths.scores(name) / paths.METRICS).read_text())
     history = parse_history_csv((root / paths.run(name) / HISTORY).read_text())
     layers = _numbers(root / paths.scores(name) / paths.RESPONSES)
-    said = predictions.load(_predictions(name, root))["test"]
+    said = predictions.load(_predictions(name, root), "test")
     network = row.network
     official, depth = study.data.is_official, network.depth or scores["layers"]
     which = (getattr(network, "block", ""), depth, network.shortcut)

@@ -48,4 +48,4 @@ def test_greedy_is_given_no_test_predictions():
 def test_a_pickle_is_never_read_as_predictions(tmp_path: Path):
     np.savez(tmp_path / "predictions.npz", val_logits=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="no readable predictions"):
-        predictions.load(tmp_path / "predictions.npz")
+        predictions.load(tmp_path / "predictions.npz", "val")

@@ -108,7 +108,7 @@ def test_a_paper_takes_tables_and_pictures_from_it_and_it_equals_itself(study: P
 def test_scores_are_those_of_the_weights(study: Path):
     trained = weights.load(study / "runs/resnet-8")
     data = dataset.load(study / "data/arrays.safetensors")
-    said = predictions.load(study / "scores/resnet-8/predictions.npz")["test"]
+    said = predictions.load(study / "scores/resnet-8/predictions.npz", "test")
     with torch.no_grad():
         logits = trained.model((data.test.images - trained.mean).permute(0, 3, 1, 2))
     assert softmax(logits.numpy()) == pytest.approx(said.probabilities, abs=1e-4)
@@ -207,7 +207,7 @@ def test_any_client_fetches_weights_and_loads_models_with_the_address_alone(
         assert version["run_key"] == facts["run_key"]
     wanted = {}  # of each registered model, and of its best version
     for row in json.loads((study / paths.REPORT).read_text())["groups"]:
-        rows = {name: predictions.load(study / paths.scores(name) / paths.PREDICTIONS)["test"]
+        rows = {name: predictions.load(study / paths.scores(name) / paths.PREDICTIONS, "test")
                 for name in row["rows"]}  # fmt: skip
         scores = {name: json.loads((study / paths.scores(name) / paths.METRICS).read_text())
                   for name in rows}  # fmt: skip
@@ -222,7 +222,7 @@ def test_any_client_fetches_weights_and_loads_models_with_the_address_alone(
 
 def test_images_are_classified_by_http_for_whoever_has_the_token(study: Path):
     images = dataset.load(study / paths.ARRAYS).test.images.numpy()
-    wanted = predictions.load(study / paths.scores(ROWS[0]) / paths.PREDICTIONS)["test"]
+    wanted = predictions.load(study / paths.scores(ROWS[0]) / paths.PREDICTIONS, "test")
     port = s3.free_port()
     server = start(
         study,
