@@ -51,8 +51,12 @@ class EvaluationStore:
         """Writes the network to a folder; raises StorageError if it is damaged or missing."""
         if (found := self._there.manifest(NETWORK)) is None:
             raise StorageError(f"{self._there.address(NETWORK)}: the network has not been stored")
-        for name, digest in found[1].items():
-            (folder / name).write_bytes(self._there.object(digest))
+        if found[1].keys() != {WEIGHTS, FACTS}:  # names from S3 are not paths here
+            raise StorageError(
+                f"{self._there.address(NETWORK)}: names {sorted(found[1])}, wanted {WEIGHTS} and {FACTS}"
+            )
+        for name in (WEIGHTS, FACTS):
+            (folder / name).write_bytes(self._there.object(found[1][name]))
 
     def save(self, found: Evaluation) -> None:
         """Stores an evaluation."""

@@ -44,10 +44,11 @@ def _png(pixels: NDArray[np.uint8]) -> str:
 
 
 def _jpeg(content: bytes) -> str:
+    from pipeline.data.feeding.decoding import opened
     from pipeline.data.feeding.pixels import to_rgb
 
     out = io.BytesIO()
-    with Image.open(io.BytesIO(content)) as image:
+    with opened(content) as image:
         small = to_rgb(image)
         small.thumbnail((SIDE_PX * 2, SIDE_PX * 2))
         small.save(out, "JPEG", quality=80)

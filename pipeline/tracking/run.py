@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import sqlite3
 import sys
 import time
@@ -24,6 +25,7 @@ Upload = Callable[[str, Path], None]
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 SENT, SENDER = "sent", "sender"  # tags
 LEFT = "left in order"  # instead of a sender
+SENDERS_LOCK = re.compile(r"sender-[0-9a-f]{32}\.lock")
 LOCK_S = 60.0  # another process has as long for what it does to a run
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -51,8 +53,16 @@ def alone(uri: str, what: str) -> FileLock:
 
 
 def sender(lock: Path) -> str:
-    """Returns what `is_gone` tells a run's sender by: this host, and a lock that the sender holds as it lives."""
-    return f"{_host()} {_boot()} {_folder(lock)} {lock}"
+    """Returns what `is_gone` tells a run's sender by: this host, and a lock that the sender holds as it lives.
+
+    `lock` is that of `sender_lock`.
+    """
+    return f"{_host()} {_boot()} {_folder(lock)} {lock.name}"
+
+
+def sender_lock() -> Path:
+    """Returns the place of a new sender's lock."""
+    return private_folder() / f"sender-{uuid.uuid4().hex}.lock"
 
 
 def _host() -> str:
@@ -72,10 +82,13 @@ def _folder(lock: Path) -> str:
 
 
 def is_gone(said: str) -> bool:
-    """Tells whether a sender of this host is known to live no more, by its tag."""
+    """Tells whether a sender of this host is known to live no more, by its tag.
+
+    Others may have written the tag: what it names is a lock of ours in our own folder, or nothing.
+    """
     match said.split(" ", 3):
-        case host, boot, folder, path if host == _host():
-            lock = Path(path)
+        case host, boot, folder, name if host == _host() and SENDERS_LOCK.fullmatch(name):
+            lock = private_folder() / name
         case _:
             return False
     if boot != _boot():
@@ -84,7 +97,7 @@ def is_gone(said: str) -> bool:
         if folder != _folder(lock):
             return False
         lock.stat()
-        with FileLock(path, timeout=0):
+        with FileLock(lock, timeout=0):
             lock.unlink()
     except FileNotFoundError:  # it has left
         return True

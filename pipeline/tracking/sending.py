@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import threading
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -26,10 +25,9 @@ from filelock import FileLock
 
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
-from pipeline.files import private_folder
 from pipeline.storage.objects import Storage
 from pipeline.tracking.address import tracking_uri
-from pipeline.tracking.run import LEFT, LOCK_S, SENDER, Child, Status, sender
+from pipeline.tracking.run import LEFT, LOCK_S, SENDER, Child, Status, sender, sender_lock
 from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
@@ -113,7 +111,7 @@ class _Sending:
         self._tracker: Tracker | None = None
         self._monitors: Monitors | None = None
         self._runs: dict[str, Child] = {}
-        self._lock = FileLock(private_folder() / f"sender-{uuid.uuid4().hex}.lock")
+        self._lock = FileLock(sender_lock())
         self._seen: dict[str, Line] = {}
         self._complained = ""
 

@@ -78,6 +78,39 @@ def test_nothing_else_is_admitted(name: str):
         cifar10.RestrictedUnpickler(io.BytesIO()).find_class(*name.rsplit(".", 1))
 
 
+def test_an_array_that_claims_to_hold_objects_is_only_noted(tmp_path: Path):
+    """Its type's state names a field of objects and denies it: numpy would take bytes for addresses."""
+
+    def called(module: str, name: str, *arguments: bytes) -> bytes:
+        return f"c{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR"
+
+    def text(value: str) -> bytes:
+        return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    def dtype(code: str, *state: bytes) -> bytes:
+        return (
+            called("numpy", "dtype", text(code), b"\x89", b"\x88") + b"(" + b"".join(state) + b"tb"
+        )
+
+    objects = dtype("O8", number(3), text("|"), b"NNN", number(-1), number(-1), number(63))
+    fields = b"(" + text("a") + b"(" + objects + number(0) + b"t" + b"d"
+    named = b"(" + text("a") + b"t"
+    evil = dtype("V8", number(3), text("|"), b"N", named, fields, number(8), number(1), number(0))
+    address = b"B" + (8).to_bytes(4, "little") + b"A" * 8
+    array = called(
+        "numpy._core.numeric", "_frombuffer", address, evil, b"(" + number(1) + b"t", text("C")
+    )
+    content = b"\x80\x03(" + text("labels") + array + text("data") + array + b"d."
+    with pytest.raises(DataError, match="no usable data and labels"):
+        cifar10.read(archive(tmp_path / "a", data_batch_1=content))
+    content = b"\x80\x03(" + text("labels") + b"(" + number(0) + b"l" + text("data") + array + b"d."
+    with pytest.raises(DataError, match=r"data is V8 \(1,\), wanted uint8"):
+        cifar10.read(archive(tmp_path / "a", data_batch_1=content))
+
+
 def test_a_missing_batch_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="has no data_batch_3"):
         cifar10.read(archive(tmp_path / "a", data_batch_3=None))

@@ -112,6 +112,18 @@ def test_what_is_no_image_is_named(photographs: bool):
         classifier.probabilities([as_png(images(3)[0]), b"text"])
 
 
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pillow gives EPS, by whatever name, to Ghostscript."""
+    (program := tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF\n"
+    with pytest.raises(DataError, match="image 0: it does not decode"):
+        Classifier((network(1, 3),), photographs=False).probabilities([eps])
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_image_that_would_fill_the_memory_is_refused_whatever_the_warnings():
     out = io.BytesIO()
     Image.new("1", (11_000, 10_001)).save(out, "PNG")

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
 from pipeline.tracking import waiting
-from pipeline.tracking.run import LEFT, is_gone
+from pipeline.tracking.run import LEFT, is_gone, sender_lock
 from pipeline.tracking.run import sender as sender_of
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.tracker import Address, Tracker
@@ -232,13 +232,16 @@ def test_publishing_by_hand_ends_too(answer: Answer, monkeypatch: pytest.MonkeyP
 
 
 def test_who_sends_is_gone_only_where_that_can_be_known(tmp_path: Path):
-    (lock := tmp_path / "sender.lock").touch()
+    (lock := sender_lock()).touch()
     host, boot, folder, path = (said := sender_of(lock)).split(" ", 3)
     with FileLock(lock):
         assert not is_gone(said)
         assert is_gone(f"{host} before {folder} {path}")  # the host was started again
         assert not is_gone(f"another {boot} {folder} {path}")
-    assert not is_gone(f"{host} {boot} 1-2 {path}.gone")  # in another job's /tmp
+    assert not is_gone(f"{host} {boot} 1-2 {path}")  # in another job's /tmp
+    (mine := tmp_path / "mine").touch()  # another member of a team may have written the tag
+    assert not is_gone(f"{host} {boot} {folder} {mine}")
+    assert not is_gone(sender_of(mine)) and mine.exists()
     assert is_gone(said) and is_gone(said)  # nobody holds it, and then it is not there
     assert not any(map(is_gone, ("", LEFT, f"{host} {path}")))  # the last by an earlier version
 

@@ -13,6 +13,8 @@ from PIL import Image
 from pipeline.data.feeding.pixels import to_rgb
 
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS = 100_000_000
+# others are not photographs, and some start a program: Ghostscript for EPS
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
 def opened(content: bytes) -> Image.Image:
@@ -20,7 +22,7 @@ def opened(content: bytes) -> Image.Image:
 
     Of an image up to twice as large Pillow only warns, and filters of warnings are of a whole process.
     """
-    image = Image.open(io.BytesIO(content))
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
     if image.width * image.height > MOST_PIXELS:
         raise Image.DecompressionBombError(
             f"{image.width} x {image.height} pixels, wanted at most {MOST_PIXELS:,}"

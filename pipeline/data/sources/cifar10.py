@@ -1,7 +1,7 @@
 """Reads CIFAR-10's official archive, whose batches are pickles, without trusting it."""
 
-import codecs
 import io
+import math
 import pickle
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,19 +19,67 @@ META = "batches.meta"
 SIDE_PX = 32
 PIXELS = 3 * SIDE_PX * SIDE_PX
 
-# All that a pickled dictionary of numbers and a uint8 array needs, under numpy's old and new names.
-ADMITTED = {
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    ("_codecs", "encode"): codecs.encode,
+
+class _Type:
+    """In the place of `numpy.dtype`, which believes what a pickle says of it."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = code
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order, fields, flags: of no interest for bytes."""
+
+
+class _Array:
+    """In the place of `numpy.ndarray`: what a pickle says, from which an array is made once it is looked at."""
+
+    said: tuple[object, ...] = (None, None, None)
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        _, shape, kind, in_columns, content = state
+        self.said = (shape, kind, content if not in_columns else None)
+
+    def pixels(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """Returns the array if it is uint8 of a shape, else None."""
+        found, kind, content = self.said
+        if (
+            found != shape or not isinstance(kind, _Type) or kind.code not in ("u1", "|u1", "B")
+            or not isinstance(content, bytes | bytearray) or len(content) != math.prod(shape)
+        ):  # fmt: skip
+            return None
+        return np.frombuffer(bytes(content), np.uint8).reshape(shape)
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _from_buffer(content: object, kind: object, shape: object, order: object, *_: object) -> _Array:
+    array = _Array()
+    array.said = (shape, kind, content if order == "C" else None)
+    return array
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":  # by which protocol 2 writes bytes
+        raise DataError(f"the pickle encodes by {encoding!r}, wanted latin1")
+    return text.encode("latin1")
+
+
+# All that a pickled dictionary of numbers and a uint8 array needs, under numpy's old and new names; what stands for
+# numpy's own only notes what it is told.
+ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _Array,
+    ("_codecs", "encode"): _encode,
 }
 for _package in ("numpy.core", "numpy._core"):
-    ADMITTED[_package + ".multiarray", "_reconstruct"] = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-    ADMITTED[_package + ".numeric", "_frombuffer"] = np._core.numeric._frombuffer  # type: ignore[attr-defined]
+    ADMITTED[_package + ".multiarray", "_reconstruct"] = _reconstruct
+    ADMITTED[_package + ".numeric", "_frombuffer"] = _from_buffer
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, strings and numpy arrays, and nothing else."""
+    """Builds dictionaries, lists, numbers, strings and notes of arrays, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Returns an admitted constructor; raises DataError for any other."""
@@ -88,19 +136,21 @@ def _text(value: Any) -> str:
 
 
 def _batch(path: Path, name: str, batch: dict[str, Any], classes: int) -> Labelled:
-    try:
-        pixels: NDArray[np.uint8] = batch["data"]
-        labels = np.asarray(batch["labels"], dtype=np.int64)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: {name}: no usable data and labels ({error!r})") from error
-    count = len(labels)
-    if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (count, PIXELS):
+    data, said = batch.get("data"), batch.get("labels")
+    if not isinstance(data, _Array) or not isinstance(said, list):
+        raise DataError(f"{path}: {name}: no usable data and labels: wanted an array and a list")
+    if not all(type(label) is int and 0 <= label < classes for label in said):
         raise DataError(
-            f"{path}: {name}: data is {getattr(pixels, 'dtype', None)} "
-            f"{getattr(pixels, 'shape', None)}, wanted uint8 ({count}, {PIXELS})"
+            f"{path}: {name}: labels must lie in 0..{classes - 1}, and be whole numbers"
         )
-    if count == 0 or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"{path}: {name}: labels must lie in 0..{classes - 1}")
+    labels, count = np.array(said, dtype=np.int64), len(said)
+    if (pixels := data.pixels((count, PIXELS))) is None:
+        shape, kind, _ = data.said
+        raise DataError(
+            f"{path}: {name}: data is {getattr(kind, 'code', None)} {shape}, wanted uint8 ({count}, {PIXELS})"
+        )
+    if count == 0:
+        raise DataError(f"{path}: {name}: has no image")
     # rows hold the red plane, then green, then blue
     images = pixels.reshape(count, 3, SIDE_PX, SIDE_PX).transpose(0, 2, 3, 1)
     return Labelled(np.ascontiguousarray(images), labels)
