@@ -18,10 +18,34 @@ from typing import NoReturn
 import psutil
 
 from pipeline import environment
-from pipeline.errors import StudyError
+from pipeline.errors import ParamsError, StudyError
 
 PR_SET_PDEATHSIG = 1
 TIMES = "STUDY_TIMES"
+
+
+def stage(work: Callable[..., None], reads: Callable[..., object]) -> NoReturn:
+    """Runs a stage as `main` does, and fails if what it depends on was edited meanwhile.
+
+    DVC notes parameters and code as they are when a stage has ended: it would take the old ones' result for
+    that of the new. `reads` returns what of params.yaml, and of its schedules, the stage depends on.
+    """
+
+    def guarded(*arguments: str) -> None:
+        code = Path("state/code") / Path(sys.argv[0]).stem
+
+        def depends_on() -> object:
+            return reads(*arguments), code.read_text() if code.exists() else ""
+
+        before = depends_on()
+        work(*arguments)
+        if depends_on() != before:
+            raise ParamsError(
+                "what this stage depends on (params.yaml, a schedule or the code) was edited while it ran: what it "
+                "has computed is kept under its key: `dvc repro` again, for the edited study"
+            )
+
+    main(guarded)
 
 
 def main(work: Callable[..., None]) -> NoReturn:
@@ -83,7 +107,7 @@ def _let_it_be_timed() -> None:
     def write() -> None:
         used = sum(os.times()[:4])
         line = {"stage": name, "seconds": time.time() - begun_at, "processor_s": used}
-        with Path(path).open("a") as file:
+        with contextlib.suppress(FileNotFoundError), Path(path).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     atexit.register(write)

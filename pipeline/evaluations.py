@@ -30,9 +30,13 @@ def what_is_evaluated(row: Row, data: str, scales_px: Sequence[int] | None) -> d
 
 def key_of(row: Row, what: dict[str, Any], network: str) -> str:
     """Returns the key of an evaluation of the network whose weights have the sha256 `network`."""
-    family = f"pipeline.models.families.{row.network.family}"
-    source = computing("pipeline.evaluation.whole", family)
-    return canonical_sha256({**what, "network": network, "source": source})[:KEY_LENGTH]
+    return canonical_sha256({**what, "network": network, "source": source_of(row)})[:KEY_LENGTH]
+
+
+def source_of(row: Row) -> str:
+    """Returns the digest of the source that evaluates; who asks before it is needed gets that of its beginning, by
+    which it computes, whatever is edited meanwhile."""
+    return computing("pipeline.evaluation.whole", f"pipeline.models.families.{row.network.family}")
 
 
 class EvaluationStore:

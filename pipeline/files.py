@@ -83,13 +83,26 @@ def _delete_if_left(lock: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Writes a file next to its final path, then moves it there; an earlier file stays until then."""
+def write(path: Path, content: bytes | str, *, durable: bool = False) -> None:
+    """Writes a file next to its final path, then moves it there; an earlier file stays until then.
+
+    If it is to be `durable`, it is on the disk when this returns, whatever happens to the power.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
+        if durable:
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         part.unlink(missing_ok=True)
 
@@ -112,9 +125,9 @@ def secret(path: Path) -> Path:
     return path
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any, *, durable: bool = False) -> None:
     """Writes a document as indented JSON."""
-    write(path, json.dumps(document, indent=1) + "\n")
+    write(path, json.dumps(document, indent=1) + "\n", durable=durable)
 
 
 @contextmanager

@@ -8,15 +8,27 @@ from typing import Self
 from tqdm import tqdm
 
 PLAIN_LINE_EVERY_S = 10.0
+LIFE_EVERY_S = 600.0  # a line that says that it still runs, where nothing has changed
+
+
+def spoken(seconds: float) -> str:
+    """Returns a duration as people say it: 90 s, 2 h 05 min, 3 d 4 h."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 3600:
+        return f"{seconds:.0f} s"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 class Progress:
-    """Shows how many of `total` units of work are done; plain lines come at most every ten seconds."""
+    """Shows how many of `total` units of work are done; plain lines come where that has changed, at most every ten
+    seconds."""
 
     def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
         self._label, self._total, self._unit = label, total, unit
         self._first = self._lined = self._done = done
-        self._started = self._printed = time.monotonic()
+        self._started = self._printed = self._changed = time.monotonic()
         self._note = ""
         self._bar = (
             tqdm(
@@ -29,12 +41,17 @@ class Progress:
 
     def to(self, done: int, note: str = "") -> None:
         """Moves to `done` units; `note` is shown at the end of the line."""
+        has_changed, now = done != self._done, time.monotonic()
         if self._bar is not None:
             if note:
-                self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(done - self._done)
+                self._bar.set_postfix_str(note, refresh=not has_changed)
+            if has_changed:  # an update by nothing would set the clock of the bar's rate anew
+                self._bar.update(done - self._done)
+        if has_changed:
+            self._changed = now
         self._done, self._note = done, note or self._note
-        if self._bar is None and time.monotonic() - self._printed >= PLAIN_LINE_EVERY_S:
+        every = PLAIN_LINE_EVERY_S if self._done != self._lined else LIFE_EVERY_S
+        if self._bar is None and now - self._printed >= every:
             self._line()
 
     def advance(self, units: int) -> None:
@@ -43,8 +60,11 @@ class Progress:
 
     def _line(self) -> None:
         self._printed, self._lined = time.monotonic(), self._done
-        rate = (self._done - self._first) / max(self._printed - self._started, 1e-9)
-        left = f"{(self._total - self._done) / rate:.0f} s left" if rate > 0 else "starting"
+        rate = (self._done - self._first) / max(self._changed - self._started, 1e-9)
+        since = self._printed - self._changed
+        left = "starting"
+        if rate > 0:
+            left = f"{spoken(max(0.0, (self._total - self._done) / rate - since))} left"
         scale, unit = (1e6, "MB") if self._unit == "B" else (1, self._unit)
         share = 100 * self._done / max(self._total, 1)
         print(

@@ -45,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.main(main)
+    command.stage(main, params.load)

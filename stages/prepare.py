@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.main(main)
+    command.stage(main, lambda: params.load().data)

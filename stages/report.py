@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.main(main)
+    command.stage(main, params.load)

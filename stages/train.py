@@ -36,4 +36,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    command.main(main)
+    command.stage(main, lambda name: params.determining(params.load(), name))

@@ -27,4 +27,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    command.main(main)
+    command.stage(main, lambda name: params.searched(params.load(), name))

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import command
 from tests import pace
+from tests.conftest import REPO
 
 
 def ended(work: str) -> subprocess.CompletedProcess[str]:
@@ -18,6 +19,7 @@ import atexit, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline import command
 from tests import pace
+from tests.conftest import REPO
 from pipeline.errors import DataError
 atexit.register(print, "at exit")
 def work():
@@ -90,3 +92,30 @@ def test_it_has_not_begun_before_whoever_started_it():
     began = float(ended("print(command.begun())").stdout.split()[0])
     ticks_s = 2 / os.sysconf("SC_CLK_TCK")
     assert before - ticks_s <= began <= time.time()
+
+
+@pytest.mark.parametrize(
+    "edit, status",
+    [("base_lr: 2", 0), ("seed: 2", 2)],
+    ids=["another row's", "this row's"],
+)
+def test_a_stage_whose_parameters_are_edited_while_it_runs_fails(
+    edit: str, status: int, tmp_path: Path
+):
+    """DVC would note the edited ones beside the result of the old."""
+    (tmp_path / "params.yaml").write_text("one: {seed: 1}\ntwo: {base_lr: 1}\n")
+    code = f"""
+from pathlib import Path
+from ruamel.yaml import YAML
+from pipeline import command
+def work(name):
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace({edit.replace("2", "1")!r}, {edit!r}))
+command.stage(work, lambda name: YAML(typ="safe").load(Path("params.yaml").read_text())[name])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "one"], capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPO)}, timeout=pace.hangs_after_s(120),
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr
+    assert ("edited while it ran" in done.stderr) == bool(status)

@@ -30,6 +30,7 @@ def main() -> int:
     if status := subprocess.call(check):
         return status
     set_torn_lock_aside()
+    delete_torn_rwlock()
     with scratch("times") as folder:
         times = folder / "times"
         status = _repro(times)
@@ -83,6 +84,16 @@ def set_torn_lock_aside(path: Path = LOCK) -> None:
         "that are on S3 are collected by their keys",
         file=sys.stderr,
     )
+
+
+def delete_torn_rwlock(path: Path = Path(".dvc/tmp/rwlock")) -> None:
+    """Deletes DVC's list of who reads and writes what, if DVC was killed while it wrote it: DVC refuses to go on."""
+    if not path.exists() or s3.is_held(path.with_name("lock")):
+        return
+    try:
+        json.loads(path.read_text() or "torn")
+    except ValueError:
+        path.unlink(missing_ok=True)
 
 
 def _is_whole(content: bytes) -> bool:

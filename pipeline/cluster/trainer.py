@@ -26,6 +26,7 @@ from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
 from pipeline.data import prepared
 from pipeline.errors import ResourceError
+from pipeline.evaluations import source_of
 from pipeline.files import scratch
 from pipeline.git import commit
 from pipeline.params import Row, validate
@@ -174,6 +175,8 @@ def in_this_process(
     The first worker of a row on small images then evaluates its network.
     """
     training: Training = config["training"]
+    training.require_source()
+    source_of(training.row)  # by which it will have been evaluated
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]
     if arrays is None:

@@ -142,3 +142,18 @@ def row_of(study: Study, name: str) -> Row:
             f'params.yaml: models has no row "{name}"; it has {", ".join(study.models)}'
         )
     return study.models[name]
+
+
+def determining(study: Study, name: str) -> object:
+    """Returns what determines a row's training and evaluation, to be compared: its row, its schedule, the evaluation."""
+    row = study.models.get(name)
+    schedule = Path(row.schedule) if row else None
+    text = schedule.read_text(encoding="utf-8") if schedule and schedule.exists() else ""
+    return row, text, study.evaluation
+
+
+def searched(study: Study, name: str) -> object:
+    """Returns what determines a search, to be compared: its section, and the searched row but for its schedule."""
+    tune = study.tune.get(name)
+    row = study.models.get(tune.model) if tune else None
+    return tune, row and row.canonical("schedule", "learning_rate_factor")

@@ -130,6 +130,8 @@ def _reference(results: dict[str, Any], root: Path) -> dict[str, Any] | None:
 def _stages() -> list[dict[str, Any]]:
     """Returns the time of each stage that `make study` has run so far, in seconds; empty without it."""
     path = Path(os.environ.get(TIMES, os.devnull))
+    if not path.exists():  # a cleaner of temporary folders, in a study of weeks
+        return []
     lines = map(json.loads, path.read_text().splitlines())
     return [{"stage": line["stage"], "seconds": round(line["seconds"], 1)} for line in lines]
 

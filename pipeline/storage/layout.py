@@ -90,10 +90,11 @@ class Instances:
     def begin(self, request: str) -> int:
         """Begins the next instance; the same request, if repeated, gets the one that it began."""
         while True:
-            last = max(self.numbers(), default=0)
-            if last and self._request_of(last) == request:
-                return last
-            new = last + 1
+            numbers = self.numbers()
+            for number in reversed(numbers):  # others may have begun another since
+                if self._request_of(number) == request:
+                    return number
+            new = max(numbers, default=0) + 1
             at = f"{self._kind}/{self._key}/{new}/{BEGUN}"
             content = sealed({"request": request, "time": time.time()}, at)
             if self._storage.put_new(f"{self.prefix}{new}/{BEGUN}", content):

@@ -58,14 +58,14 @@ class FolderCheckpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, then deletes the one before it."""
         name = f"{self._key}-{checkpoint.facts.update:08d}.safetensors"
-        write(self._folder / name, checkpoint.tensors)
+        write(self._folder / name, checkpoint.tensors, durable=True)
         facts = replace(checkpoint.facts, commit=self._commit)
         found = {
             "facts": facts.document(),
             "tensors": name,
             "sha256": hashlib.sha256(checkpoint.tensors).hexdigest(),
         }
-        write_json(self._document, found)
+        write_json(self._document, found, durable=True)
         for old in self._folder.glob(f"{self._key}-*.safetensors"):
             if old.name != name:
                 old.unlink()

@@ -61,6 +61,7 @@ def run(
         training.check(found.facts)
         _resume(state, training, found, workers, device)
         wall_before = found.facts.wall_seconds
+    del found  # its bytes, as many as the state's
     replicas.require_equal(state)  # and waits: a worker may still read what will be overwritten
     batches = _batches(row, arrays, device, rank, workers)
     val = arrays.val.share(rank, workers).to(device)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pipeline import attested
 from pipeline.checkpoint import CheckpointFacts
-from pipeline.errors import CheckpointError, DataError
+from pipeline.errors import CheckpointError, DataError, StudyError
 from pipeline.params import Row
 from pipeline.training.identity import CONTINUE, run_key, source_of, what_is_trained
 from pipeline.training.schedule import Schedule
@@ -51,6 +51,16 @@ class Training:
     def of(cls, name: str, row: Row, schedule: Schedule, data: str) -> Self:
         """Returns the training of a row on the data with a digest, under its key."""
         return cls(name, row, schedule, data, *run_key(name, row, schedule, data))
+
+    def require_source(self) -> None:
+        """Raises StudyError if the source is not that by which the key was made: it was edited since."""
+        if self.overridden or self.kind != "trainings":
+            return
+        if run_key(self.name, self.row, self.schedule, self.data)[0] != self.key:
+            raise StudyError(
+                f"{self.name}: the code was edited after this training was asked for (key {self.key}): `dvc repro` "
+                "again trains it by the edited code"
+            )
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.make_study import set_torn_lock_aside
+from infra.local.make_study import delete_torn_rwlock, set_torn_lock_aside
 from tests.conftest import REPO
 
 
@@ -59,3 +59,10 @@ def test_what_a_user_says_is_one_word():
     )
     for word in ('"against=/my dir/r.json"', '"speeds=my rows.yaml"', '"digits; x"'):
         assert word in said
+
+
+@pytest.mark.parametrize("content, stays", [("", False), ('{"read": {', False), ("{}", True)])
+def test_a_list_of_dvcs_that_was_cut_off_is_deleted(content: str, stays: bool, tmp_path: Path):
+    (tmp_path / "rwlock").write_text(content)
+    delete_torn_rwlock(tmp_path / "rwlock")
+    assert (tmp_path / "rwlock").exists() == stays
