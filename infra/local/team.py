@@ -280,11 +280,20 @@ def _mlflow(port: int, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
         "MLFLOW_FLASK_SERVER_SECRET_KEY": password_of("session"),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    destination = os.environ.get(ARTIFACTS) or f"s3://{bucket}/{FOLDER}"
+    from mlflow import server as mlflow
+
+    settings |= {  # as `mlflow server` sets them
+        mlflow.BACKEND_STORE_URI_ENV_VAR: runs,
+        mlflow.REGISTRY_STORE_URI_ENV_VAR: runs,
+        mlflow.ARTIFACT_ROOT_ENV_VAR: PROXIED,
+        mlflow.SERVE_ARTIFACTS_ENV_VAR: "true",
+        mlflow.ARTIFACTS_DESTINATION_ENV_VAR: os.environ.get(ARTIFACTS)
+        or f"s3://{bucket}/{FOLDER}",
+        "_MLFLOW_SGI_NAME": "uvicorn",
+    }
     server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth",
-         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--artifacts-destination", destination, "--default-artifact-root", PROXIED],
+        [sys.executable, "-m", "uvicorn", "--factory", "infra.local.members:create",
+         "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"],
         env=settings,
     )  # fmt: skip
     try:

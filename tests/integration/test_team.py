@@ -11,9 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from infra.local import s3, team
 from pipeline import paths
+from tests import pace
 from tests.conftest import outside, run_in
 from tests.integration.conftest import ROWS
 from tests.integration.trainings import said_by, start, wait_for
@@ -50,6 +52,41 @@ def members(own_state: Path) -> Iterator[dict[str, dict[str, str]]]:
             found[name] = dict(line.split("=", 1) for line in lines)
         yield found
         assert team.down()
+
+
+@pytest.mark.parametrize(
+    "method, path, said",
+    [
+        ("PUT", "/ajax-api/3.0/mlflow/assistant/config", {"providers": {}}),
+        (
+            "POST",
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "mine", "artifact_location": "file:///tmp/x"},
+        ),
+        (
+            "POST",
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "mine", "artifactLocation": "/tmp/x"},
+        ),
+        ("POST", "/ajax-api/2.0/mlflow/model-versions/create", {"name": "mine", "source": "/etc"}),
+    ],
+)
+def test_a_member_gets_no_files_and_no_programs_of_the_servers_host(
+    members: dict[str, dict[str, str]], method: str, path: str, said: dict
+):
+    ada = members["ada"]
+    who = (ada["MLFLOW_TRACKING_USERNAME"], ada["MLFLOW_TRACKING_PASSWORD"])
+    url = f"{ada['MLFLOW_TRACKING_URI']}{path}"
+    answer = requests.request(method, url, json=said, auth=who, timeout=pace.hangs_after_s(60))
+    assert answer.status_code == 403, answer.text
+    assert answer.json()["error_code"] == "PERMISSION_DENIED"
+    place = {
+        "name": f"allowed {method} {len(path)} {len(str(said))}",
+        "artifact_location": "mlflow-artifacts:/x",
+    }
+    url = f"{ada['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/create"
+    answer = requests.post(url, json=place, auth=who, timeout=pace.hangs_after_s(60))
+    assert answer.status_code == 200, answer.text
 
 
 def test_two_studies_are_published_at_once_each_in_its_experiment(
