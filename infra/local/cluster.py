@@ -182,7 +182,14 @@ def kept_up(command: str, pid: Path) -> str:
 
 
 def alive(address: str) -> int:
-    """Returns how many nodes of a cluster are alive; 0 if it does not answer."""
+    """Returns how many nodes of a cluster are alive; 0 if it does not answer.
+
+    Who listens on this machine gets the token, so it must be this user's process, and not whoever took the port before
+    the head.
+    """
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    if host == "127.0.0.1" and not s3.listens_for_us(int(port)):
+        return 0
     try:
         return len(Cluster(address, "").shapes())
     except Unreachable:

@@ -7,7 +7,7 @@ from pipeline.errors import StudyError, TrainingError
 from pipeline.storage.checkpoints import CheckpointStore
 
 MAX_FAILURES = 3  # in a row, without a checkpoint between them
-PATIENCE_S = 180.0  # how long a process on a cluster waits for S3
+PATIENCE_S = 1800.0  # how long a process waits for an S3 that is not this machine's own
 LONGEST = 400  # characters of a failure's text that are shown
 
 

@@ -30,6 +30,7 @@ from pipeline.evaluations import source_of
 from pipeline.files import scratch
 from pipeline.git import commit
 from pipeline.params import Row, validate
+from pipeline.storage.bucket import external
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.layout import TRAININGS
@@ -70,7 +71,7 @@ def config_here(training: Training, arrays: Path, started: float) -> dict[str, A
     require(training.row.precision, f"models.{training.name}.precision")
     return {
         "training": training, "model": training.name, "arrays": arrays.resolve(),
-        "started": started, "patience_s": 0.0,
+        "started": started, "patience_s": PATIENCE_S if external() else 0.0,
         "commit": commit(),  # workers may have no Git
         "decoders": machine.cores(),
     }  # fmt: skip

@@ -1,9 +1,10 @@
 """A node's copies of data sets and shards: bounded, whichever processes of the user share them.
 
-Beyond `STUDY_CACHE_GB`, the least recently used are deleted; processes with an open file can go on reading it.
+Beyond `STUDY_CACHE_GB`, or what the disk has room for, the least recently used are deleted; processes with an open file can go on reading it.
 """
 
 import os
+import shutil
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.files import private_folder
 
 CACHE, LIMIT = "STUDY_CACHE_DIR", "STUDY_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
+LEFT_FREE_BYTES = 1e9  # on the disk, for others
 SHARDS = "shards"  # a folder of it
 NAME = "[0-9a-f]" * 64  # a digest: whatever else lies in the folder is not ours
 COPIES = (f"{NAME}.safetensors", f"{SHARDS}/{NAME}.arrow")
@@ -61,7 +63,9 @@ def _evict(needed: int) -> None:
         with suppress(FileNotFoundError):
             facts = path.stat()
             kept.append((facts.st_mtime_ns, facts.st_size, path))
-    size = sum(entry[1] for entry in kept) + needed
+    here = sum(entry[1] for entry in kept)
+    limit = min(limit, here + shutil.disk_usage(cache_dir()).free - LEFT_FREE_BYTES)
+    size = here + needed
     for _, some, path in sorted(kept):
         if size <= limit:
             return
