@@ -36,6 +36,7 @@ from pipeline.cluster.private import REQUEST_TIMEOUT_S, Client
 from pipeline.environment import CLUSTER
 from pipeline.errors import BusyError, ResourceError, TrainingError, without_password
 from pipeline.files import scratch
+from pipeline.storage.layout import project
 
 SPEC = "STUDY_JOB"
 PROBE_TIMEOUT_S = 120.0
@@ -282,7 +283,7 @@ class Cluster:
         return self._attempt(work, 1 + (last.attempt if last else 0))
 
     def _attempt(self, work: Work, attempt: int) -> Job:
-        name = f"{work.key}-{attempt}"
+        name = f"{project()}-{work.key}-{attempt}"  # a copy of the project has results of its own
         try:
             self._submit(
                 name,
@@ -408,9 +409,10 @@ class Unreachable(ResourceError):
 
 def _job(details: JobDetails) -> Job | None:
     """Returns a job if it is ours, else None."""
-    key, _, attempt = (details.submission_id or "").rpartition("-")
+    name, _, attempt = (details.submission_id or "").rpartition("-")
     facts = details.metadata or {}
-    if not attempt.isdecimal() or facts.get("key") != key:
+    key = facts.get("key", "")
+    if not attempt.isdecimal() or name not in (key, f"{project()}-{key}"):
         return None
     return Job(
         name=details.submission_id,

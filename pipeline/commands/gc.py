@@ -191,6 +191,9 @@ def useless(storage: Storage, days: float) -> tuple[list[Part], dict[str, str]]:
     parts = parts_of(storage)
     at_work, needs = busy(), all_needs(storage)
     needs.searches.update(at_work)
+    if at_work:  # what works says by which key, and not on which data
+        needs.packings.add(ANY)
+        needs.data.update(name.split("/")[1] for name in parts if name.startswith(f"{DATA_SETS}/"))
     waits = waiting(needs, parts, storage)
     kept = places_of(needs, waits, parts, storage)
     latest = time.time() - days * DAY_S

@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 
 from pipeline import errors
+from pipeline.cluster import client
 from pipeline.cluster.client import LOST_ATTEMPTS, Cluster, Job, Work
 from pipeline.errors import StudyError, TrainingError
 from pipeline.execution.bringing import searched
 from pipeline.execution.place import Place
+from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 from pipeline.tuning.search import Search
 
@@ -86,3 +88,19 @@ def test_every_error_of_storage_is_known_where_other_processes_raise_it_again():
     ours = [one for one in below(StudyError) if one.__module__.startswith("pipeline.storage")]
     assert [one for one in ours if not hasattr(errors, one.__name__)] == []
     assert hasattr(errors, "UnreachableError")
+
+
+def test_a_job_of_another_project_is_not_ours():
+    """A copy of the project has the same keys, and results of its own."""
+
+    def details(name: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            submission_id=name, metadata={"key": "key"}, status="RUNNING", driver_exit_code=None, message="",
+            start_time=1000,
+        )  # fmt: skip
+
+    ours = client._job(details(f"{project()}-key-2"))
+    assert ours is not None and (ours.key, ours.attempt) == ("key", 2)
+    assert client._job(details("key-1")) is not None  # by an earlier version
+    assert client._job(details("another-1234-key-1")) is None
+    assert client._job(details("theirs")) is None

@@ -25,6 +25,7 @@ from infra.local.make_study import set_torn_lock_aside
 from pipeline.cluster.client import Cluster, Job
 from pipeline.commands.jobs import _stale as stale_of
 from pipeline.params import load
+from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 from pipeline.training.history import parse_history_csv
 from tests.conftest import changed_params, copy_study, run_in, small_search
@@ -353,7 +354,7 @@ def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and
         assert [process.returncode for process in both] == [0, 0], said
         keys = {key_of(study, name) for name in ("one", "two")}
         jobs = [job for job in trainings(address) if job.key in keys]
-        assert sorted(job.name for job in jobs) == sorted(f"{key}-1" for key in keys)
+        assert sorted(job.name for job in jobs) == sorted(f"{project()}-{key}-1" for key in keys)
 
         store = store_of(study, "one")
         attached = start(study, "python", "-m", "stages.train", "one", RAY_ADDRESS=address)
