@@ -2,7 +2,8 @@
 
 Neither does MLflow: anyone who may create an experiment can read and write the server's files. So no
 part of it can be reached without the token, which is in the state folder (mode 600) and in the printed
-address; a browser then keeps it as a cookie, a client sends it (`MLFLOW_TRACKING_TOKEN`).
+address; a client sends it (`MLFLOW_TRACKING_TOKEN`), a browser gets a cookie for it. Browsers send cookies to whoever
+listens on the host, later too: this one has a name and a value of one process, and is worth nothing when that has ended.
 """
 
 import base64
@@ -40,6 +41,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, token
+        self._name, self._cookie = f"{COOKIE}-{secrets.token_hex(4)}", secrets.token_hex(32)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 401, sets the cookie, or passes the request on."""
@@ -47,18 +49,21 @@ class Gate:
             await self._app(scope, receive, send)
             return
         asked = HTTPConnection(scope)
-        if (told := asked.query_params.get("token")) and self._is(told):
+        if _equal(asked.query_params.get("token"), self._token):
             answer: Response = HTMLResponse(ENTRANCE)
-            answer.set_cookie(COOKIE, told, httponly=True, samesite="strict")
+            answer.set_cookie(self._name, self._cookie, httponly=True, samesite="strict")
             await answer(scope, receive, send)
-        elif self._is(asked.cookies.get(COOKIE)) or self._is(_told_by_header(asked)):
+        elif _equal(asked.cookies.get(self._name), self._cookie) or _equal(
+            _told_by_header(asked), self._token
+        ):
             await self._app(scope, receive, send)
         else:
             text = "Wanted the token: `make ui` prints an address that has it, `make serve` a command.\n"
             await PlainTextResponse(text, status_code=401)(scope, receive, send)
 
-    def _is(self, told: str | None) -> bool:
-        return told is not None and secrets.compare_digest(told.encode(), self._token.encode())
+
+def _equal(told: str | None, wanted: str) -> bool:
+    return told is not None and secrets.compare_digest(told.encode(), wanted.encode())
 
 
 def _told_by_header(asked: HTTPConnection) -> str | None:

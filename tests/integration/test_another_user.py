@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from infra.local import s3
 from pipeline.cluster import session
@@ -79,11 +80,18 @@ def test_the_owner_gets_in_by_address_cookie_and_header(ui: str):
     token = s3.secret_file("ui_token").read_text()
     for asked in (
         (f"{ui}/?token={token}",),
-        ("-H", f"Cookie: study-ui={token}", f"{ui}/version"),
         ("-H", f"Authorization: Bearer {token}", f"{ui}/version"),
         ("-u", f"me:{token}", f"{ui}/version"),
     ):
         assert status_of(*asked) == "200"
+    browser = requests.Session()  # has cookies
+    assert browser.get(f"{ui}/?token={token}", timeout=pace.hangs_after_s(60)).status_code == 200
+    ((name, value),) = browser.cookies.items()
+    assert browser.get(f"{ui}/version", timeout=pace.hangs_after_s(60)).status_code == 200
+    # who listens here later gets the cookie, and neither the token nor what opens another server
+    assert token not in value
+    assert name != "study-ui"
+    assert status_of("-H", f"Cookie: {name}={token}", f"{ui}/version") == "401"
 
 
 def test_s3_refuses_who_has_no_key(storage: Storage):
