@@ -1,5 +1,7 @@
 """What of an environment stays."""
 
+import os
+
 import pytest
 
 from pipeline.environment import settle
@@ -57,7 +59,7 @@ def test_a_folder_too_long_for_sockets_keeps_the_cache_alone():
     long = "/scratch/" + 20 * "long-"
     found = settled(TMPDIR=long)
     assert found["TMPDIR"] == "/tmp"
-    assert found["STUDY_CACHE_DIR"] == f"{long}/study-cache"
+    assert found["STUDY_CACHE_DIR"] == f"{long}/study-cache-{os.getuid()}"
     assert settled(TMPDIR=long, STUDY_CACHE_DIR="/mine")["STUDY_CACHE_DIR"] == "/mine"
     assert "STUDY_CACHE_DIR" not in settled(TMPDIR="/var/tmp")
 

@@ -10,7 +10,7 @@ from pipeline.environment import state_dir
 from pipeline.errors import CheckpointError, TrainingError
 from pipeline.files import write_json
 from pipeline.storage.checkpoints import Before, CheckpointStore
-from pipeline.storage.layout import SEARCHES, TRAININGS, TRIALS, Instance, Instances
+from pipeline.storage.layout import SEARCHES, TRAININGS, TRIALS, Instance, Instances, project
 from pipeline.storage.objects import Storage
 from pipeline.training.identity import CONTINUE, KEY_LENGTH
 from pipeline.training.training import Training
@@ -60,6 +60,10 @@ def _note_of(key: str) -> Path:
     return state_dir() / "tried" / f"{key}.json"
 
 
+# whose training a key is, as far as this process has seen: sixty rows would ask for two hundred keys each
+_ROWS = dict[str, str]()
+
+
 def refuse_training_left_behind(training: Training, storage: Storage) -> None:
     """Raises CheckpointError if other code began this same training here and has not finished it.
 
@@ -68,8 +72,13 @@ def refuse_training_left_behind(training: Training, storage: Storage) -> None:
     """
     if CheckpointStore.of(training, storage).facts() is not None:
         return
+    there = {*storage.folders(f"{project()}/{TRAININGS}/"), *storage.folders(f"{TRAININGS}/")}
     for key in _keys_tried_here():
-        facts = None if key == training.key else CheckpointStore(storage, key).facts()
+        is_others = _ROWS.get(key, training.name) != training.name
+        if key == training.key or key not in there or is_others:
+            continue
+        if facts := CheckpointStore(storage, key).facts():
+            _ROWS[key] = facts.name
         if facts and facts.name == training.name and training.is_of(facts):
             if facts.is_finished:
                 continue

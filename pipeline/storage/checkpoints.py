@@ -129,6 +129,11 @@ class CheckpointStore:
         name = f"{self._attempt:06d}-{facts.update:08d}"
         self.instance.put_manifest(name, facts.document(), {TENSORS: digest})
         self._named[name] = digest
+        if (
+            facts.is_finished
+        ):  # no later attempt tidies up: an earlier one's manifest may have come late
+            for other in self.instance.names():
+                self._named.setdefault(other, self._object_of(other))
         self._drop_all_but_the_last()
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, ResourceError
 from pipeline.files import private_folder
 
 CACHE, LIMIT = "STUDY_CACHE_DIR", "STUDY_CACHE_GB"
@@ -24,11 +24,18 @@ PARTS = (f"{NAME}.part", f"{SHARDS}/{NAME}.part")
 
 
 def cache_dir() -> Path:
-    """Returns this node's cache: `STUDY_CACHE_DIR`, or else a private temporary folder of the user."""
+    """Returns this node's cache: `STUDY_CACHE_DIR`, or else a private temporary folder of the user.
+
+    Raises ResourceError if it is another user's, who could put other data there; root's is that of a container.
+    """
     if not (chosen := os.environ.get(CACHE)):
         return private_folder()
     path = Path(chosen)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.stat().st_uid not in (os.getuid(), 0):
+        raise ResourceError(
+            f"{path} ({CACHE}): it belongs to another user: set {CACHE} to a folder of your own"
+        )
     return path
 
 

@@ -60,6 +60,21 @@ def test_objects_come_back(storage: Storage):
     assert storage.keys("a/") == []
 
 
+def test_a_manifest_that_a_lost_attempt_wrote_late_goes_with_the_end(storage: Storage):
+    first, second = (CheckpointStore(storage, "late") for _ in range(2))
+    first.save(checkpoint(b"weights 3", 3))
+    left = first.instance.manifest_key("000001-00000004")
+    content = storage.get(first.instance.manifest_key("000001-00000003"))
+    second.save(checkpoint(b"weights 6", 6))
+    assert content is not None
+    storage.put(left, content)  # from a laptop that slept
+    second.save(checkpoint(b"weights 9", 9))
+    assert left not in storage.keys(first.instance.prefix)
+    found = second.latest()
+    assert found is not None and found.facts.update == 9
+    first.clear()
+
+
 def test_the_last_checkpoint_comes_back(checkpoints: CheckpointStore):
     assert checkpoints.latest() is None
     for update in (3, 6, 12):
