@@ -1,5 +1,6 @@
 """What fails in the evaluation of a finished training is told, and costs neither the training nor its result."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,12 +10,13 @@ import torch
 from pipeline.cluster.evaluating import evaluate_trained
 from pipeline.cluster.trainer import train
 from pipeline.data import prepared
-from pipeline.errors import TrainingError
-from pipeline.evaluations import EvaluationStore
+from pipeline.errors import StorageError, StudyError, TrainingError
+from pipeline.evaluations import NETWORK, EvaluationStore
 from pipeline.execution.bringing import brought
 from pipeline.execution.here import Here
 from pipeline.execution.there import There
 from pipeline.params import load
+from pipeline.paths import FACTS, WEIGHTS
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage
 from pipeline.training.schedules.cosine import CosineSchedule
@@ -89,3 +91,21 @@ def test_who_collects_waits_for_the_job_that_evaluates(
     There.wait_for(object.__new__(There), "some-key")
     assert jobs.asked == ["some-key", "some-key"]
     assert capsys.readouterr().out.count("waiting for the job some-key-1") == 1
+
+
+def test_a_worker_of_edited_code_refuses_what_was_asked_of_the_code_before(training: Training):
+    training.require_source()
+    asked = dataclasses.replace(training, key="0" * 24)  # by which it was made, before the edit
+    with pytest.raises(StudyError, match="the code was edited after this training was asked for"):
+        asked.require_source()
+    dataclasses.replace(asked, overridden=True).require_source()  # a person chose the key
+
+
+def test_a_network_on_s3_writes_its_two_files_and_no_other(storage: Storage, tmp_path: Path):
+    store = EvaluationStore(storage, "hostile")
+    (tmp_path / "in").mkdir()
+    for outside in (str(tmp_path / "outside"), "../outside"):
+        store._there.put(NETWORK, {}, {outside: b"1", WEIGHTS: b"2", FACTS: b"3"})
+        with pytest.raises(StorageError, match=f"wanted {WEIGHTS} and {FACTS}"):
+            store.fetch_network(tmp_path / "in")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
