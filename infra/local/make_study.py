@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import yaml
+from filelock import FileLock, Timeout
 
 from infra.local import s3
 from pipeline.files import scratch
@@ -88,12 +89,16 @@ def set_torn_lock_aside(path: Path = LOCK) -> None:
 
 def delete_torn_rwlock(path: Path = Path(".dvc/tmp/rwlock")) -> None:
     """Deletes DVC's list of who reads and writes what, if DVC was killed while it wrote it: DVC refuses to go on."""
-    if not path.exists() or s3.is_held(path.with_name("lock")):
+    if not path.exists():
         return
-    try:
-        json.loads(path.read_text() or "torn")
-    except ValueError:
-        path.unlink(missing_ok=True)
+    with (
+        suppress(Timeout),
+        FileLock(path.with_name("rwlock.lock"), timeout=0),
+    ):  # DVC's, around each change
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            path.unlink()
 
 
 def _is_whole(content: bytes) -> bool:

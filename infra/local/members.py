@@ -39,9 +39,11 @@ class Members:
             why = "the assistant runs programs on the server's host"
         elif scope["method"] in ("POST", "PUT", "PATCH") and not _is_upload(scope["path"]):
             content = await _read(asked)
-            if content is None or _named_place(content):
+            receive = _again(content, receive)
+            if len(content) > LARGEST_BYTES:
+                why = f"a request that is no upload has more than {LARGEST_BYTES:,} bytes"
+            elif _names_a_place(content):
                 why = f"artifacts of a team lie where its server puts them: wanted {' or '.join(PROXIED)}"
-            receive = _again(content or b"", receive)
         if why:
             said = {"error_code": "PERMISSION_DENIED", "message": why}
             await JSONResponse(said, status_code=403)(scope, receive, send)
@@ -53,13 +55,13 @@ def _is_upload(path: str) -> bool:
     return "/mlflow-artifacts/artifacts" in path or path.endswith("/upload-artifact")
 
 
-async def _read(asked: Request) -> bytes | None:
-    """Returns a request's body, or None if it is too large to be JSON of MLflow's."""
+async def _read(asked: Request) -> bytes:
+    """Returns a request's body; of one that is too large to be JSON of MLflow's, its beginning."""
     content = b""
     async for part in asked.stream():
         content += part
         if len(content) > LARGEST_BYTES:
-            return None
+            break
     return content
 
 
@@ -73,7 +75,7 @@ def _again(content: bytes, receive: Receive) -> Receive:
     return give
 
 
-def _named_place(content: bytes) -> bool:
+def _names_a_place(content: bytes) -> bool:
     """Tells whether a request's JSON names a place of artifacts that is not the server's own."""
     try:
         said = json.loads(content or b"{}")

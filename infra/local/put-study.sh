@@ -17,7 +17,7 @@ if grep -qx "study: $name" params.yaml 2>/dev/null; then
   exit 0
 fi
 if [ -f params.yaml ]; then
-  own=$(sed -n 's/^study: *//p' params.yaml)
+  own=$(sed -n 's/^study: *\([^ #]*\).*/\1/p' params.yaml)
   if [ -n "$own" ] && ! grep -qx "study: $own" studies/*.yaml; then
     echo "error: params.yaml is a study of your own, '$own': 'make study' runs it; to have '$name' in its place," >&2
     echo "       commit it and delete the file, then 'make study STUDY=$name' again" >&2

@@ -25,7 +25,7 @@ from infra.local import s3, ui
 from pipeline.errors import BusyError, ParamsError, ResourceError, StudyError
 from pipeline.files import short_folder, write, write_private
 from pipeline.storage import bucket as buckets
-from pipeline.tracking.address import FOLDER, PROXIED
+from pipeline.tracking.address import FOLDER
 
 PORT, DEFAULT_PORT = "STUDY_TEAM_PORT", 5002
 ARTIFACTS = "STUDY_TEAM_ARTIFACTS"  # such as s3://another-bucket/mlflow
@@ -270,26 +270,15 @@ def _mlflow(port: int, socket: Path) -> Iterator["subprocess.Popen[bytes]"]:
     runs, users = (f"postgresql+psycopg2://{ADMIN}@/{name}?host={socket}" for name in DATABASES)
     auth = folder() / "auth.ini"
     write(auth, AUTH.format(permission=ANY_MEMBER_MAY, database=users, admin=ADMIN))
-    bucket = buckets.found().bucket
+    artifacts = os.environ.get(ARTIFACTS) or f"s3://{buckets.found().bucket}/{FOLDER}"
     settings = {
         **os.environ,
+        **ui.settings(runs, artifacts),
         "PGPASSWORD": password_of("postgres"),
-        "MLFLOW_BACKEND_STORE_URI": runs,
         AUTH_FILE: str(auth),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password_of(ADMIN),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": password_of("session"),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    from mlflow import server as mlflow
-
-    settings |= {  # as `mlflow server` sets them
-        mlflow.BACKEND_STORE_URI_ENV_VAR: runs,
-        mlflow.REGISTRY_STORE_URI_ENV_VAR: runs,
-        mlflow.ARTIFACT_ROOT_ENV_VAR: PROXIED,
-        mlflow.SERVE_ARTIFACTS_ENV_VAR: "true",
-        mlflow.ARTIFACTS_DESTINATION_ENV_VAR: os.environ.get(ARTIFACTS)
-        or f"s3://{bucket}/{FOLDER}",
-        "_MLFLOW_SGI_NAME": "uvicorn",
+        "_MLFLOW_SGI_NAME": "uvicorn",  # as `mlflow server` says
     }
     server = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "--factory", "infra.local.members:create",

@@ -88,21 +88,25 @@ def serve(uri: str, place: Bucket, at: socket.socket) -> None:
     """Serves the MLflow UI of a database, on a port that is `taken`, until interrupted."""
     variables: MutableMapping[str, str] = os.environ
     variables.update(place.variables())  # MLflow fetches artifacts with boto3, which reads these
-    from mlflow import server
-
-    variables.update(
-        {
-            server.BACKEND_STORE_URI_ENV_VAR: uri,
-            server.REGISTRY_STORE_URI_ENV_VAR: uri,
-            server.ARTIFACT_ROOT_ENV_VAR: PROXIED,
-            server.SERVE_ARTIFACTS_ENV_VAR: "true",
-            server.ARTIFACTS_DESTINATION_ENV_VAR: f"s3://{place.bucket}/{FOLDER}",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-    )
+    variables.update(settings(uri, f"s3://{place.bucket}/{FOLDER}"))
     from mlflow.server.fastapi_app import app
 
     listen(app, token(), at)
+
+
+def settings(uri: str, artifacts: str) -> dict[str, str]:
+    """Returns the variables by which MLflow's server keeps runs and models in a database, and artifacts in a place that
+    only the server needs keys for."""
+    from mlflow import server
+
+    return {
+        server.BACKEND_STORE_URI_ENV_VAR: uri,
+        server.REGISTRY_STORE_URI_ENV_VAR: uri,
+        server.ARTIFACT_ROOT_ENV_VAR: PROXIED,
+        server.SERVE_ARTIFACTS_ENV_VAR: "true",
+        server.ARTIFACTS_DESTINATION_ENV_VAR: artifacts,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
 
 
 def listen(app: ASGIApp, secret: str, at: socket.socket) -> None:

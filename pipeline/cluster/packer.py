@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from pipeline import paths
 from pipeline.cluster import pieces as work
 from pipeline.cluster import session
-from pipeline.cluster.retry import PATIENCE_S, reason, until_done
+from pipeline.cluster.retry import PATIENCE_S, patience_s, reason, until_done
 from pipeline.data.sources import listing, packing
 from pipeline.data.sources.listing import Entry, Listing
 from pipeline.data.sources.packing import Packed, Piece
@@ -42,7 +42,7 @@ def pack_here(pieces: Sequence[Piece], data: Sharded, key: str) -> None:
     """Packs pieces on this machine."""
     try:
         with session.embedded():
-            _pack_all(pieces, data, key, patience_s=0.0)
+            _pack_all(pieces, data, key, patience_s())
     except RayError as error:
         what = reason(error)
         raise what if isinstance(what, StudyError) else TrainingError(f"prepare: {what}") from error

@@ -7,6 +7,7 @@ So pyproject.toml pins Ray's version; tests/cluster/test_private.py shows what a
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,11 @@ class Client(JobSubmissionClient):
     """
 
     def _do_request(self, *arguments: Any, **options: Any) -> requests.Response:
-        for last in (False,) * (REQUEST_TRIES - 1) + (True,):
-            try:
-                return super()._do_request(*arguments, **{"timeout": REQUEST_TIMEOUT_S, **options})
-            except requests.Timeout:
-                if last:
-                    raise
-        raise AssertionError  # not reached
+        options = {"timeout": REQUEST_TIMEOUT_S, **options}
+        for _ in range(REQUEST_TRIES - 1):
+            with suppress(requests.Timeout):
+                return super()._do_request(*arguments, **options)
+        return super()._do_request(*arguments, **options)
 
     def session_name(self) -> str:
         """Returns the session name of the running cluster; each start of a cluster has a new one."""

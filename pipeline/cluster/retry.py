@@ -4,11 +4,17 @@ import re
 from collections.abc import Callable
 
 from pipeline.errors import StudyError, TrainingError
+from pipeline.storage.bucket import external
 from pipeline.storage.checkpoints import CheckpointStore
 
 MAX_FAILURES = 3  # in a row, without a checkpoint between them
 PATIENCE_S = 1800.0  # how long a process waits for an S3 that is not this machine's own
 LONGEST = 400  # characters of a failure's text that are shown
+
+
+def patience_s() -> float:
+    """Returns how long this process waits for S3: not at all for the embedded server, which nobody would start again."""
+    return PATIENCE_S if external() else 0.0
 
 
 def until_done(

@@ -18,19 +18,17 @@ from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
 
-from pipeline import machine
+from pipeline import evaluations, machine
 from pipeline.checkpoint import Record
 from pipeline.cluster import private, session
 from pipeline.cluster.evaluating import evaluate_trained
-from pipeline.cluster.retry import PATIENCE_S, until_done, update_of
+from pipeline.cluster.retry import PATIENCE_S, patience_s, until_done, update_of
 from pipeline.cluster.side_by_side import WORKER_BYTES
 from pipeline.data import prepared
 from pipeline.errors import ResourceError
-from pipeline.evaluations import source_of
 from pipeline.files import scratch
 from pipeline.git import commit
 from pipeline.params import Row, validate
-from pipeline.storage.bucket import external
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.datasets import DataSets
 from pipeline.storage.layout import TRAININGS
@@ -71,7 +69,7 @@ def config_here(training: Training, arrays: Path, started: float) -> dict[str, A
     require(training.row.precision, f"models.{training.name}.precision")
     return {
         "training": training, "model": training.name, "arrays": arrays.resolve(),
-        "started": started, "patience_s": PATIENCE_S if external() else 0.0,
+        "started": started, "patience_s": patience_s(),
         "commit": commit(),  # workers may have no Git
         "decoders": machine.cores(),
     }  # fmt: skip
@@ -176,8 +174,12 @@ def in_this_process(
     The first worker of a row on small images then evaluates its network.
     """
     training: Training = config["training"]
-    training.require_source()
-    source_of(training.row)  # by which it will have been evaluated
+    is_row = training.kind == TRAININGS
+    if is_row:
+        training.require_source()
+        evaluations.source_of(
+            training.row
+        )  # by which it will be evaluated, whatever is edited until then
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]
     if arrays is None:
@@ -194,5 +196,5 @@ def in_this_process(
         on_report=on_report,
         **which,
     )
-    if training.kind == TRAININGS and not which.get("rank") and not is_sharded:
+    if is_row and not which.get("rank") and not is_sharded:
         evaluate_trained(training, arrays, storage, device)

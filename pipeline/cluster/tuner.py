@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from pipeline import machine
 from pipeline.cluster import session, trainer
-from pipeline.cluster.retry import MAX_FAILURES, PATIENCE_S
+from pipeline.cluster.retry import MAX_FAILURES, PATIENCE_S, patience_s
 from pipeline.errors import DivergedError, TrainingError
 from pipeline.files import scratch
 from pipeline.models.predict import device
@@ -130,7 +130,7 @@ def _train(
     config = {
         "training": search.training(number, updates), "model": search.tune.model,
         "arrays": arrays, "commit": "",
-        "patience_s": search.storage.patience_s, "decoders": max(1, int(share["CPU"])),
+        "patience_s": patience_s(), "decoders": max(1, int(share["CPU"])),
         "started": time.time(),
     }  # fmt: skip
     try:

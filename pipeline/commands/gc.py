@@ -134,9 +134,7 @@ def waiting(needs: Needs, parts: dict[str, Part], storage: Storage) -> dict[str,
             at = f"at update {facts.update:,} of {facts.total_updates:,}"
             found[name] = f"{facts.name}, " + ("not collected" if facts.is_finished else at)
             needs.data.add(facts.trained["data"])
-            if (
-                "crop_px" in facts.trained["row"]["augmentation"]
-            ):  # perhaps photographs, of any packing
+            if "crop_px" in facts.trained["row"]["augmentation"]:  # perhaps of photographs
                 needs.packings.add(ANY)
         elif kind == SEARCHES and key not in needs.searches:
             manifest = Instance(storage, SEARCHES, key, int(rest[0])).manifest(ALL)

@@ -72,22 +72,18 @@ def _require_network(study: Study, name: str) -> None:
             model = build(row.network, 3, 10).to("meta")
     except ParamsError as error:
         raise ParamsError(f"params.yaml: models.{name}: {error}") from error
+    model.eval()
     for height, width in _sizes(study, row):
         try:
             with torch.no_grad():
-                model.eval()(torch.zeros(1, 3, height, width, device="meta"))
+                model(torch.zeros(1, 3, height, width, device="meta"))
         except NotImplementedError:  # it reads values: this cannot be told here
             return
         except Exception as error:  # a network raises what it likes
-            whole = height != width
+            whole = ", and photographs are tested whole too: choose a network that takes any size"
             raise ParamsError(
-                f"params.yaml: models.{name}: the network takes no images of {height} x {width} pixels ({error})"
-                + (
-                    ", and photographs are tested whole too, at the sides in evaluation.scales_px: "
-                    "choose a network that takes any size"
-                    if whole
-                    else ""
-                )
+                f"params.yaml: models.{name}: the network takes no images of {height} x {width} pixels "
+                f"({error}){whole if height != width else ''}"
             ) from error
 
 

@@ -77,16 +77,14 @@ class Audit:
                 found[key] = seen
                 advance(seen.bytes)
         faults = list(self._judged(found))
-        for _ in range(LOOKS):
-            if faults:
-                time.sleep(WRITING_S)
-                before = {
-                    (one.key, one.kind) for one in faults
-                }  # what else it is named by may change
-                later = set(self._judged(self._again(found, faults)))
-                faults = [one for one in later if (one.key, one.kind) in before]
-            if not self._young.intersection(one.key for one in faults):
+        for look in range(LOOKS):
+            if not faults or (look and self._young.isdisjoint(one.key for one in faults)):
                 break
+            time.sleep(WRITING_S)
+            # what else a fault is named by may change
+            before = {(one.key, one.kind) for one in faults}
+            later = set(self._judged(self._again(found, faults)))
+            faults = [one for one in later if (one.key, one.kind) in before]
         return sorted(faults)
 
     def _again(self, found: Mapping[str, Seen], faults: Iterable[Fault]) -> dict[str, Seen]:

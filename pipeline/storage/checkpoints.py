@@ -132,8 +132,8 @@ class CheckpointStore:
         if (
             facts.is_finished
         ):  # no later attempt tidies up: an earlier one's manifest may have come late
-            for other in self.instance.names():
-                self._named.setdefault(other, self._object_of(other))
+            late = set(self.instance.names()) - self._named.keys()
+            self._named |= {other: self._object_of(other) for other in late}
         self._drop_all_but_the_last()
 
     def clear(self) -> None:

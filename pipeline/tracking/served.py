@@ -6,7 +6,7 @@ A model runs by its own code, also beside another model or in a clone of the pro
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Served(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Returns for each line the most probable class, and the probability of each class by its name."""
-        files = list(_files(model_input, self._as_png, self._error))
+        files = list(self._files(model_input))
         classes = self._classifier.classes
         found = [
             line
@@ -45,6 +45,25 @@ class Served(PythonModel):
             "class": [classes[line.argmax()] for line in found],
             "probabilities": [dict(zip(classes, line.tolist(), strict=True)) for line in found],
         })  # fmt: skip
+
+    def _files(self, lines: pd.DataFrame) -> Iterator[bytes]:
+        for number, line in enumerate(lines.to_dict("records")):
+            image, pixels = line.get("image"), line.get("pixels")
+            if isinstance(image, bytes):
+                yield image
+            elif isinstance(pixels, list | np.ndarray):
+                try:
+                    whole = np.array([[list(one) for one in row] for row in pixels], np.int64)
+                    if ((whole < 0) | (whole > 255)).any():
+                        raise ValueError(f"{whole.min()} to {whole.max()}, wanted 0 to 255")
+                    yield self._as_png(whole.astype(np.uint8))
+                except (self._error, OverflowError, TypeError, ValueError) as reason:
+                    raise self._error(f"line {number}: pixels: {reason}") from reason
+            else:
+                raise self._error(
+                    f"line {number}: wanted image (the bytes of a file; base64 in JSON) or pixels (height x "
+                    "width x channels, 0 to 255)"
+                )
 
 
 @contextmanager
@@ -63,28 +82,6 @@ def _imports_from(code: str) -> Iterator[None]:
         sys.path.remove(code)
         taken()
         sys.modules.update(others)
-
-
-def _files(
-    lines: pd.DataFrame, as_png: Callable[..., bytes], error: type[Exception]
-) -> Iterator[bytes]:
-    for number, line in enumerate(lines.to_dict("records")):
-        image, pixels = line.get("image"), line.get("pixels")
-        if isinstance(image, bytes):
-            yield image
-        elif isinstance(pixels, list | np.ndarray):
-            try:
-                whole = np.array([[list(one) for one in row] for row in pixels], np.int64)
-                if ((whole < 0) | (whole > 255)).any():
-                    raise ValueError(f"{whole.min()} to {whole.max()}, wanted 0 to 255")
-                yield as_png(whole.astype(np.uint8))
-            except (error, OverflowError, TypeError, ValueError) as reason:
-                raise error(f"line {number}: pixels: {reason}") from reason
-        else:
-            raise error(
-                f"line {number}: wanted image (the bytes of a file; base64 in JSON) or pixels (height x "
-                "width x channels, 0 to 255)"
-            )
 
 
 set_model(Served())

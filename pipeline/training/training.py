@@ -54,9 +54,8 @@ class Training:
 
     def require_source(self) -> None:
         """Raises StudyError if the source is not that by which the key was made: it was edited since."""
-        if self.overridden or self.kind != "trainings":
-            return
-        if run_key(self.name, self.row, self.schedule, self.data)[0] != self.key:
+        present, _ = run_key(self.name, self.row, self.schedule, self.data)
+        if not self.overridden and present != self.key:
             raise StudyError(
                 f"{self.name}: the code was edited after this training was asked for (key {self.key}): `dvc repro` "
                 "again trains it by the edited code"
