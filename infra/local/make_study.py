@@ -30,8 +30,7 @@ def main() -> int:
     check = [sys.executable, "-m", "stages.check"]  # for an empty params.yaml DVC has its own words
     if status := subprocess.call(check):
         return status
-    set_torn_lock_aside()
-    delete_torn_rwlock()
+    mend_what_dvc_left()
     with scratch("times") as folder:
         times = folder / "times"
         status = _repro(times)
@@ -49,7 +48,8 @@ def main() -> int:
 def _repro(times: Path) -> int:
     """Runs DVC, and returns its exit status.
 
-    At Ctrl-C, which the stage gets too, DVC would note a failed stage and keep going with the next.
+    At Ctrl-C, which the stage gets too, DVC would note a failed stage and keep going with the next: it is
+    ended, whatever it is writing.
     """
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
@@ -66,7 +66,14 @@ def _repro(times: Path) -> int:
             psutil.wait_procs(psutil.Process(dvc.pid).children())
         dvc.terminate()  # a stage that it has just begun ends with it
         dvc.wait()
+        mend_what_dvc_left()
     return INTERRUPTED if interrupted.is_set() else dvc.returncode
+
+
+def mend_what_dvc_left() -> None:
+    """Puts away what DVC was writing when it was killed: it refuses to go on with half a file."""
+    set_torn_lock_aside()
+    delete_torn_rwlock()
 
 
 def set_torn_lock_aside(path: Path = LOCK) -> None:
@@ -88,7 +95,7 @@ def set_torn_lock_aside(path: Path = LOCK) -> None:
 
 
 def delete_torn_rwlock(path: Path = Path(".dvc/tmp/rwlock")) -> None:
-    """Deletes DVC's list of who reads and writes what, if DVC was killed while it wrote it: DVC refuses to go on."""
+    """Deletes DVC's list of who reads and writes what, if DVC was killed while it wrote it."""
     if not path.exists():
         return
     with (

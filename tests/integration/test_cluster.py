@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from infra.local import cluster as local_cluster
 from infra.local import s3
-from infra.local.make_study import set_torn_lock_aside
+from infra.local.make_study import mend_what_dvc_left
 from pipeline.cluster.client import Cluster, Job
 from pipeline.commands.jobs import _stale as stale_of
 from pipeline.params import load
@@ -115,8 +115,9 @@ def test_a_killed_dvc_repro_is_joined_again_and_nothing_is_trained_twice(
         assert any(update > 0 for update in before.values()), before
         assert len(trainings(address)) == 2
 
-        # as `make study` does: killed at that moment, DVC has written half of dvc.lock
-        set_torn_lock_aside(study / "dvc.lock")
+        # as `make study` does: killed at that moment, DVC has written half of a file
+        with chdir(study):
+            mend_what_dvc_left()
         again = run_in(study, "dvc", "repro", "handover", *rows, RAY_ADDRESS=address)
     assert again.returncode == 0, again.stdout + again.stderr
     jobs = trainings(address)
