@@ -6,8 +6,10 @@ So pyproject.toml pins Ray's version; tests/cluster/test_private.py shows what a
 """
 
 import os
+import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +68,25 @@ def shapes_to_come() -> list[dict[str, float]]:
 
 
 def own_interface() -> "TorchConfig":
-    """Returns a configuration with which workers talk over the interface of their node's own address.
+    """Returns a configuration with which workers meet and talk over the interface of their node's own address.
 
-    By default Gloo takes the interface that the host's name resolves to, which on many hosts is another.
-    It must be set before the workers connect, and Ray's backend is the only place to do so.
+    By default the first one listens for the others on all interfaces, where anybody who can reach the host
+    may write among what they tell each other, and Gloo takes the interface that the host's name resolves
+    to, which on many hosts is another. Ray's backend is the only place to connect them differently.
     """
     from ray.train.torch import TorchConfig
     from ray.train.torch.config import _TorchBackend
 
     class Backend(_TorchBackend):
         def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-            worker_group.execute(_take_own_interface)
-            super().on_start(worker_group, backend_config)
+            on_gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
+            address = worker_group.execute_single(0, _listen)
+            worker_group.execute(
+                _meet,
+                "nccl" if on_gpus else "gloo",
+                address,
+                timedelta(seconds=backend_config.timeout_s),
+            )
 
     class OwnInterface(TorchConfig):
         @property
@@ -87,9 +96,33 @@ def own_interface() -> "TorchConfig":
     return OwnInterface()
 
 
-def _take_own_interface() -> None:
+_listener: socket.socket | None = None  # of the first worker
+
+
+def _listen() -> tuple[str, int]:
+    """Opens the socket at which the workers of a training meet, on this node's own address."""
+    global _listener
+    _listener = socket.create_server((ray.util.get_node_ip_address(), 0))
+    host, port = _listener.getsockname()
+    return host, port
+
+
+def _meet(backend: str, address: tuple[str, int], timeout: timedelta) -> None:
+    """Connects this worker with the others of its training."""
+    import ray.train
+    from torch import distributed
+
     own = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
-        if own in [address.address for address in addresses]:
+        if own in [one.address for one in addresses]:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        *address, workers, is_master=rank == 0, timeout=timeout,
+        master_listen_fd=_listener.detach() if rank == 0 and _listener else None,
+    )  # fmt: skip
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=workers, timeout=timeout
+    )

@@ -17,6 +17,7 @@ import torch
 from ray._private import services
 from ray.job_submission import JobSubmissionClient
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.execution.worker_group.execution_group import ExecutionGroup
 
 from pipeline.cluster import private
 from tests.conftest import REPO
@@ -82,6 +83,8 @@ def test_rays_torch_backend_starts_by_the_method_that_we_extend():
     assert list(inspect.signature(_TorchBackend.on_start).parameters) == [
         "self", "worker_group", "backend_config",
     ]  # fmt: skip
+    for name in ("execute", "execute_single"):
+        assert callable(getattr(ExecutionGroup, name))
     assert callable(services.resolve_ip_for_localhost)
 
 

@@ -121,6 +121,19 @@ def kill_a_worker(process: subprocess.Popen[str], kind: str) -> None:
     found[-1].kill()
 
 
+def listening(process: subprocess.Popen[str]) -> set[str]:
+    """Returns the addresses at which a handover's processes listen."""
+    found = set()
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found |= {
+                one.laddr.ip
+                for one in child.net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN
+            }
+    return found
+
+
 GOES_ON = "(one|two|pair): .* going on from update"
 
 
@@ -146,8 +159,16 @@ def test_a_dead_worker_and_a_row_that_fails_change_no_bit_of_the_others(
         process = start(study, "dvc", "repro", "--keep-going", *targets, STUDY_CPUS="4")
         wait_for(lambda: update_of(store_of(study, "two")) > 0)
         kill_a_worker(process, "Worker.train")
+        addresses: set[str] = set()
+
+        def pair_trains() -> bool:
+            addresses.update(listening(process))
+            return update_of(store_of(study, "pair")) > 0
+
+        wait_for(pair_trains)
         output = said_by(process)
     assert process.returncode != 0, output
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}  # where its two workers meet, too
     assert re.search(GOES_ON.replace("pair", "pair|wild"), output), output  # whichever was killed
     assert output.count("wild: failed: the loss of update") == 1, output
     assert output.count("the loss of update") == 2, output  # by handover, and by its own stage
