@@ -46,6 +46,18 @@ def test_a_full_disk_that_left_its_port_empty_is_no_end(fresh: Path):
     assert s3.ensure_running().endpoint
 
 
+def test_what_a_killed_upload_has_left_goes_when_it_starts_again(fresh: Path):
+    storage = s3.connect()
+    there = {"Bucket": storage.bucket, "Key": "large"}
+    begun = storage._client.create_multipart_upload(**there)["UploadId"]
+    storage._client.upload_part(**there, UploadId=begun, PartNumber=1, Body=b"x" * 2**20)
+    storage.put("small", b"y")
+    s3.stop()
+    assert sum(path.stat().st_size for path in (fresh / "data").rglob("*")) > 2**20
+    assert s3.connect().get("small") == b"y"
+    assert [path.name for path in (fresh / "data").rglob("*") if path.is_file()] == ["small"]
+
+
 def test_it_listens_on_loopback_alone(fresh: Path):
     process = psutil.Process(s3.ensure_running().pid)
     listening = [c.laddr.ip for c in process.net_connections() if c.status == "LISTEN"]
