@@ -10,21 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import ray
 from ray import tune as ray_tune
 from ray.train import ScalingConfig
 from ray.tune import FailureConfig
 from ray.tune.search import Searcher
 
 from pipeline import machine
-from pipeline.cluster import session, trainer
+from pipeline.cluster import session
 from pipeline.cluster.retry import MAX_FAILURES, PATIENCE_S, patience_s
 from pipeline.errors import DivergedError, TrainingError
 from pipeline.files import scratch
-from pipeline.models.predict import device
 from pipeline.params import Row, Tune, validate
 from pipeline.storage.objects import Storage
-from pipeline.training.hardware import require
 from pipeline.tuning import halving
 from pipeline.tuning.search import Search
 
@@ -127,6 +125,9 @@ def _train(
     search: Search, number: int, updates: int, share: dict[str, float], arrays: Path | None
 ) -> None:
     """Trains one trial up to an update, in a process of Ray Tune's."""
+    from pipeline.cluster import trainer  # imports torch, which the search itself has no need of
+    from pipeline.models.predict import device
+
     config = {
         "training": search.training(number, updates), "model": search.tune.model,
         "arrays": arrays, "commit": "",
@@ -161,13 +162,16 @@ def _trainable(
 
 def search_here(search: Search, arrays: Path, trials_at_once: int) -> None:
     """Runs the search on this machine's cores, and on its GPUs if it has any."""
-    require(search.row.precision, f"models.{search.tune.model}.precision")
+    if search.row.precision != "float32":
+        from pipeline.training.hardware import require  # imports torch
+
+        require(search.row.precision, f"models.{search.tune.model}.precision")
     cores, workers = machine.cores(), search.row.worker_bounds[0]
     cpus = min(search.row.threads, cores / workers)
     at_once = max(1, min(trials_at_once, int(cores // (cpus * workers))))
-    # several small networks on one GPU; Ray shares none of several
-    gpus = min(1.0, torch.cuda.device_count() / (at_once * workers))
     with session.embedded():  # trials run in folders of their own
+        # several small networks on one GPU; Ray shares none of several
+        gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0) / (at_once * workers))
         search_all(search, at_once, {"CPU": cpus, "GPU": gpus}, arrays.resolve())
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+
+from pipeline.models.resnet import ResNet
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,47 @@ def complexity(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexit
     weights. One image passes through the network, on the network's own device; on `meta` nothing is
     computed.
     """
-    device = next(model.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, *image_shape, device=device))
+    image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     layers = sum(
         isinstance(layer, nn.Conv2d | nn.Linear)
         + (isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None)
         for layer in model.modules()
     )
-    # a multiply-add is two operations
-    return Complexity(parameter_count(model), counter.get_total_flops() // 2, layers)
+    count = _of_layers if isinstance(model, ResNet) else _of_operations
+    return Complexity(parameter_count(model), count(model, image), layers)
+
+
+def _of_layers(model: nn.Module, image: Tensor) -> int:
+    """Counts in a network of convolutions and fully connected layers alone; imports nothing.
+
+    torch's counter imports torch's compiler, which takes longer than a small network's evaluation.
+    """
+    costs: list[int] = []
+
+    def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        costs.append(output.numel() * layer.weight[0].numel())
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    with torch.no_grad():
+        model(image)
+    for hook in hooks:
+        hook.remove()
+    return sum(costs)
+
+
+def _of_operations(model: nn.Module, image: Tensor) -> int:
+    """Counts in any network, whatever it multiplies."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    operations: int = counter.get_total_flops()
+    return operations // 2  # a multiply-add is two
 
 
 def parameter_count(model: nn.Module) -> int:

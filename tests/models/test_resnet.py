@@ -7,7 +7,13 @@ from torch import nn
 from pipeline import paper
 from pipeline.models.archs import ARCHS, arch_of
 from pipeline.models.blocks import BasicBlock, Bottleneck, Projection, ShortcutA, shortcut
-from pipeline.models.complexity import Complexity, complexity, parameter_count
+from pipeline.models.complexity import (
+    Complexity,
+    _of_layers,
+    _of_operations,
+    complexity,
+    parameter_count,
+)
 from pipeline.models.resnet import ResNet, drawn
 from pipeline.params import IMAGENET_DEPTHS, CifarNetwork, ImageNetNetwork
 
@@ -33,6 +39,13 @@ def test_a_network_is_as_deep_as_its_name_says(name: str):
     model = ResNet(ARCHS[name], 3, 10)
     shortcuts = sum(isinstance(module, Projection) for module in model.modules())
     assert on_meta(model, (3, 32, 32)).layers - shortcuts == ARCHS[name].depth
+
+
+@pytest.mark.parametrize("name", ["resnet-20", "plain-20", "resnet-50"])
+def test_multiply_adds_are_those_that_torch_counts(name: str):
+    model = ResNet(ARCHS[name], 3, 10).to("meta").eval()
+    image = torch.zeros(1, 3, 64, 48, device="meta")
+    assert _of_layers(model, image) == _of_operations(model, image)
 
 
 def on_meta(model: nn.Module, image_shape: tuple[int, int, int]) -> Complexity:

@@ -31,14 +31,19 @@ def test_it_ends_with_the_bits_of_torchs_fused_one(momentum: float, decay: float
 
 
 @pytest.mark.slow
-def test_a_training_imports_neither_torchs_compiler_nor_what_it_needs():
+def test_a_training_and_its_evaluation_import_neither_torchs_compiler_nor_what_it_needs():
     code = (
         "import sys, torch\n"
+        "from pipeline.evaluation import whole\n"
+        "from pipeline.models.archs import ARCHS\n"
+        "from pipeline.models.complexity import complexity\n"
+        "from pipeline.models.resnet import ResNet\n"
         "from pipeline.training.loop import Step\n"
         "from pipeline.training.sgd import Sgd\n"
         "model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))\n"
         "step = Step(model, Sgd(model.parameters(), 0.1, 0.9, 1e-4), 'bfloat16', 0.1, 2)\n"
         "for _ in range(2): step(torch.randn(4, 1, 8, 8), torch.arange(4) % 3)\n"
+        "complexity(ResNet(ARCHS['resnet-20'], 1, 3).eval(), (1, 8, 8))\n"
         "print(sorted({'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
