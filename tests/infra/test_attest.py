@@ -57,16 +57,23 @@ def test_the_golden_set_has_every_kind():
             assert len({json.dumps(row[name]) for row in rows}) > 1, name
 
 
-@pytest.fixture
-def begun(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with the source, its attested ones a chain of their own that nobody has committed."""
+    clone = tmp_path_factory.mktemp("beginning")
     for folder in ("pipeline", "infra"):
-        shutil.copytree(REPO / folder, tmp_path / folder)
-    for path in (tmp_path / "pipeline/attested").glob("*.json"):
+        shutil.copytree(REPO / folder, clone / folder)
+    for path in (clone / "pipeline/attested").glob("*.json"):
         path.unlink()
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    assert attested(tmp_path, "begin()").returncode == 0
-    return tmp_path
+    subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
+    assert attested(clone, "begin()").returncode == 0
+    return clone
+
+
+@pytest.fixture
+def begun(tmp_path: Path, beginning: Path) -> Path:
+    """That repository, for one test."""
+    return shutil.copytree(beginning, tmp_path / "clone")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A study that is run once for all test files: each gets a copy of its folder and of its objects."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,19 +29,22 @@ def options_and_seeds(document: dict) -> None:
 
 
 def build(folder: Path) -> str:
-    """Runs the study by `make study`, beside a stale result such as a clone's committed ones; returns what it said.
-
-    `report` waits for MLflow for 20 s, which a busy machine may need for less than all: `make publish` sends it.
-    """
+    """Runs the study by `make study`, beside a stale result such as a clone's committed ones; returns what it said."""
     copy_study(folder, options_and_seeds)
     stale = folder / "scores/resnet-8/metrics.json"
     stale.parent.mkdir(parents=True)
     stale.write_text('{"test_error_pct": 99.5, "wall_seconds": 1e9}')
     done = run_in(folder, "make", "study")
     assert done.returncode == 0, done.stdout + done.stderr
-    sent = run_in(folder, "python", "-m", "pipeline.commands.publish")
-    assert sent.returncode == 0, sent.stdout + sent.stderr
+    publish_the_rest(folder, done.stdout)
     return done.stdout
+
+
+def publish_the_rest(folder: Path, said: str) -> None:
+    """`report` waits for MLflow for 20 s, which a busy machine may need for less than all: this sends it."""
+    if not re.search(r"MLflow has (\d+) of \1 runs", said):
+        sent = run_in(folder, "python", "-m", "pipeline.commands.publish")
+        assert sent.returncode == 0, sent.stdout + sent.stderr
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,7 @@ def longer(document: dict) -> None:
         },
         "endless": {**row, "seed": 7, "schedule": "schedules/endless.yaml"},
     }
+    document["tune"] = {}
 
 
 @pytest.fixture(scope="module")

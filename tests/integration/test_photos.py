@@ -20,6 +20,7 @@ from pipeline.params import read_yaml
 from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.objects import Storage
 from tests.conftest import changed_params, copy_study, run_in, small_search
+from tests.integration.conftest import publish_the_rest
 from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
 from tests.photographs import images, small_study, tar
 
@@ -70,10 +71,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path, archives: P
 
 @pytest.fixture(scope="module")
 def whole(study: Path) -> Path:
-    """The study, run to its end, and in MLflow, for which `report` waits 20 s at most."""
-    for command in (("dvc", "repro"), ("python", "-m", "pipeline.commands.publish")):
-        done = run_in(study, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    """The study, run to its end, and in MLflow."""
+    done = run_in(study, "dvc", "repro")
+    assert done.returncode == 0, done.stdout + done.stderr
+    publish_the_rest(study, done.stdout)
     return study
 
 

@@ -67,13 +67,16 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
 
 def work(rank: int, training: Training, arrays: Path, folder: Path) -> None:
     """Trains as one worker of a row, on one core, without Ray and S3."""
+    workers, cores = training.row.worker_bounds[0], os.sched_getaffinity(0)
     os.sched_setaffinity(0, {0})
-    workers = training.row.worker_bounds[0]
-    with joined(folder / "meeting", rank, workers):
-        run(
-            training, arrays, Folder(folder), started=time.time(), device=torch.device("cpu"), rank=rank,
-            workers=workers, on_report=lambda history: None,
-        )  # fmt: skip
+    try:
+        with joined(folder / "meeting", rank, workers):
+            run(
+                training, arrays, Folder(folder), started=time.time(), device=torch.device("cpu"),
+                rank=rank, workers=workers, on_report=lambda history: None,
+            )  # fmt: skip
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,10 @@ def wanted(study: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
     for name in ROWS:
         row, folder = document.models[name], tmp_path_factory.mktemp(name)
         training = Training.of(name, row, load_schedule(study / row.schedule), data.digest)
-        spawn(work, (training, arrays, folder), nprocs=row.worker_bounds[0])
+        if (workers := row.worker_bounds[0]) > 1:
+            spawn(work, (training, arrays, folder), nprocs=workers)
+        else:
+            work(0, training, arrays, folder)
         checkpoint = Folder(folder).latest()
         assert checkpoint is not None
         result.write_result(study / "runs" / name, training, data, checkpoint)

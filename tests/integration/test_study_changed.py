@@ -32,7 +32,7 @@ def git(study: Path, *arguments: str) -> str:
 def changed_on_a_branch(
     study: Path, branch: str, row: str, factor: float, *targets: str
 ) -> list[str]:
-    """Changes a row on a branch and reruns the study, or up to targets; returns the stages that ran."""
+    """Changes a row on a branch and reruns the study up to targets; returns the stages that ran."""
     git(study, "checkout", "-q", "-b", branch)
     document = read_params(study)
     document["models"][row]["learning_rate_factor"] = factor
@@ -51,8 +51,8 @@ def test_one_changed_row_reruns_what_depends_on_it_and_two_peoples_changes_merge
     git(study, "add", "-A")
     git(study, "commit", "-q", "-m", "results")
     try:
-        stages = changed_on_a_branch(study, "ours", "resnet-8", 0.5)
-        later = ["train@resnet-8", "evaluate@resnet-8", "ensemble", "report"]
+        stages = changed_on_a_branch(study, "ours", "resnet-8", 0.5, "handover", "ensemble")
+        later = ["train@resnet-8", "evaluate@resnet-8", "ensemble"]
         assert stages == ["check", "handover", *later]
         git(study, "checkout", "-q", "first")
         assert run_in(study, "dvc", "checkout").returncode == 0
@@ -100,7 +100,7 @@ def test_again_trains_what_it_names_and_nothing_else(study: Path):
     assert "already trained" not in done.stdout
     assert instance_of(study, "plain-8") == 2
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-    rest = run_in(study, "dvc", "repro", "handover", "ensemble")
+    rest = run_in(study, "dvc", "repro", "--dry", "ensemble")
     assert rest.returncode == 0, rest.stderr
     assert not [stage for stage in stages_run(rest.stdout) if "train" in stage or "tune" in stage]
 
