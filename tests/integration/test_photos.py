@@ -31,7 +31,7 @@ UPDATES = 24
 
 def photographs(folder: Path, document: dict) -> None:
     """Makes a study of photographs in a tar of it, without a search."""
-    content = tar(folder / "photographs.tar", images(150, 20)).read_bytes()
+    content = tar(folder / "photographs.tar", images(60, 10)).read_bytes()
     small_study(document, "photographs.tar", hashlib.sha256(content).hexdigest())
     document["tune"] = {}
     plain, long = document["models"].values()
@@ -110,7 +110,7 @@ def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, s
 
 def test_the_whole_study_runs_and_shows_crops_scales_and_ensembles(whole: Path, storage: Storage):
     facts = json.loads((whole / "data/digest.json").read_text())
-    assert facts["images"] == {"train": 270, "val": 30, "test": 40}
+    assert facts["images"] == {"train": 90, "val": 30, "test": 20}
     assert facts["oddities"]["undecodable"] == 0
     page = (whole / "report/index.html").read_text()
     assert "Crops and scales" in page and "shorter sides of 32, 48 pixels" in page
@@ -159,7 +159,7 @@ def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(whole: Path, 
     store = store_of(whole, "long")
     store.clear()
     process = start(whole, "python", "-m", "stages.train", "long")
-    wait_for(lambda: update_of(store) >= 10)  # 320 images: the second pass's beginning
+    wait_for(lambda: update_of(store) >= 10)  # 320 images: in the middle of a pass
     process.kill()
     process.wait()
     assert 10 <= update_of(store) < UPDATES
