@@ -17,7 +17,9 @@ from pipeline.tracking import results as send
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.waiting import within
 
-PATIENCE_S = 300.0  # for a run with its weights
+PATIENCE_S = 300.0  # for a run, besides its weights
+SLOWEST_BYTES_PER_S = 250_000  # a line of 2 Mbit/s
+TIMES_SENT = 2  # weights are an artifact of their run, and a part of the registered model
 
 
 def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
@@ -30,21 +32,22 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
         tracker = Tracker(send.address_of(study), storage.upload)
         tracker.settle()
         complete = tracker.complete()
-    work: list[Callable[[], None]] = []
+    work: list[tuple[float, Callable[[], None]]] = []  # and how long each may take
     for row in results["rows"]:
         which = ("training", row["run_key"], str(row["instance"]))
         if complete.get(which) != send.digest_of_row(row["name"]):
-            work.append(partial(_row, tracker, study, results, row, storage))
+            send_row = partial(_row, tracker, study, results, row, storage)
+            work.append((patience_s(row["name"]), send_row))
     for name in study.tune:
         if send.digest_of_search(name, storage) not in complete.values():
-            work.append(partial(send.search_result, tracker, name, storage))
+            work.append((patience_s(), partial(send.search_result, tracker, name, storage)))
     total = len(results["rows"]) + len(study.tune) + 1
-    work.append(partial(_study, tracker, study, results))
+    work.append((patience_s(*study.models), partial(_study, tracker, study, results)))
     complete_now, refused = total - len(work), list[str]()
-    for one in work:
+    for limit_s, one in work:
         print(f"MLflow has {complete_now} of {total} runs", flush=True)
         try:
-            with within(PATIENCE_S):
+            with within(limit_s):
                 one()
             complete_now += 1
         except DataError as error:
@@ -52,6 +55,13 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     print(f"MLflow has {complete_now} of {total} runs", flush=True)
     if refused:
         raise DataError("; ".join(refused))
+
+
+def patience_s(*rows: str) -> float:
+    """Returns how long a run that sends the weights of these rows may take."""
+    weights = [paths.run(name) / paths.WEIGHTS for name in rows]
+    sent = TIMES_SENT * sum(path.stat().st_size for path in weights if path.exists())
+    return PATIENCE_S + sent / SLOWEST_BYTES_PER_S
 
 
 def _row(
