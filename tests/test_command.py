@@ -18,8 +18,6 @@ def ended(work: str) -> subprocess.CompletedProcess[str]:
 import atexit, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pipeline import command
-from tests import pace
-from tests.conftest import REPO
 from pipeline.errors import DataError
 atexit.register(print, "at exit")
 def work():

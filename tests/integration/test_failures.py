@@ -20,6 +20,7 @@ from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
 from tests.integration.trainings import (
     caught,
+    here,
     key_of,
     prepare,
     result_of,
@@ -125,7 +126,7 @@ def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storag
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.trial)])
 def test_never_a_wrong_result_whatever_is_damaged_on_s3(study: Path, storage: Storage, count: int):
     """Two objects of a finished training are damaged, and it is collected: 200 times in the trial."""
-    first = run_in(study, "python", "-m", "stages.train", "resnet-8")
+    first = here(study, "stages.train", "resnet-8")
     assert first.returncode == 0, first.stderr
     (sha256, digest), script = (
         result_of(study, "resnet-8"),
@@ -233,7 +234,8 @@ def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: 
         output = said_by(training.process)
     assert training.process.returncode == 2, output
     assert "cannot be reached" in output
-    done = run_in(study, "python", "-m", "stages.train", "again")
+    s3.ensure_running()
+    done = here(study, "stages.train", "again")
     assert done.returncode == 0, done.stderr
     assert "again: resumed at update" in done.stdout
 

@@ -21,7 +21,7 @@ from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.objects import Storage
 from tests.conftest import changed_params, copy_study, run_in, small_search
 from tests.integration.conftest import publish_the_rest
-from tests.integration.trainings import result_of, start, store_of, update_of, wait_for
+from tests.integration.trainings import here, result_of, start, store_of, update_of, wait_for
 from tests.photographs import images, small_study, tar
 
 pytestmark = pytest.mark.integration
@@ -177,7 +177,7 @@ def test_a_damaged_shard_in_the_bucket_is_named(whole: Path, storage: Storage, t
     storage.put(key, content[:-9] + b"\0" * 9)
     store_of(whole, "long").clear()
     try:
-        done = run_in(whole, "python", "-m", "stages.train", "long", STUDY_CACHE_DIR=str(tmp_path))
+        done = here(whole, "stages.train", "long", STUDY_CACHE_DIR=str(tmp_path))
     finally:
         storage.put(key, content)
     assert done.returncode == 2, done.stdout + done.stderr

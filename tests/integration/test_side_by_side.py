@@ -15,6 +15,7 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from pipeline import paths
+from pipeline.cluster import session
 from pipeline.data import prepared
 from pipeline.params import load
 from pipeline.storage.objects import Storage
@@ -25,6 +26,7 @@ from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 from tests.conftest import changed_params, copy_study, run_in
 from tests.integration.trainings import (
+    here,
     result_of,
     said_by,
     start,
@@ -112,7 +114,7 @@ def forget(study: Path, *names: str) -> None:
 
 def collected(study: Path, *names: str) -> dict[str, tuple[str, str]]:
     for name in names:
-        done = run_in(study, "python", "-m", "stages.train", name)
+        done = here(study, "stages.train", name)
         assert "already trained" in done.stdout, done.stdout + done.stderr
     return {name: result_of(study, name) for name in names}
 
@@ -232,17 +234,14 @@ def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Sto
 
 
 def test_a_row_that_alone_is_stale_is_trained_without_ray_and_ends_the_same(
-    study: Path, wanted: dict, storage: Storage
+    study: Path, wanted: dict, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("one", "pair"):
         if not (study / f"runs/{name}/model.json").exists():  # by the tests before this one
             assert run_in(study, "python", "-m", "stages.train", name).returncode == 0
     forget(study, "two")
-    code = (
-        "from pipeline.cluster import session; session.embedded = None\n"
-        "from stages import handover; handover.main()"
-    )
-    done = run_in(study, "python", "-c", code)
+    monkeypatch.setattr(session, "embedded", None)
+    done = here(study, "stages.handover")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed" not in done.stdout
     assert collected(study, "two") == {"two": wanted["two"]}
@@ -253,6 +252,6 @@ def test_who_collects_imports_neither_torch_nor_ray_nor_mlflow(study: Path, want
         "import sys; from stages import train; train.main('two'); "
         "print(sorted({'torch', 'ray', 'mlflow', 'sklearn', 'pandas'} & set(sys.modules)))"
     )
-    assert run_in(study, "python", "-m", "stages.train", "two").returncode == 0
+    assert here(study, "stages.train", "two").returncode == 0
     done = run_in(study, "python", "-c", code)
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr

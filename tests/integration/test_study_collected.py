@@ -21,7 +21,7 @@ from tests.conftest import (
     run_in,
 )
 from tests.integration.conftest import ROWS
-from tests.integration.trainings import stages_run
+from tests.integration.trainings import here, stages_run
 
 pytestmark = pytest.mark.integration
 NOBODY = "http://127.0.0.1:9"  # where nobody listens
@@ -103,7 +103,7 @@ def test_what_is_finished_is_collected_without_the_cluster(study: Path):
     (study / "runs/plain-8/history.csv").unlink()
     for stage in (("handover",), ("tune", "resnet-8"), ("train", "plain-8")):
         name, *words = stage
-        done = run_in(study, "python", "-m", f"stages.{name}", *words, RAY_ADDRESS=NOBODY)
+        done = here(study, f"stages.{name}", *words, RAY_ADDRESS=NOBODY)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (study / "runs/plain-8/history.csv").exists()
 
@@ -111,7 +111,7 @@ def test_what_is_finished_is_collected_without_the_cluster(study: Path):
 def test_a_lost_result_is_collected_and_not_trained_again(study: Path):
     for name in ("model.safetensors", "model.json", "history.csv"):
         (study / "runs/plain-8" / name).unlink()
-    done = run_in(study, "python", "-m", "stages.train", "plain-8")
+    done = here(study, "stages.train", "plain-8")
     assert done.returncode == 0, done.stderr
     assert "already trained" in done.stdout
 
@@ -175,7 +175,7 @@ def test_a_stranger_pulls_from_a_web_server_without_keys(
 def test_a_bad_study_is_refused_and_earlier_results_stay(study: Path, stage, change, message):
     kept = (study / "runs/plain-8/model.safetensors").read_bytes()
     with changed_params(study, change):
-        done = run_in(study, "python", "-m", f"stages.{stage}", "plain-8")
+        done = here(study, f"stages.{stage}", "plain-8")
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert done.stderr.count("Traceback") == 0
@@ -236,7 +236,7 @@ def test_refused_keys_end_the_stage_with_a_message(study: Path):
 def test_a_dead_mlflow_server_does_not_hurt_training(study: Path):
     dead = {"MLFLOW_TRACKING_URI": NOBODY}
     with changed_params(study, lambda document: document["models"]["plain-8"].update(seed=78)):
-        done = run_in(study, "python", "-m", "stages.train", "plain-8", **dead)
+        done = here(study, "stages.train", "plain-8", **dead)
     assert run_in(study, "dvc", "checkout", "train@plain-8", "-f").returncode == 0
     assert done.returncode == 0, done.stderr
     told = run_in(study, "python", "-m", "pipeline.commands.publish", **dead)
