@@ -185,28 +185,30 @@ def test_a_damaged_shard_in_the_bucket_is_named(whole: Path, storage: Storage, t
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("row", ["small", pytest.param("long", marks=pytest.mark.trial)])
 def test_an_exported_network_gives_torchs_values_and_lies_beside_the_model(
-    whole: Path, storage: Storage
+    whole: Path, storage: Storage, row: str
 ):
-    done = run_in(whole, "python", "-m", "pipeline.commands.export", "long")
+    done = run_in(whole, "python", "-m", "pipeline.commands.export", row)
     assert done.returncode == 0, done.stderr
     mlflow = MlflowClient(f"sqlite:///{whole}/mlflow.db")
     (experiment,) = mlflow.search_experiments(filter_string="name = 'resnet-study'")
-    (run,) = mlflow.search_runs([experiment.experiment_id], "attributes.run_name = 'long'")
+    (run,) = mlflow.search_runs([experiment.experiment_id], f"attributes.run_name = '{row}'")
     assert run.info.status == "FINISHED"
     prefix = run.info.artifact_uri.replace("mlflow-artifacts:/", "mlflow/")
     for name in ("classifier.onnx", "backbone.onnx", "mean.npy", "classes.json"):
         there = storage.get(f"{prefix}/{name}")
-        assert there == (whole / "export/long" / name).read_bytes()
+        assert there == (whole / "export" / row / name).read_bytes()
     assert "model.safetensors" in {key.split("/")[-1] for key in storage.keys(prefix)}
-    model, images = weights.load(whole / "runs/long").model, torch.randn(3, 3, 80, 105)
+    model, images = weights.load(whole / "runs" / row).model, torch.randn(3, 3, 80, 105)
     with torch.no_grad():
         wanted = {"classifier": [model(images)], "backbone": list(model.features(images).values())}
     for name, tensors in wanted.items():
-        session = onnxruntime.InferenceSession(whole / f"export/long/{name}.onnx")
+        session = onnxruntime.InferenceSession(whole / f"export/{row}/{name}.onnx")
         found = session.run(None, {"images": images.numpy()})
-        assert len(found) == len(tensors) == (1 if name == "classifier" else 4)
-        program = torch.export.load(whole / f"export/long/{name}.pt2").module()
+        stages = 4 if row == "long" else 3
+        assert len(found) == len(tensors) == (1 if name == "classifier" else stages)
+        program = torch.export.load(whole / f"export/{row}/{name}.pt2").module()
         with torch.no_grad():
             again = program(images)
         for values, other, tensor in zip(

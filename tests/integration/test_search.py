@@ -19,7 +19,7 @@ from pipeline.storage.objects import Storage
 from pipeline.tuning.halving import behind
 from pipeline.tuning.search import Search
 from tests.conftest import changed_params, copy_study, run_in
-from tests.integration.trainings import caught, prepare, said_by, start, wait_for
+from tests.integration.trainings import caught, here, prepare, said_by, start, wait_for
 
 pytestmark = pytest.mark.integration
 REPORTS = (20, 40, 60, 80)
@@ -189,6 +189,10 @@ def test_a_search_out_of_time_decides_nothing_and_goes_on(study: Path, storage: 
     assert not (study / "tuned/resnet-8.yaml").exists()
 
 
+def in_this_process(study: Path, *command: str, **variables: str) -> subprocess.CompletedProcess:
+    return here(study, *command[2:], **variables)
+
+
 def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: Storage):
     def wild(document: dict) -> None:
         document["tune"]["resnet-8"] |= {"trials": 2, "total_updates": 8, "grace_updates": 4}
@@ -199,8 +203,8 @@ def test_a_search_in_which_every_trial_diverges_is_told(study: Path, storage: St
     with changed_params(study, wild):
         instances = Instances(storage, SEARCHES, search_of(study, storage).key)
         instances.begin("by somebody before")
-        for _ in range(2):
-            done = run_in(study, *SEARCH, STUDY_AGAIN="monday")
+        for run in (run_in, in_this_process):  # where none of Ray is started any more
+            done = run(study, *SEARCH, STUDY_AGAIN="monday")
             assert done.returncode == 2, done.stdout + done.stderr
             assert "each of the 2 trials diverged" in done.stderr
             assert "Traceback" not in done.stderr
