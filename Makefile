@@ -131,8 +131,8 @@ quick: install ## run unit tests and static checks, without services, in a minut
 	ruff check . && ruff format --check . && lint-imports >/dev/null && mypy
 	pytest -q -n 2 -m "not (integration or slow or trial)" --ignore=tests/storage --ignore=tests/tracking
 
-test: install ## run all tests but the trials, with real S3, Ray, MLflow and DVC, four files at a time
-	pytest -n 4 --dist loadfile --no-loadscope-reorder
+test: install ## run all tests but the trials, with real S3, Ray, MLflow and DVC, three files at a time
+	pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 trial-kills: install ## kill a training and a cluster's worker ten times at random moments
 	pytest -m trial -k killed_at_random

@@ -343,7 +343,7 @@ def _start() -> Server:
     _refuse_a_second()
     folder, port = state_dir(), _port()
     (folder / "data").mkdir(exist_ok=True, mode=0o700)
-    for part in (folder / "data").rglob(".rclone_temp_*"):  # of uploads that were killed, which end with it
+    for part in (folder / "data").rglob(".rclone_temp_*"):  # what killed uploads have left
         part.unlink()
     access_key, secret = _keys()
     rclone = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
