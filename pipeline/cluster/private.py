@@ -102,9 +102,10 @@ _listener: socket.socket | None = None  # of the first worker
 def _listen() -> tuple[str, int]:
     """Opens the socket at which the workers of a training meet, on this node's own address."""
     global _listener
-    _listener = socket.create_server((ray.util.get_node_ip_address(), 0))
-    host, port = _listener.getsockname()
-    return host, port
+    host = ray.util.get_node_ip_address()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    _listener = socket.create_server((host, 0), family=family)
+    return host, _listener.getsockname()[1]
 
 
 def _meet(backend: str, address: tuple[str, int], timeout: timedelta) -> None:
