@@ -20,8 +20,10 @@ $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/python -m infra.local.hook
+	@# compiles what each study imports; all of it would take a minute
+	@$(BIN)/python -c "import ray.train.torch, ray.tune" & $(BIN)/python -c "import dvc.cli, mlflow.tracking"; wait
 	@touch $@
 
 study: install params up ## rerun the study in params.yaml; STUDY=name first copies studies/name.yaml there

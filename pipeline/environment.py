@@ -39,7 +39,9 @@ FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("GOMP_", (), None),
     ("KMP_", (), None),
 )
+BYTECODE = "PYTHONDONTWRITEBYTECODE"
 NEVER = (
+    BYTECODE,  # each of a study's hundred processes would compile all that it imports again
     "STUDY_S3",  # set by another process's embedded server (pipeline.storage.bucket)
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",  # the endpoint is passed explicitly, not configured
     "NVIDIA_TF32_OVERRIDE",  # the row sets the precision
@@ -73,6 +75,8 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     """Removes the variables that must not reach the study, and sets those that must."""
     # by default a tenth of the time to import torch goes into searching it for cycles
     gc.set_threshold(10_000)
+    if environ.get(BYTECODE):  # Python has read it already
+        sys.dont_write_bytecode = False
     if environ.get(SETTLED):
         return
     for name in list(environ):

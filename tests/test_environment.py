@@ -33,7 +33,16 @@ def test_mlflows_settings_stay_with_an_mlflow_of_ones_own():
 
 
 @pytest.mark.parametrize(
-    "name", ["RCLONE_BWLIMIT", "RAY_TMPDIR", "OMP_NUM_THREADS", "GIT_DIR", "MPLBACKEND", "STUDY_S3"]
+    "name",
+    [
+        "RCLONE_BWLIMIT",
+        "RAY_TMPDIR",
+        "OMP_NUM_THREADS",
+        "GIT_DIR",
+        "MPLBACKEND",
+        "STUDY_S3",
+        "PYTHONDONTWRITEBYTECODE",
+    ],
 )
 def test_what_nothing_chooses_never_stays(name: str):
     assert name not in settled(**{name: "x"})

@@ -243,10 +243,10 @@ def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_path: Path):
     """`ulimit -f` makes writes fail as a full disk does: at a size, in the middle of a file."""
     kept = (study / "data/arrays.safetensors").read_bytes()
-    limit = "trap '' XFSZ; ulimit -f 16; exec .venv/bin/python -m stages.prepare"
+    limit = "trap '' XFSZ; ulimit -f 16; exec .venv/bin/python -B -m stages.prepare"
     done = subprocess.run(
         ["bash", "-c", limit], cwd=study, capture_output=True, text=True, check=False,
-        env=outside(PYTHONDONTWRITEBYTECODE="1"),
+        env=outside(),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "error:" in done.stderr
