@@ -13,6 +13,7 @@ import psutil
 
 from infra.local.cluster import HEALTH
 from pipeline.cluster import SETTINGS
+from pipeline.files import secret
 
 NET = f"10.213.{os.getpid() % 250}"  # of this run: two on one machine must not end each other
 TAG = f"s{os.getpid() % 100_000}"
@@ -37,6 +38,7 @@ class Hosts:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ray-"))
+        self.token = secret(self.folder / "token").read_text().strip()  # of their cluster
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         self.close()
         ip("link", "add", BRIDGE, "type", "bridge")
@@ -80,10 +82,10 @@ class Hosts:
         ]  # fmt: skip
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = {
-            **os.environ, **SETTINGS, **HEALTH, "PATH": path,
+            **os.environ, **SETTINGS, **HEALTH, "PATH": path, "RAY_AUTH_TOKEN": self.token,
             "STUDY_CACHE_DIR": f"{self.folder}/{number}/cache",
         }  # fmt: skip
-        for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
             environment.pop(name, None)
         again = f"while :; do {shlex.join(command)}; sleep 1; done"
         with (self.folder / f"{number}.log").open("ab") as log:

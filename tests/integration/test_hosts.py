@@ -95,8 +95,10 @@ def begin(study: Path, *command: str, **environment: str) -> subprocess.Popen[st
 
 
 @pytest.fixture(scope="module")
-def cluster(hosts: network.Hosts) -> str:
-    """A head and two workers, each on a host of its own; returns the head's address."""
+def cluster(hosts: network.Hosts) -> Iterator[str]:
+    """A head and two workers, each on a host of its own; yields the head's address, whose token is a user's."""
+    os.environ["RAY_AUTH_TOKEN"] = hosts.token
+    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
     head = hosts.add(HEAD)
     for number in (ONE, TWO, THREE):
         hosts.add(number)
@@ -105,7 +107,8 @@ def cluster(hosts: network.Hosts) -> str:
     for number in (ONE, TWO):
         hosts.start_node(number, head, 1)
     wait_for(lambda: alive(jobs_api(head)) == 3, "the workers")
-    return head
+    yield head
+    del os.environ["RAY_AUTH_TOKEN"]
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,7 @@ def test_a_host_is_lost_for_good_and_another_joins(
     undisturbed: tuple[str, str],
     cluster: str,
 ):
-    process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster))
+    process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster), RAY_AUTH_TOKEN=hosts.token)
     wait_for(lambda: update_of(store) > 0, "the first checkpoint")
     hosts.cut(TWO)
     wait_for(lambda: alive(jobs_api(cluster)) == 2, "the loss is noticed")
@@ -158,7 +161,7 @@ def test_the_head_is_cut_off_for_a_while(
     cluster: str,
 ):
     store.clear()
-    process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster))
+    process = begin(study, *TRAIN, RAY_ADDRESS=jobs_api(cluster), RAY_AUTH_TOKEN=hosts.token)
     wait_for(lambda: update_of(store) > 0, "the first checkpoint")
     hosts.cut(HEAD)
     time.sleep(15)  # about as long as Ray takes to notice: with or without, the result is the same
