@@ -104,9 +104,8 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
         environ.pop("RAY_AUTH_TOKEN", None)
         environ["RAY_AUTH_TOKEN_PATH"] = str(state / "ray_token")
     if len(long := environ.get("TMPDIR", "")) > LONGEST_TMPDIR:
-        environ.setdefault(
-            "STUDY_CACHE_DIR", f"{long}/study-cache-{os.getuid()}"
-        )  # large files stay there
+        # large files stay there
+        environ.setdefault("STUDY_CACHE_DIR", f"{long}/study-cache-{os.getuid()}")
         environ["TMPDIR"] = "/tmp"
     environ[SETTLED] = "1"
 

@@ -1,6 +1,7 @@
 """What of an environment stays."""
 
 import os
+import sys
 
 import pytest
 
@@ -46,6 +47,14 @@ def test_mlflows_settings_stay_with_an_mlflow_of_ones_own():
 )
 def test_what_nothing_chooses_never_stays(name: str):
     assert name not in settled(**{name: "x"})
+
+
+def test_what_python_compiles_is_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    settled()
+    assert sys.dont_write_bytecode  # by -B
+    settled(PYTHONDONTWRITEBYTECODE="1")
+    assert not sys.dont_write_bytecode
 
 
 def test_the_embedded_ray_has_a_token_of_its_own_and_a_cluster_the_users():

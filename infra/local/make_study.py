@@ -98,10 +98,8 @@ def delete_torn_rwlock(path: Path = Path(".dvc/tmp/rwlock")) -> None:
     """Deletes DVC's list of who reads and writes what, if DVC was killed while it wrote it."""
     if not path.exists():
         return
-    with (
-        suppress(Timeout),
-        FileLock(path.with_name("rwlock.lock"), timeout=0),
-    ):  # DVC's, around each change
+    # DVC's own lock, around each change
+    with suppress(Timeout), FileLock(path.with_name("rwlock.lock"), timeout=0):
         try:
             json.loads(path.read_text())
         except ValueError:

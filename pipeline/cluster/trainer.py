@@ -177,9 +177,7 @@ def in_this_process(
     is_row = training.kind == TRAININGS
     if is_row:
         training.require_source()
-        evaluations.source_of(
-            training.row
-        )  # by which it will be evaluated, whatever is edited until then
+        evaluations.source_of(training.row)  # what will evaluate it, even if it is edited
     storage = Storage(patience_s=config["patience_s"])
     arrays: Path | None = config["arrays"]
     if arrays is None:

@@ -37,12 +37,12 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
         which = ("training", row["run_key"], str(row["instance"]))
         if complete.get(which) != send.digest_of_row(row["name"]):
             send_row = partial(_row, tracker, study, results, row, storage)
-            work.append((patience_s(row["name"]), send_row))
+            work.append((_limit_s(row["name"]), send_row))
     for name in study.tune:
         if send.digest_of_search(name, storage) not in complete.values():
-            work.append((patience_s(), partial(send.search_result, tracker, name, storage)))
+            work.append((_limit_s(), partial(send.search_result, tracker, name, storage)))
     total = len(results["rows"]) + len(study.tune) + 1
-    work.append((patience_s(*study.models), partial(_study, tracker, study, results)))
+    work.append((_limit_s(*study.models), partial(_study, tracker, study, results)))
     complete_now, refused = total - len(work), list[str]()
     for limit_s, one in work:
         print(f"MLflow has {complete_now} of {total} runs", flush=True)
@@ -57,7 +57,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
         raise DataError("; ".join(refused))
 
 
-def patience_s(*rows: str) -> float:
+def _limit_s(*rows: str) -> float:
     """Returns how long a run that sends the weights of these rows may take."""
     weights = [paths.run(name) / paths.WEIGHTS for name in rows]
     sent = TIMES_SENT * sum(path.stat().st_size for path in weights if path.exists())

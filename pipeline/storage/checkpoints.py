@@ -129,9 +129,7 @@ class CheckpointStore:
         name = f"{self._attempt:06d}-{facts.update:08d}"
         self.instance.put_manifest(name, facts.document(), {TENSORS: digest})
         self._named[name] = digest
-        if (
-            facts.is_finished
-        ):  # no later attempt tidies up: an earlier one's manifest may have come late
+        if facts.is_finished:  # no later attempt tidies up what an earlier one wrote late
             late = set(self.instance.names()) - self._named.keys()
             self._named |= {other: self._object_of(other) for other in late}
         self._drop_all_but_the_last()

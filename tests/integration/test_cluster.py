@@ -60,16 +60,13 @@ def networks(document: dict) -> None:
 
 @pytest.fixture(scope="module")
 def address(own_state: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        os.environ["STUDY_RAY_PORT"] = str(probe.getsockname()[1])
-    os.environ["STUDY_CACHE_DIR"] = str(own_state / "cache")
-    # as in a shell whose RAY_ADDRESS names another cluster, or one that is down
-    del os.environ["RAY_AUTH_TOKEN_PATH"]
-    yield local_cluster.up()
-    local_cluster.down()
-    for name in ("STUDY_RAY_PORT", "STUDY_CACHE_DIR"):
-        os.environ.pop(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STUDY_RAY_PORT", str(s3.free_port()))
+        patch.setenv("STUDY_CACHE_DIR", str(own_state / "cache"))
+        # as in a shell whose RAY_ADDRESS names another cluster, or one that is down
+        patch.delenv("RAY_AUTH_TOKEN_PATH")
+        yield local_cluster.up()
+        local_cluster.down()
 
 
 @pytest.fixture(scope="module")

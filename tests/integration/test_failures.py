@@ -234,7 +234,6 @@ def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: 
         output = said_by(training.process)
     assert training.process.returncode == 2, output
     assert "cannot be reached" in output
-    s3.ensure_running()
     done = here(study, "stages.train", "again")
     assert done.returncode == 0, done.stderr
     assert "again: resumed at update" in done.stdout

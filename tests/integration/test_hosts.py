@@ -97,18 +97,18 @@ def begin(study: Path, *command: str, **environment: str) -> subprocess.Popen[st
 @pytest.fixture(scope="module")
 def cluster(hosts: network.Hosts) -> Iterator[str]:
     """A head and two workers, each on a host of its own; yields the head's address, whose token is a user's."""
-    os.environ["RAY_AUTH_TOKEN"] = hosts.token
-    os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
     head = hosts.add(HEAD)
     for number in (ONE, TWO, THREE):
         hosts.add(number)
     hosts.start_node(HEAD, None, 0)
-    wait_for(lambda: alive(jobs_api(head)) == 1, "the head")
-    for number in (ONE, TWO):
-        hosts.start_node(number, head, 1)
-    wait_for(lambda: alive(jobs_api(head)) == 3, "the workers")
-    yield head
-    del os.environ["RAY_AUTH_TOKEN"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", hosts.token)
+        patch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+        wait_for(lambda: alive(jobs_api(head)) == 1, "the head")
+        for number in (ONE, TWO):
+            hosts.start_node(number, head, 1)
+        wait_for(lambda: alive(jobs_api(head)) == 3, "the workers")
+        yield head
 
 
 @pytest.fixture(scope="module")

@@ -107,13 +107,14 @@ def test_two_studies_are_published_at_once_each_in_its_experiment(
         name: json.loads((study / paths.run(name) / paths.FACTS).read_text())["sha256"]
         for name in ROWS
     }
-    experiments = ("resnet-study", "bobs")
-    done = subprocess.run(  # a client that knows the address and a password, and nothing of S3
-        [sys.executable, "-c", FETCH, *experiments], cwd=tmp_path, capture_output=True, text=True,
-        check=False, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members["bob"]},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(experiments, wanted)
+    for name, experiments in (("ada", ["resnet-study"]), ("bob", ["bobs", "resnet-study"])):
+        done = subprocess.run(  # a client that knows the address and a password, and nothing of S3
+            [sys.executable, "-c", FETCH, *experiments], cwd=tmp_path, capture_output=True,
+            text=True, check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **members[name]},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(experiments, wanted)
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
