@@ -16,10 +16,11 @@ from pipeline.files import write
 
 def main() -> None:
     """Trains or submits every row that has neither a result nor a live job."""
-    study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
-    place = place_of(study, storage)
-    stale = Wanted(study, data.digest, storage, place).stale(list(study.models))
-    place.train_all(stale)
+    study, data = params.load(), prepared.look(paths.ARRAYS)
+    with s3.kept() as storage:
+        place = place_of(study, storage)
+        stale = Wanted(study, data.digest, storage, place).stale(list(study.models))
+        place.train_all(stale)
     write(paths.STATE / "handover", "handed over\n")
 
 

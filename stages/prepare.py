@@ -13,7 +13,8 @@ def main() -> None:
         from infra.local import s3  # as Ray, not needed for small sets
         from pipeline.execution.photographs import pack
 
-        text = pack(study, s3.connect())
+        with s3.kept() as storage:
+            text = pack(study, storage)
     else:
         prepared, found = in_memory.prepare(study.data, paths.ARCHIVE)
         fitting.settle(study, found)

@@ -17,10 +17,11 @@ from pipeline.training import result
 
 def main(name: str) -> None:
     """Trains the row `name`, or collects it."""
-    study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
-    place = place_of(study, storage)
-    training = Wanted(study, data.digest, storage, place).training(name)
-    checkpoint, collected = brought(training, place, storage)
+    study, data = params.load(), prepared.look(paths.ARRAYS)
+    with s3.kept() as storage:
+        place = place_of(study, storage)
+        training = Wanted(study, data.digest, storage, place).training(name)
+        checkpoint, collected = brought(training, place, storage)
     if collected:
         print(
             f"{name}: already trained (key {training.key}): collected; `make again RUN={name}` trains "

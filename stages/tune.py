@@ -12,10 +12,12 @@ from pipeline.formats import as_csv, as_yaml
 
 def main(name: str) -> None:
     """Searches, writes the chosen schedule, the table of all trials and their curves."""
-    study, data, storage = params.load(), prepared.look(paths.ARRAYS), s3.connect()
-    place = place_of(study, storage)
-    search = Wanted(study, data.digest, storage, place).search(name)
-    if searched(name, search, place, storage):
+    study, data = params.load(), prepared.look(paths.ARRAYS)
+    with s3.kept() as storage:
+        place = place_of(study, storage)
+        search = Wanted(study, data.digest, storage, place).search(name)
+        collected = searched(name, search, place, storage)
+    if collected:
         print(f"{name}: already searched (key {search.key}): collected", flush=True)
     trials = search.placed()
     curves = [line for place in trials for line in search.curve(place)]

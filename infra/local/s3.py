@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,15 +31,16 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pipeline import environment
-from pipeline.errors import BusyError, StorageError
+from pipeline.errors import BusyError, StorageError, StudyError
 from pipeline.execution import clones
 from pipeline.files import SECRETS_LOCK, secret, write, write_private
 from pipeline.storage import bucket as buckets
-from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, Bucket
+from pipeline.storage.bucket import DEFAULT_BUCKET, DEFAULT_REGION, RESTART_S, Bucket
 from pipeline.storage.objects import Storage
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
+LOOK_EVERY_S = 1.0
 PORT = "STUDY_S3_PORT"
 # on these, another host may not see a lock
 NETWORK_FILESYSTEMS = (
@@ -82,6 +84,40 @@ def connect() -> Storage:
     storage.ensure_bucket()
     clones.note(Path.cwd())
     return storage
+
+
+@contextmanager
+def kept() -> Iterator[Storage]:
+    """Gives the study's bucket; if the embedded server dies meanwhile, it is started again.
+
+    Not if it was stopped: `make down` means it.
+    """
+    storage = connect()
+    if not storage.place.is_embedded:
+        yield storage
+        return
+    left = threading.Event()
+
+    def keep() -> None:
+        while not left.wait(LOOK_EVERY_S):
+            with contextlib.suppress(StudyError, OSError):
+                if _has_died():
+                    with _alone():
+                        if _has_died():
+                            _start()
+
+    keeper = threading.Thread(target=keep, name="keeper of the S3 server", daemon=True)
+    keeper.start()
+    try:
+        yield Storage(at=storage.place, patience_s=RESTART_S)
+    finally:
+        left.set()
+        keeper.join()
+
+
+def _has_died() -> bool:
+    """Tells whether the server has ended, but was not stopped; while it is being stopped, it seems so."""
+    return (state_dir() / "server.pid").exists() and not is_held(state_dir() / "server.lock")
 
 
 def _place(endpoint: str) -> Bucket:

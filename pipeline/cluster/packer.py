@@ -50,7 +50,7 @@ def pack_here(pieces: Sequence[Piece], data: Sharded, key: str) -> None:
 
 def collected(pieces: Sequence[Piece], key: str) -> list[Packed]:
     """Returns the facts of packed pieces, in order."""
-    store = ShardStore(Storage(), key)
+    store = ShardStore(Storage(patience_s=patience_s()), key)
     packed = []
     with Progress("index", len(pieces), "shards") as progress:
         for piece in pieces:

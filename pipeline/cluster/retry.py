@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from pipeline.errors import StudyError, TrainingError
-from pipeline.storage.bucket import external
+from pipeline.storage.bucket import RESTART_S, external
 from pipeline.storage.checkpoints import CheckpointStore
 
 MAX_FAILURES = 3  # in a row, without a checkpoint between them
@@ -13,8 +13,8 @@ LONGEST = 400  # characters of a failure's text that are shown
 
 
 def patience_s() -> float:
-    """Returns how long this process waits for S3: not at all for the embedded server, which nobody would start again."""
-    return PATIENCE_S if external() else 0.0
+    """Returns how long this process waits for an S3 that does not answer."""
+    return PATIENCE_S if external() else RESTART_S
 
 
 def until_done(

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from pipeline import machine
 from pipeline.cluster import session
-from pipeline.cluster.retry import MAX_FAILURES, reason, update_of
+from pipeline.cluster.retry import MAX_FAILURES, patience_s, reason, update_of
 from pipeline.errors import StudyError, TrainingError
 from pipeline.params import Row
 from pipeline.storage.checkpoints import CheckpointStore
@@ -150,7 +150,7 @@ def _may_go_on(seat: Seat, error: Exception) -> bool:
     """Counts a worker's death; tells whether the row may start again from its last checkpoint."""
     if isinstance(reason(error), StudyError):
         return False
-    now = update_of(CheckpointStore.of(seat.training, Storage()))
+    now = update_of(CheckpointStore.of(seat.training, Storage(patience_s=patience_s())))
     seat.failures = 1 if now > seat.update else seat.failures + 1
     seat.update = now
     if seat.failures > MAX_FAILURES:

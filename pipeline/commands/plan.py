@@ -22,7 +22,7 @@ from pipeline.files import write_json
 from pipeline.models import weights
 from pipeline.models.predict import device
 from pipeline.params import Study
-from pipeline.progress import Progress
+from pipeline.progress import Progress, spoken
 from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.layout import MEASURING
 from pipeline.storage.shard_store import ShardCache
@@ -183,9 +183,7 @@ def _show(
 
 
 def _time(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "never: not enough room"
-    return f"{seconds / 3600:,.1f} h" if seconds >= 3600 else f"{seconds:,.0f} s"
+    return "never: not enough room" if seconds == float("inf") else spoken(seconds)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pipeline.errors import StorageError
 
 EMBEDDED = "STUDY_S3"
 DEFAULT_BUCKET, DEFAULT_REGION = "resnet-study", "us-east-1"
+RESTART_S = 60.0  # a server that a stage keeps alive answers again by then, on a busy machine too
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")  # AWS's own order
 REGIONS = ("AWS_DEFAULT_REGION", "AWS_REGION")
 

@@ -309,7 +309,7 @@ def test_s3_gone_for_a_while_in_mid_training_loses_nothing(
     with FileLock(s3.state_dir() / "lock"):  # who connects anew would start it again
         psutil.Process(s3.running().pid).kill()
         # the training itself has met the outage, however slow it is
-        wait_for(lambda: "trying for 180 s" in Cluster(address, "").logs(name))
+        wait_for(lambda: "retrying for 1800 s" in Cluster(address, "").logs(name))
     s3.ensure_running()
     output = said_by(process)
     assert process.returncode == 0, output

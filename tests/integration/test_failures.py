@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from filelock import FileLock
 
 from infra.local import s3
 from pipeline.storage import layout
@@ -225,18 +224,23 @@ def test_two_trainers_of_one_key_are_refused(study: Path, storage: Storage):
     assert first.returncode == 130
 
 
-def test_s3_gone_in_mid_training_is_told_and_gone_on_from(study: Path, storage: Storage):
+@pytest.mark.parametrize("how", ["dies", "is stopped"])
+def test_a_training_outlives_its_server(study: Path, storage: Storage, how: str):
+    """One that dies is started again by the training; one that was stopped is waited for."""
     store = store_of(study, "again")
     training = caught(partial(train_afresh, study), lambda: 0 < update_of(store) < LONG)
-    with FileLock(s3.state_dir() / "lock"):  # who connects anew would start it again
+    before = update_of(store)
+    if how == "dies":
         psutil.Process(s3.running().pid).kill()
         training.goes_on()
-        output = said_by(training.process)
-    assert training.process.returncode == 2, output
-    assert "cannot be reached" in output
-    done = here(study, "stages.train", "again")
-    assert done.returncode == 0, done.stderr
-    assert "again: resumed at update" in done.stdout
+    else:
+        s3.stop()
+        training.goes_on()
+        assert any("retrying for 60 s" in line for line in training.process.stdout)
+        s3.ensure_running()
+    output = said_by(training.process)
+    assert training.process.returncode == 0, output
+    assert update_of(store) == LONG > before
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(study: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.local import s3
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, UnreachableError
 from pipeline.storage.bucket import EMBEDDED
 from tests import pace
 from tests.conftest import REPO
@@ -131,6 +131,25 @@ def test_who_has_connected_once_starts_a_dead_server_again(fresh: Path):
     s3.connect().put("a", b"1")
     psutil.Process(s3.ensure_running().pid).kill()
     assert s3.connect().get("a") == b"1"
+
+
+def test_a_stage_has_a_server_that_dies_started_again(fresh: Path):
+    with s3.kept() as storage:
+        storage.put("a", b"1")
+        psutil.Process(s3.ensure_running().pid).kill()
+        assert storage.get("a") == b"1"
+
+
+def test_a_stage_does_not_start_one_again_that_was_stopped(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(s3, "LOOK_EVERY_S", 0.01)
+    with s3.kept() as storage:
+        s3.stop()
+        storage.patience_s = 0.5
+        with pytest.raises(UnreachableError, match="cannot be reached"):
+            storage.get("a")
+        assert s3.running() is None
 
 
 def test_a_second_host_starts_no_second_server_over_one_folder(
