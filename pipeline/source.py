@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # what has statements in it
 NOT_SAID = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that are left out
 
 
@@ -66,17 +67,22 @@ def _read(path: Path, changed_ns: int) -> tuple[tuple[str, ...], str]:
     return tuple(sorted(_imports(tree))), tree_digest(tree)
 
 
-def _imports(node: ast.AST) -> set[str]:
+def _imports(tree: ast.Module) -> set[str]:
     found: set[str] = set()
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
-            continue
-        if isinstance(child, ast.Import):
-            found |= {alias.name for alias in child.names}
-        elif isinstance(child, ast.ImportFrom) and child.module:
-            found |= {child.module, *(f"{child.module}.{alias.name}" for alias in child.names)}
-        found |= _imports(child)
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif not (isinstance(node, ast.If) and _is_for_types(node.test)):
+            todo += [statement for name in BLOCKS for statement in getattr(node, name, ())]
     return found
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return getattr(test, "id", getattr(test, "attr", "")) == "TYPE_CHECKING"
 
 
 def tree_digest(tree: ast.AST) -> str:

@@ -319,9 +319,13 @@ def _client(at: Bucket, is_probe: bool = False) -> "S3Client":
         }
     if at.is_embedded:
         shared |= {"proxies": {}, "request_checksum_calculation": "when_supported"}
-    # a session of its own: the default one remembers the first keys it saw
-    session = botocore.session.Session(session_vars=ISOLATED if at.is_embedded else None)
-    return boto3.Session(botocore_session=session).client(
+    # not the default session, which remembers the first keys it saw
+    session = (
+        _isolated()
+        if at.is_embedded
+        else boto3.Session(botocore_session=botocore.session.Session())
+    )
+    return session.client(
         "s3",
         config=Config(**shared),
         endpoint_url=at.endpoint,
@@ -329,6 +333,12 @@ def _client(at: Bucket, is_probe: bool = False) -> "S3Client":
         aws_access_key_id=at.access_key,
         aws_secret_access_key=at.secret,
     )
+
+
+@cache
+def _isolated() -> boto3.Session:
+    """Returns a session that reads nothing of the user's, and what describes S3 once for all its clients."""
+    return boto3.Session(botocore_session=botocore.session.Session(session_vars=ISOLATED))
 
 
 # a child that shared its parent's connections would read the parent's answers
