@@ -89,32 +89,29 @@ def commit(clone: Path) -> None:
     subprocess.run([*git, "commit", "-qm", "source"], cwd=clone, check=True)
 
 
-def attested(clone: Path, call: str) -> subprocess.CompletedProcess[str]:
+def attested(clone: Path, *calls: str) -> subprocess.CompletedProcess[str]:
+    """Prints a run key by a repository's source, then calls what is asked of its `infra.attest`."""
     kind = device().type  # else each of these processes would import torch for it
     code = (
         "import sys, types\n"
         "sys.modules['pipeline.models.predict'] = types.SimpleNamespace(\n"
         f"  device=lambda: types.SimpleNamespace(type={kind!r}))\n"
         "from infra import attest as a\n"
+        "from pipeline.params import Row\n"
+        "from pipeline.training.schedules.cosine import CosineSchedule as C\n"
+        "from pipeline.training.identity import run_key\n"
+        "key = run_key('n', Row(**{**Row.NEUTRAL, **a.ROW}), C(**a.schedule()), 'd')[0]\n"
+        "print('key', key, flush=True)\n"
         "def some(*names): return {n: r for n, r in a.recipes().items() if n in names}\n"
         "every = a.combinations\n"
         "a.combinations = lambda: (c for c in every() if a.kinds_of(c) <= {'family cifar',\n"
         "  'augmentation pad_crop', 'schedule cosine', 'schedule step'})\n"
-        f"a.{call}"
-    )
+    ) + "\n".join(f"a.{call}" for call in calls)
     return run_in(clone, "python", "-c", code)
 
 
-def key_in(clone: Path) -> str:
-    code = (
-        "from infra import attest as a; from pipeline.params import Row\n"
-        "from pipeline.training.schedules.cosine import CosineSchedule as C\n"
-        "from pipeline.training.identity import run_key\n"
-        "print(run_key('n', Row(**{**Row.NEUTRAL, **a.ROW}), C(**a.schedule()), 'd')[0])"
-    )
-    done = run_in(clone, "python", "-c", code)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def key_by(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout.split()[1]
 
 
 def replace(clone: Path, file: str, old: str, new: str) -> None:
@@ -128,26 +125,26 @@ SOME = "attest(some('steps', 'cosine'))"
 
 @pytest.mark.slow
 def test_a_renamed_function_keeps_the_keys_and_another_constant_does_not(clone: Path):
-    before = key_in(clone)
+    before = key_by(attested(clone))
     replace(clone, "training/loop.py", "_last_good", "_last_good_one")
-    assert key_in(clone) != before
-    assert attested(clone, "require_attested()").returncode != 0
+    done = attested(clone, "require_attested()")
+    assert done.returncode != 0 and key_by(done) != before
     done = attested(clone, SOME)
     assert "2 recipes end with the same bits as" in done.stdout, done.stderr
-    assert key_in(clone) == before
-    assert attested(clone, "require_attested()").returncode == 0
+    done = attested(clone, "require_attested()")
+    assert done.returncode == 0 and key_by(done) == before
     commit(clone)
 
     replace(clone, "training/loop.py", "_last_good_one", "_last_good")  # as it was before
-    for call in (SOME, "begin()"):
-        assert "attested already" in attested(clone, call).stdout
-    assert key_in(clone) == before
+    done = attested(clone, SOME, "begin()")
+    assert done.stdout.count("attested already") == 2, done.stdout + done.stderr
+    assert key_by(done) == before
 
     replace(clone, "training/schedules/cosine.py", "math.cos(math.pi", "math.cos(3.14")
     done = attested(clone, SOME)
     assert "1 of 2 recipes" in done.stderr, done.stderr
     assert "cosine: weights and history" in done.stderr
-    assert key_in(clone) != before
+    assert key_by(attested(clone)) != before
 
 
 def test_a_kind_that_no_compared_recipe_has_is_not_called_equal():
@@ -173,7 +170,7 @@ def test_another_kind_of_device_goes_on_from_what_was_attested_on_it(clone: Path
     done = attested(
         clone, "sys.stdout.write(a.last_attested('cpu') + ' ' + a.last_attested('cuda'))"
     )
-    assert done.stdout.split() == [first, second], done.stderr
+    assert done.stdout.split()[2:] == [first, second], done.stderr
 
 
 @pytest.mark.slow

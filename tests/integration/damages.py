@@ -1,7 +1,7 @@
-"""`python damages.py ROW COUNT`, in a study's folder: damages a finished training on S3, and collects it.
+"""Damages a finished training on S3, and collects it, in a study's folder.
 
 After each damage the stage `train` must end with the result as it was, or with an error of ours and no result
-at all; what it prints and what came of it is written as JSON lines. Run by test_failures.py.
+at all.
 """
 
 import contextlib
@@ -9,10 +9,7 @@ import io
 import json
 import random
 import shutil
-import sys
-from pathlib import Path
-
-sys.path.insert(0, ".")
+from typing import Any
 
 from infra.local import s3
 from pipeline import params, paths
@@ -47,41 +44,28 @@ def damage(storage: Storage, key: str, moments: random.Random) -> str:
     return f"{how} {key.rpartition('/')[0].rpartition('/')[2]}"
 
 
-def main(name: str, count: int) -> None:
-    """Damages and collects."""
+def collected(name: str, count: int) -> list[dict[str, Any]]:
+    """Damages and collects `count` times; returns what was done each time, what was said and what came of it."""
     study, storage, moments = params.load(), s3.connect(), random.Random(5)
     data = prepared.look(paths.ARRAYS).digest
     training = Wanted(study, data, storage, place_of(study, storage)).training(name)
     prefix = Instance(storage, TRAININGS, training.key, training.instance).prefix
     whole = {key: storage.get(key) or b"" for key in storage.keys(prefix)}
-    with Path("damages.jsonl").open("w") as out:
-        for _ in range(count):
-            done = [damage(storage, moments.choice(sorted(whole)), moments) for _ in range(2)]
-            shutil.rmtree(paths.run(name), ignore_errors=True)
-            said, error = io.StringIO(), None
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                try:
-                    train.main(name)
-                except StudyError as failure:
-                    error = str(failure)
-            there = (paths.run(name) / "model.json").exists()
-            out.write(
-                json.dumps(
-                    {
-                        "damages": done,
-                        "said": said.getvalue(),
-                        "error": error,
-                        "there": there,
-                        "sha256": json.loads((paths.run(name) / "model.json").read_text())["sha256"]
-                        if there
-                        else None,
-                        "history": (paths.run(name) / "history.csv").read_text() if there else None,
-                    }
-                )
-                + "\n"
-            )
-            restore(storage, prefix, whole)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    found = []
+    for _ in range(count):
+        done = [damage(storage, moments.choice(sorted(whole)), moments) for _ in range(2)]
+        shutil.rmtree(paths.run(name), ignore_errors=True)
+        said, error = io.StringIO(), None
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            try:
+                train.main(name)
+            except StudyError as failure:
+                error = str(failure)
+        facts = paths.run(name) / paths.FACTS
+        found.append({
+            "damages": done, "said": said.getvalue(), "error": error, "there": facts.exists(),
+            "sha256": json.loads(facts.read_text())["sha256"] if facts.exists() else None,
+            "history": (paths.run(name) / "history.csv").read_text() if facts.exists() else None,
+        })  # fmt: skip
+        restore(storage, prefix, whole)
+    return found

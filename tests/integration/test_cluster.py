@@ -370,9 +370,9 @@ def test_two_who_hand_over_at_once_submit_each_training_once_ctrl_c_detaches_and
             assert re.search(r"the job \S+ is at work on it: `make stop RUN=", refused.stderr)
             listed = command("pipeline.commands.jobs").stdout
             assert "one" in listed and "stale" not in listed
-        stopped = command("pipeline.commands.jobs", "stop", "one")
-        assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-        assert {job.attempt for job in trainings(address) if job.key in keys} == {1}
+            stopped = command("pipeline.commands.jobs", "stop", "one")
+            assert "stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+            assert {job.attempt for job in trainings(address) if job.key in keys} == {1}
     with suspended():
         (alive,) = (job for job in trainings(address) if job.is_alive and job.key in keys)
         continued = replace(alive, facts={**alive.facts, "continued": "yes"})

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.storage import layout
 from pipeline.storage.objects import Storage
 from pipeline.training.history import history_digest, parse_history_csv
 from tests.conftest import copy_study, outside, run_in
+from tests.integration import damages
 from tests.integration.trainings import (
     caught,
     here,
@@ -127,13 +129,9 @@ def test_never_a_wrong_result_whatever_is_damaged_on_s3(study: Path, storage: St
     """Two objects of a finished training are damaged, and it is collected: 200 times in the trial."""
     first = here(study, "stages.train", "resnet-8")
     assert first.returncode == 0, first.stderr
-    (sha256, digest), script = (
-        result_of(study, "resnet-8"),
-        str(Path(__file__).parent / "damages.py"),
-    )
-    done = run_in(study, "python", script, "resnet-8", str(count))
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = [json.loads(line) for line in (study / "damages.jsonl").read_text().splitlines()]
+    sha256, digest = result_of(study, "resnet-8")
+    with chdir(study):
+        found = damages.collected("resnet-8", count)
     assert len(found) == count
     for one in found:
         assert one["there"] == (one["error"] is None), one

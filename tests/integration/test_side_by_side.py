@@ -1,17 +1,14 @@
 """All stale rows at once on this machine: failures, deaths, interruptions; the same bits on any cores."""
 
 import json
-import os
 import re
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from torch.multiprocessing.spawn import spawn
 
 from pipeline import paths
@@ -20,11 +17,11 @@ from pipeline.data import prepared
 from pipeline.params import load
 from pipeline.storage.objects import Storage
 from pipeline.training import result
-from pipeline.training.golden import Folder, joined
-from pipeline.training.run import run
+from pipeline.training.golden import Folder
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 from tests.conftest import changed_params, copy_study, run_in
+from tests.integration.alone import work
 from tests.integration.trainings import (
     here,
     result_of,
@@ -65,20 +62,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, own_state: Path) -> Path:
     for command in (("python", "-m", "infra.local", "up"), ("dvc", "repro", "prepare")):
         assert run_in(folder, *command).returncode == 0
     return folder
-
-
-def work(rank: int, training: Training, arrays: Path, folder: Path) -> None:
-    """Trains as one worker of a row, on one core, without Ray and S3."""
-    workers, cores = training.row.worker_bounds[0], os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    try:
-        with joined(folder / "meeting", rank, workers):
-            run(
-                training, arrays, Folder(folder), started=time.time(), device=torch.device("cpu"),
-                rank=rank, workers=workers, on_report=lambda history: None,
-            )  # fmt: skip
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="module")
