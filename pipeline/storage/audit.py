@@ -157,7 +157,8 @@ class Audit:
                 yield Fault(key, "missing", "MLflow names it")
             elif seen.damage:
                 yield Fault(key, "damaged", seen.damage)
-                unknown.add(self._around(key))
+                if "/objects/" not in key:
+                    unknown.add(self._around(key))
             named |= {f"{self._prefix}{one}": f"{key} ({what})" for one, what in seen.names.items()}
             match = IN_INSTANCE.fullmatch(key.removeprefix(self._prefix))
             if match and (number := seen.says.get("attempt")):
@@ -176,12 +177,12 @@ class Audit:
             yield Fault(key, "missing", f"named by {named[key]}")
         for key in there:
             parts = key.removeprefix(self._prefix).split("/")
+            if parts[0] == TRIALS and parts[3] == "manifests" and parts[1] not in of_searches:
+                yield Fault(key, "orphaned", "no search names this trial")
             if self._around(key) in unknown:
                 continue  # a damaged document may name it
             if OBJECT.fullmatch("/".join(parts[3:])) and key not in named:
                 yield Fault(key, "orphaned", "no manifest names it")
-            elif parts[0] == TRIALS and parts[3] == "manifests" and parts[1] not in of_searches:
-                yield Fault(key, "orphaned", "no search names this trial")
 
 
 def dvc_key(md5: str) -> str:

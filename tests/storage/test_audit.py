@@ -158,6 +158,24 @@ def test_every_random_damage_is_found_and_no_other(bucket: Storage, rounds: int,
     assert Audit(bucket, copies).faults(lambda _: None) == []
 
 
+def test_a_damaged_weight_hides_neither_an_orphan_beside_it_nor_that_its_search_is_gone(
+    bucket: Storage,
+):
+    copies = filled(bucket)
+    trial = Instance(bucket, TRIALS, f"{TRIALS}1", 2)
+    manifests = [key for key in bucket.keys(trial.prefix) if "/manifests/" in key]
+    weights = next(key for key in bucket.keys(trial.prefix) if "/objects/" in key)
+    orphan = trial.put_object(b"of nobody")
+    bucket.put(weights, b"?")
+    bucket.delete(f"{project()}/{SEARCHES}/search1/2/manifests/search.json")
+    found = {(one.key, one.kind) for one in Audit(bucket, copies).faults(lambda _: None)}
+    assert found == {
+        (weights, "damaged"),
+        (trial.object_key(orphan), "orphaned"),
+        *((key, "orphaned") for key in manifests),
+    }
+
+
 def test_what_is_written_meanwhile_is_no_fault(bucket: Storage, monkeypatch: pytest.MonkeyPatch):
     there = Instance(bucket, TRAININGS, "key")
     digest = there.put_object(b"weights")
