@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from infra.local import s3
 from infra.local.cluster import alive
@@ -104,11 +105,13 @@ def cluster(hosts: network.Hosts) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", hosts.token)
         patch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+        AuthenticationTokenLoader.instance().reset_cache()  # of another cluster that a test had
         wait_for(lambda: alive(jobs_api(head)) == 1, "the head")
         for number in (ONE, TWO):
             hosts.start_node(number, head, 1)
         wait_for(lambda: alive(jobs_api(head)) == 3, "the workers")
         yield head
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @pytest.fixture(scope="module")
