@@ -153,14 +153,14 @@ class Audit:
         attempts = defaultdict[str, set[int]](set)
         of_searches, unknown = set[str](), set[str]()  # and the instances with a damaged document
         for key, seen in found.items():
+            match = IN_INSTANCE.fullmatch(key.removeprefix(self._prefix))
             if seen.is_gone and key in self._copies:
                 yield Fault(key, "missing", "MLflow names it")
             elif seen.damage:
                 yield Fault(key, "damaged", seen.damage)
-                if "/objects/" not in key:
-                    unknown.add(self._around(key))
+                if match and DOCUMENT.fullmatch(match["inside"]):
+                    unknown.add(match["place"])
             named |= {f"{self._prefix}{one}": f"{key} ({what})" for one, what in seen.names.items()}
-            match = IN_INSTANCE.fullmatch(key.removeprefix(self._prefix))
             if match and (number := seen.says.get("attempt")):
                 attempts[match["place"]] |= set(range(1, number + 1))
             if match and (attempt := ATTEMPT.fullmatch(match["inside"])):
@@ -176,12 +176,15 @@ class Audit:
         for key in sorted(named.keys() - there.keys()):
             yield Fault(key, "missing", f"named by {named[key]}")
         for key in there:
-            parts = key.removeprefix(self._prefix).split("/")
-            if parts[0] == TRIALS and parts[3] == "manifests" and parts[1] not in of_searches:
+            if (match := IN_INSTANCE.fullmatch(key.removeprefix(self._prefix))) is None:
+                continue
+            kind, name = match["place"].split("/")[:2]
+            is_manifest = match["inside"].startswith("manifests/")
+            if kind == TRIALS and is_manifest and name not in of_searches:
                 yield Fault(key, "orphaned", "no search names this trial")
-            if self._around(key) in unknown:
+            if match["place"] in unknown:
                 continue  # a damaged document may name it
-            if OBJECT.fullmatch("/".join(parts[3:])) and key not in named:
+            if OBJECT.fullmatch(match["inside"]) and key not in named:
                 yield Fault(key, "orphaned", "no manifest names it")
 
 

@@ -176,6 +176,16 @@ def test_a_damaged_weight_hides_neither_an_orphan_beside_it_nor_that_its_search_
     }
 
 
+@pytest.mark.parametrize(
+    "stray", [f"{TRIALS}/stray", f"{TRIALS}/a/objects/b", f"a/b/c/objects/{'0' * 64}"]
+)
+def test_what_belongs_nowhere_is_named_once(bucket: Storage, stray: str):
+    copies, key = filled(bucket), f"{project()}/{stray}"
+    bucket.put(key, b"of nobody")
+    (found,) = Audit(bucket, copies).faults(lambda _: None)
+    assert (found.key, found.kind, found.why) == (key, "damaged", "no such object belongs here")
+
+
 def test_what_is_written_meanwhile_is_no_fault(bucket: Storage, monkeypatch: pytest.MonkeyPatch):
     there = Instance(bucket, TRAININGS, "key")
     digest = there.put_object(b"weights")
