@@ -1,24 +1,30 @@
 """MLflow's application for a team, less what would give its members the files and programs of who serves it.
 
 Whoever has a password may, with MLflow alone, make an experiment whose artifacts lie in a folder of the server's
-host, and let the assistant, which is meant for one's own machine, run programs there.
+host, or say so of a trace in its tags, and let the assistant, which is meant for one's own machine, run programs
+there.
 """
 
 import json
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ASSISTANT = "/mlflow/assistant"
-# what may name a place of artifacts, in the two spellings that MLflow takes, and the places that are no files of the
-# server's host
+# what names a place of artifacts wherever it stands, as a field or a tag, without "mlflow." and "_" and in small letters
 PLACES = (
-    "artifact_location", "artifactLocation", "artifact_uri", "artifactUri", "source", "storage_location",
-    "storageLocation",
-)  # fmt: skip
+    "artifactlocation",
+    "artifacturi",
+    "storagelocation",
+    "archivelocation",
+    "defaultartifactroot",
+)
+SOURCE = "source"  # of a version of a model; elsewhere it is text
+# the places that are no files of the server's host
 PROXIED = ("mlflow-artifacts:", "models:/", "runs:/")
 LARGEST_BYTES = 10_000_000  # of a request that is JSON; artifacts come as they are
 
@@ -79,12 +85,34 @@ def _names_a_place(content: bytes) -> bool:
     """Tells whether a request's JSON names a place of artifacts that is not the server's own."""
     try:
         said = json.loads(content or b"{}")
+        while isinstance(said, str):  # MLflow takes what earlier clients encoded twice
+            said = json.loads(said)
     except ValueError:
         return False
-    if not isinstance(said, MutableMapping):
-        return False
-    places: list[Any] = [said.get(key) for key in PLACES]
-    return any(place and not str(place).startswith(PROXIED) for place in places)
+    source = said.get(SOURCE) if isinstance(said, Mapping) else None
+    return any(_is_elsewhere(place) for place in (source, *_places(said)) if place)
+
+
+def _places(said: Any) -> Iterator[Any]:
+    """Yields what a document's fields and tags say of places, at any depth."""
+    left = [said]
+    while left:
+        match left.pop():
+            case Mapping() as fields:
+                yield from (value for name, value in fields.items() if _is_of_a_place(name))
+                if _is_of_a_place(fields.get("key")):
+                    yield fields.get("value")
+                left += fields.values()
+            case list() as parts:
+                left += parts
+
+
+def _is_of_a_place(name: object) -> bool:
+    return str(name).rpartition(".")[2].replace("_", "").lower() in PLACES
+
+
+def _is_elsewhere(place: object) -> bool:
+    return not str(place).startswith(PROXIED) or ".." in unquote(unquote(str(place)))
 
 
 def create() -> ASGIApp:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,10 +71,30 @@ def members(own_state: Path) -> Iterator[dict[str, dict[str, str]]]:
             {"name": "mine", "artifactLocation": "/tmp/x"},
         ),
         ("POST", "/ajax-api/2.0/mlflow/model-versions/create", {"name": "mine", "source": "/etc"}),
+        (  # as earlier clients encoded it, twice
+            "POST",
+            "/api/2.0/mlflow/experiments/create",
+            json.dumps({"name": "mine", "artifact_location": "file:///tmp/x"}),
+        ),
+        (
+            "POST",
+            "/api/2.0/mlflow/experiments/create",
+            {"name": "mine", "artifact_location": "mlflow-artifacts:/%2e%2e/%252e%252e/etc"},
+        ),
+        (
+            "PATCH",
+            "/api/2.0/mlflow/traces/tr-1/tags",
+            {"key": "mlflow.artifactLocation", "value": "file:///tmp"},
+        ),
+        (
+            "POST",
+            "/api/3.0/mlflow/traces",
+            {"trace": {"trace_info": {"tags": {"mlflow.trace.archiveLocation": "file:///tmp"}}}},
+        ),
     ],
 )
 def test_a_member_gets_no_files_and_no_programs_of_the_servers_host(
-    members: dict[str, dict[str, str]], method: str, path: str, said: dict
+    members: dict[str, dict[str, str]], method: str, path: str, said: dict | str
 ):
     ada = members["ada"]
     who = (ada["MLFLOW_TRACKING_USERNAME"], ada["MLFLOW_TRACKING_PASSWORD"])
@@ -82,7 +103,7 @@ def test_a_member_gets_no_files_and_no_programs_of_the_servers_host(
     assert answer.status_code == 403, answer.text
     assert answer.json()["error_code"] == "PERMISSION_DENIED"
     place = {
-        "name": f"allowed {method} {len(path)} {len(str(said))}",
+        "name": f"allowed {uuid.uuid4()}",
         "artifact_location": "mlflow-artifacts:/x",
     }
     url = f"{ada['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/create"
