@@ -29,6 +29,7 @@ from pipeline.report.predicted import bins_of, confusion_of, missed_by_all
 from pipeline.report.seeds import group_of, groups
 from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
+from pipeline.training.schedule import Schedule, load_schedule
 
 VERSION = 1  # of report.json: raised when what is there changes its name or meaning
 
@@ -168,13 +169,23 @@ def _plan(rows: list[dict[str, Any]], path: Path) -> dict[str, Any] | None:
     return {"where": plan["where"], "rows": both} if both else None
 
 
-def _comparable(row: dict[str, Any], updates: int) -> str:
-    """Returns the digest of a recipe: of a row but for its network and what changes none of its results."""
+def _comparable(row: dict[str, Any], updates: int, root: Path) -> str:
+    """Returns the digest of a recipe: of a row but for its network and what changes none of its results.
+
+    How often a training reports changes them where its schedule looks at the reports.
+    """
     left_out = {"network", "report_every_updates", "activation_checkpointing", "threads"}
     recipe = {name: value for name, value in row.items() if name not in left_out}
     if row["schedule"] == WITH_WARM_UP:
         recipe["schedule"] = WITHOUT_WARM_UP
+    elif _reads_reports(load_schedule(root / row["schedule"])):
+        recipe["report_every_updates"] = row["report_every_updates"]
     return canonical_sha256({**recipe, "updates": updates})[:16]
+
+
+def _reads_reports(schedule: Schedule) -> bool:
+    warmup = schedule.warmup
+    return schedule.shape == "plateau" or (warmup is not None and warmup.kind == "until_error")
 
 
 def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
@@ -198,7 +209,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
     return {
         "name": name,
         "group": group_of(row),
-        "comparable": _comparable(without_seed, scores["updates"]),
+        "comparable": _comparable(without_seed, scores["updates"], root),
         "arch": network.title,
         "family": network.family,
         "kind": network.kind,

@@ -50,6 +50,8 @@ def write_study(
     counts = {"train": 2 * images, "val": images, "test": images}
     labels = {split: generator.integers(0, len(CLASSES), count) for split, count in counts.items()}
     put = _Folder(root)
+    for schedule in {row.schedule for row in study.models.values()}:
+        put(Path(schedule), (REPO / schedule).read_text())
     put(paths.DIGEST, json.dumps({
         "digest": "d" * 64, "images": counts, "image_shape": [32, 32, 3], "classes": CLASSES, "recipe": "r"
     }))  # fmt: skip

@@ -257,6 +257,100 @@ def test_networks_that_share_a_variance_share_its_error():
     assert isinstance(found, Student) and found.df == pytest.approx(2)
 
 
+def imagenet(block: str, depth: int, rates: Sequence[float], **more: Any) -> Network:
+    return network(block, depth, wrong(rates, 50_000), family="imagenet", **more)
+
+
+def residual(rates: Sequence[float], trained: Sequence[int], **more: Any) -> list[Network]:
+    return [
+        network("basic", depth, wrong([rate_] * 3), errors([count] * 3), **more)
+        for depth, rate_, count in zip((20, 32, 44), rates, trained, strict=True)
+    ]
+
+
+def with_responses(networks: Sequence[Network], means_: Sequence[float]) -> list[Network]:
+    """Gives each network responses with such a mean, whose seeds differ by a hundredth."""
+    return [
+        replace(one, responses=[[m + 0.01 * n] * 5 for n in range(len(one.seeds))])
+        for one, m in zip(networks, means_, strict=True)
+    ]
+
+
+def bottlenecks(rates: Sequence[float]) -> list[Network]:
+    return [
+        imagenet("bottleneck", depth, [rate_] * 3, option="B")
+        for depth, rate_ in zip((50, 101, 152), rates, strict=True)
+    ]
+
+
+def of_34(multiply_adds: int) -> list[Network]:
+    return [replace(imagenet("basic", 34, [0.245]), multiply_adds=multiply_adds)]
+
+
+def ways() -> dict[str, tuple[list[Network], list[Network] | None]]:
+    """Returns for claims the networks of which they hold, and those of which they do not."""
+    both = [*plain((1000, 1500)), *residual((0.09, 0.08, 0.07), (900, 800, 700))]
+    return {
+        "Deeper residual networks have a lower training error": (
+            residual([0.09] * 3, (900, 700, 500)), residual([0.09] * 3, (500, 700, 900))),
+        "Deeper residual networks have a lower test error": (
+            residual((0.10, 0.08, 0.06), [900] * 3), residual((0.06, 0.08, 0.10), [900] * 3)),
+        "depth costs residual networks less than plain ones": (
+            [*plain((1000, 1500, 3000)), *residual([0.09] * 3, (1000, 1000, 1000))],
+            [*plain((1000, 1000, 1000)), *residual([0.09] * 3, (1000, 1500, 3000))]),
+        "Residual networks respond less strongly than plain ones": (
+            with_responses([network("plain", 20, wrong([0.09] * 3)), network("basic", 20, wrong([0.09] * 3))], (1, 0.5)),
+            with_responses([network("plain", 20, wrong([0.09] * 3)), network("basic", 20, wrong([0.09] * 3))], (0.5, 1))),
+        "Deeper residual networks respond less strongly": (
+            with_responses(residual([0.09] * 3, [900] * 3), (1, 0.8, 0.5)),
+            with_responses(residual([0.09] * 3, [900] * 3), (0.5, 0.8, 1))),
+        "Shortcuts without parameters cost nothing": (
+            both, [replace(one, parameters=1 + one.parameters * (not one.is_plain)) for one in both]),
+        "The deeper a bottleneck network is": (bottlenecks((0.24, 0.22, 0.20)), bottlenecks((0.20, 0.22, 0.24))),
+        "less than a fifth of VGG-19's": (of_34(3_600_000_000), None),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", ways())
+def test_what_is_so_holds_and_the_other_way_round_it_does_not(claim: str):
+    for networks, verdict in zip(ways()[claim], ("holds", "does not hold"), strict=True):
+        if networks is None:  # its network is a fact of the paper
+            continue
+        found = asked(networks, networks[0].family)
+        (said,) = (one for text, one in found.items() if claim in text)
+        assert said.verdict == verdict, said.evidence
+
+
+def test_responses_of_one_seed_decide_nothing():
+    """A difference of a millionth between two networks would have been a verdict of the paper's."""
+    pair = [network("plain", 20, wrong([0.09])), network("basic", 20, wrong([0.09]))]
+    claim = "Residual networks respond less strongly than plain ones"
+    found = asked(with_responses(pair, (1.000001, 1)))
+    (said,) = (one for text, one in found.items() if text.startswith(claim))
+    assert said.verdict == "cannot be asked"
+    assert "two seeds or more of each" in said.evidence
+
+
+def test_reports_too_scarce_to_tell_who_was_faster_decide_nothing():
+    """Both networks are below the level at their first report: 1,000 and 2,000 updates are the reports' distance."""
+    scarce = {"basic": 1000, "plain": 2000}
+    networks = [
+        replace(imagenet(block, 18, [0.28] * 3), histories=[
+            [{"update": every * n, "lr": 0.1, "train_error_pct": 5.0} for n in range(1, 20)]
+        ] * 3)
+        for block, every in scarce.items()
+    ]  # fmt: skip
+    found = asked(networks, "imagenet")
+    (said,) = (one for text, one in found.items() if "converges faster" in text)
+    assert said.verdict == "cannot be asked"
+    assert "resnet-18's first report is already at 45.0 % or below" in said.evidence
+
+
+def test_a_curve_of_no_numbers_has_not_converged():
+    nan = [{**line, "train_error_pct": math.nan} for line in curve(5)]
+    assert convergence_of(nan, CHANCE) == "not converged"
+
+
 def test_a_network_that_has_no_weight_says_nothing_of_the_others():
     """In a trend over three depths the middle one has none; here it has one seed, and the ends differ widely."""
     ends = [wrong([0.20, 0.23]), wrong([0.26, 0.29])]
@@ -347,10 +441,6 @@ def test_the_deepest_fits_and_generalizes_worse():
     )
     assert found[fits].verdict == "undecided"
     assert "0.10 %" in found[fits].evidence
-
-
-def imagenet(block: str, depth: int, rates: Sequence[float], **more: Any) -> Network:
-    return network(block, depth, wrong(rates, 50_000), family="imagenet", **more)
 
 
 def test_18_layers_are_equal_within_half_a_point_but_faster():
@@ -505,7 +595,9 @@ def test_holms_correction_and_trends():
     welch = means([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
     wanted = stats.ttest_ind([1, 2, 3], [2, 4, 6], equal_var=False)
     assert 2 * welch.p_below(0) == pytest.approx(wanted.pvalue)
-    assert Student(1.0, 0.0, math.inf).p_above(0) == 0
+    assert Student(1.0).p_above(0) == 0
+    with pytest.raises(ValueError, match="neither of two means has any variance"):
+        means([1.0, 1.0], [2.0, 2.0])
 
 
 def simulated(
@@ -605,7 +697,7 @@ def test_one_claims_certainty_does_not_decide_anothers():
     networks = plain((1000, 1500))
 
     def claim(text: str, se: float) -> Claim:
-        estimate = Student(0.01, se, 9, se**2 / 2, 3, IMAGES)
+        estimate = Student(0.01, se**2 / 2, se**2 / 2, 9, 3, IMAGES)
         return Claim(
             text, "", "own", lambda some: Measured(estimate, some, "same"), "above",
             needs_convergence=False,
@@ -622,6 +714,56 @@ def test_what_would_decide_is_said_of_any_seeds():
     for _ in range(300):
         some = [generator.normal(1, 0.01, 3).tolist() for _ in range(2)]
         assert "seeds of each" in means(*some).needed(-0.03, 0.005)
+
+
+@pytest.mark.parametrize("other", [0.0, 0.002, 0.02])
+@pytest.mark.parametrize("images, bound", [(360, 0.01), (1000, 0.005), (2000, 0.002)])
+def test_a_margin_is_passed_no_more_often_than_is_said(images: int, bound: float, other: float):
+    """The true difference is the bound itself, and only the first network gets images wrong, or both do.
+
+    With no image of 360 apart, the test said p = 0.00015 of a margin of one point; it is 0.99**360 = 0.027.
+    """
+    levels = np.array([0.05, 0.0125, 0.0025])
+    below, above = np.zeros(3), np.zeros(3)
+    worse = stats.binom(images, bound + other)
+    for first in range(int(worse.ppf(1e-6)), int(worse.ppf(1 - 1e-6)) + 1):
+        better = stats.binom(images - first, other / (1 - bound - other))
+        for second in range(int(better.ppf(1e-6)), int(better.ppf(1 - 1e-6)) + 1):
+            chance = float(worse.pmf(first) * better.pmf(second))
+            found = Paired(first, second, images)
+            below += chance * (found.p_below(bound) <= levels)
+            above += chance * (found.p_above(bound) <= levels)
+    assert np.all(np.maximum(below, above) <= levels)
+
+
+def test_a_margin_is_passed_no_more_often_over_seeds_that_agree():
+    """Three seeds each, and no image of 360 apart."""
+    assert Paired(0, 0, 360).p_below(0.01) == pytest.approx(0.99**360, abs=0.002)
+    none = Errors(np.zeros(3, int), 360, np.zeros((3, 360), bool))
+    assert combination([none, none], [1, -1]).p_below(0.01) == pytest.approx(0.99**360, abs=0.002)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.0125, 0.0025])
+def test_as_many_images_as_are_said_would_decide_a_published_number(alpha: float):
+    """A network with the paper's error: its one run deviates too, by four degrees of freedom."""
+    one = network("basic", 20, errors([875], IMAGES))
+    claim = published(one, "cifar")
+    assert claim is not None
+    said = claim.measure([one]).estimate.needed(claim.bound, alpha)
+    if "images" not in said:
+        assert alpha < 0.05 and "nothing would decide it" in said
+        return
+    count = int(said.split()[1].replace(",", ""))
+    for images, decides in ((count, True), (0.9 * count, False)):
+        more = network("basic", 20, errors([round(0.0875 * images)], round(images)))
+        found = claim_of(more).measure([more]).estimate
+        assert (2 * found.p_below(claim.bound) < alpha) is decides
+
+
+def claim_of(one: Network) -> Claim:
+    found = published(one, "cifar")
+    assert found is not None
+    return found
 
 
 def test_missing_predictions_name_the_stage_that_makes_them(tmp_path: Path):

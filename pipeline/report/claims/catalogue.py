@@ -5,6 +5,7 @@ One file, although long: a list of claims, and beside it what each of them measu
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 import numpy as np
@@ -125,9 +126,8 @@ def published(network: Network, family: str) -> Claim | None:
     """Returns the claim that a network is not worse than the paper's, where the paper has its number."""
     if family == "cifar":
         number = paper.cifar10_test_error_pct(network.depth, network.option)
-        source, spread, runs = "table 6", paper.RESNET_110_FIVE_RUNS_PCT[1], 1
-        if network.depth == 110 and number is not None:
-            number, runs = paper.RESNET_110_FIVE_RUNS_PCT[0], 5
+        source, spread = "table 6", paper.RESNET_110_FIVE_RUNS_PCT[1]
+        runs = 5 if network.depth == 110 else 1
     else:
         pair = paper.IMAGENET_TEN_CROPS_PCT.get((network.block, network.depth, network.option))
         number, source, spread, runs = pair[0] if pair else None, "tables 2 and 3", 0.0, 1
@@ -137,19 +137,12 @@ def published(network: Network, family: str) -> Claim | None:
 
     def measure(_: Networks) -> Measured:
         mine = rate(network.errors[view])
-        if isinstance(mine, Student):
-            own, df = mine.se**2, mine.df
-        else:
-            own, df = mine.value * (1 - mine.value) / network.errors[view].total, math.inf
-        theirs = (spread / 100) ** 2 / runs  # of five runs, so with four degrees of freedom
-        free = (
-            (own + theirs) ** 2 / (own**2 / df + theirs**2 / 4) if theirs or df < math.inf else df
-        )
-        seeds = mine.of_seeds if isinstance(mine, Student) else 0.0
-        gap = Student(
-            mine.value - goal, math.sqrt(own + theirs), free, seeds, len(network.seeds),
-            network.errors[view].total, theirs,
-        )  # fmt: skip
+        if not isinstance(mine, Student):
+            total = network.errors[view].total
+            mine = Student(mine.value, mine.value * (1 - mine.value) / total, images=total)
+        # the paper's runs deviate too
+        gap = replace(mine, value=mine.value - goal, fixed=(spread / 100) ** 2 / runs,
+                      least=-math.inf, most=math.inf)  # fmt: skip
         return Measured(gap, [network], _figures([network], view))
 
     how = (
@@ -167,7 +160,8 @@ def ensemble(members: Networks, name: str, best: Errors, together: Errors) -> Cl
     """Returns the claim that an ensemble errs less than its best member, chosen on validation images."""
 
     def measure(_: Networks) -> Measured:
-        figures = f"test error: ensemble {_pct(together)}, {name} {_pct(best)}"
+        crop = " (one crop)" if any(TEN_CROPS in one.errors for one in members) else ""
+        figures = f"{SCORES['test']}{crop}: ensemble {_pct(together)}, {name} {_pct(best)}"
         return Measured(combination([together, best], [1, -1]), members, figures)
 
     text = "The ensemble has a lower test error than its best member"
@@ -418,9 +412,13 @@ class Family:
     def faster_at_18(self, networks: Networks) -> Measured:
         """How many doublings more updates the residual network of 18 layers needs to half of chance's error."""
         some = [self._at(networks, 18, BASIC), self._at(networks, 18, "plain")]
-        if min(len(one.seeds) for one in some) < 2:
-            raise NotAskedError("how fast a network converges needs two seeds or more of each")
         level = self.chance_pct / 2
+        for one in some:
+            if any(history[0]["train_error_pct"] <= level for history in one.histories):
+                raise NotAskedError(
+                    f"{one.name}'s first report is already at {level:.1f} % or below: a smaller "
+                    "report_every_updates would tell when it came there"
+                )
         times = [[updates_to(history, level) for history in one.histories] for one in some]
         if any(found is None for one in times for found in one):
             raise NotAskedError(f"not every network came to a training error of {level:.1f} %")
@@ -430,7 +428,7 @@ class Family:
             for one, found in zip(some, times, strict=True)
         )
         return Measured(
-            means(*logs),
+            _difference(*logs),
             some,
             f"updates to a training error of {level:.1f} %: {figures}",
             "doublings",
@@ -487,11 +485,17 @@ def _responses(pair: tuple[Network, Network]) -> Measured:
     figures = "mean standard deviation of the layers' outputs: " + ", ".join(
         f"{one.name} {np.mean(found):.3f}" for one, found in zip(pair, each, strict=True)
     )
-    several = min(len(found) for found in each) > 1
-    if not several:
-        figures += "; it speaks of these networks alone, and not of other seeds"
-    known = Known(float(np.mean(each[0]) - np.mean(each[1])))
-    return Measured(means(*each) if several else known, pair, figures, "")
+    return Measured(_difference(*each), pair, figures, "")
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> Student:
+    """Returns the difference of two means over seeds; raises NotAskedError where nothing tells how much they vary."""
+    if min(len(first), len(second)) < 2:
+        raise NotAskedError("it needs two seeds or more of each network")
+    try:
+        return means(first, second)
+    except ValueError as error:
+        raise NotAskedError(f"{error}: seeds that differ in nothing") from error
 
 
 def view_of(networks: Networks) -> str:

@@ -7,7 +7,7 @@ vary and the statistic has Student's t distribution.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from pipeline.evaluation.scores import difference
 MOST_SEEDS = 50  # more are no proposal
 FEW = 4  # degrees of freedom: with fewer, no credit is given for how many images there are
 UNLIKE = 0.02  # below this p-value, a network is not taken to vary as little as those like it
+OF_FIVE_RUNS = 4  # degrees of freedom
 MOST_IMAGES = 1000  # times as many as there are
 
 
@@ -70,7 +71,7 @@ class Proportion:
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
         spread = self.value * (1 - self.value) or 1 / self.total
-        return _images(self.total, math.sqrt(spread / self.total), self.value - bound, alpha)
+        return Student(self.value, spread / self.total, images=self.total).needed(bound, alpha)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Paired:
     """Two networks on the same images: `worse` only the first gets wrong, `better` only the second.
 
     Exact, given how many images tell them apart (McNemar 1947); the value is the first's error rate less the
-    second's. For its interval, and at a bound other than 0, the difference's normal approximation is used, with
-    half an image added to each of the four cells (Agresti and Min 2005).
+    second's. For its interval the difference's normal approximation is used, with half an image added to each of
+    the four cells (Agresti and Min 2005). At a bound other than 0 so is it, unless the score test (Tango 1998) is
+    less sure: where few images tell the networks apart, the one takes that for too good a sign.
     """
 
     worse: int
@@ -96,18 +98,27 @@ class Paired:
         return self.worse + self.better
 
     def _approximately(self) -> "Student":
-        return Student(*difference(self.worse, self.better, self.total), math.inf)
+        value, se = difference(self.worse, self.better, self.total)
+        return Student(value, se**2, images=self.total)
+
+    def _score(self, bound: float) -> "Student":
+        """Returns the difference with the variance that it has if the true one is `bound` (Tango 1998)."""
+        apart = (2 * self.total - self.worse + self.better) * bound - self._told_apart
+        under = 8 * self.total * self.better * bound * (1 - bound)
+        better = (math.sqrt(apart**2 + under) - apart) / (4 * self.total)
+        variance = (2 * better + bound * (1 - bound)) / self.total
+        return Student(self.value, max(variance, 0.0), images=self.total)
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
         if bound:
-            return self._approximately().p_above(bound)
+            return max(one.p_above(bound) for one in (self._approximately(), self._score(bound)))
         return float(stats.binom.sf(self.worse - 1, self._told_apart, 0.5))
 
     def p_below(self, bound: float) -> float:
         """As `Estimate`."""
         if bound:
-            return self._approximately().p_below(bound)
+            return max(one.p_below(bound) for one in (self._approximately(), self._score(bound)))
         return float(stats.binom.cdf(self.worse, self._told_apart, 0.5))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -116,73 +127,102 @@ class Paired:
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
-        return _images(self.total, self._approximately().se, self.value - bound, alpha)
+        both = (self._approximately(), self._score(bound))
+        return max(both, key=lambda one: one.of_images).needed(bound, alpha)
 
 
 @dataclass(frozen=True)
 class Student:
-    """A value with a standard error of `df` degrees of freedom; infinitely many are the normal distribution.
+    """A value whose variance is the sum of three, with Student's t distribution.
 
-    Of the variance `se`², `of_seeds` would shrink with more of the `seeds` of each network, `fixed` with nothing,
-    the rest with more of the `images`. The true value lies between `least` and `most`.
+    The variance `of_images` would shrink with more of the `images`, that `of_seeds`, of `df` degrees of freedom,
+    with more of the `seeds` of each network, and `fixed`, that of the paper's five runs, with nothing. The true
+    value lies between `least` and `most`.
     """
 
     value: float
-    se: float
-    df: float
+    of_images: float = 0.0
     of_seeds: float = 0.0
+    df: float = math.inf
     seeds: int = 1
-    images: int = 0
+    images: float = 0
     fixed: float = 0.0
     least: float = -math.inf
     most: float = math.inf
 
+    @property
+    def se(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.of_images + self.of_seeds + self.fixed)
+
+    @property
+    def free(self) -> float:
+        """The degrees of freedom (Satterthwaite 1946); the images' part has as many as images."""
+        others = self.of_seeds + self.fixed
+        if others == 0:
+            return math.inf
+        free = others**2 / (self.of_seeds**2 / self.df + self.fixed**2 / OF_FIVE_RUNS)
+        return free if free < FEW else free * (1 + self.of_images / others) ** 2
+
+    def _at(self, bound: float) -> "Student":
+        """Returns the estimate with the variance over images that it has at the least if `bound` is true.
+
+        A difference of `bound` shows in at least that share of the images.
+        """
+        least = abs(bound) * (1 - abs(bound)) / self.images if self.images else 0.0
+        return replace(self, of_images=max(self.of_images, least))
+
     def _p(self, distance: float) -> float:
         if self.se == 0:
             return 0.5 if distance == 0 else float(distance < 0)
-        return float(stats.t.sf(distance / self.se, self.df))
+        return float(stats.t.sf(distance / self.se, self.free))
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
-        return self._p(self.value - bound)
+        return self._at(bound)._p(self.value - bound)
 
     def p_below(self, bound: float) -> float:
         """As `Estimate`."""
-        return self._p(bound - self.value)
+        return self._at(bound)._p(bound - self.value)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """As `Estimate`."""
-        half = float(stats.t.isf((1 - level) / 2, self.df)) * self.se
+        half = float(stats.t.isf((1 - level) / 2, self.free)) * self.se
         return max(self.value - half, self.least), min(self.value + half, self.most)
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
-        gap, rest = abs(self.value - bound), max(self.se**2 - self.of_seeds, 0.0)
-        if self.fixed and float(stats.norm.isf(alpha / 2)) * math.sqrt(self.fixed) >= gap:
-            return "nothing would decide it: the published number is itself no surer than that"
-        if self.of_seeds and self.seeds == 1:
-            return "two seeds or more of each network are needed"
-        if self.of_seeds == 0 or float(stats.norm.isf(alpha / 2)) * math.sqrt(rest) >= gap:
-            more = " and more seeds" if self.of_seeds else ""
-            return _images(self.images, math.sqrt(rest), self.value - bound, alpha, more)
-        one = self.of_seeds * self.seeds
+
+        def decides(images: float = 1.0, seeds: float = 1.0) -> bool:
+            """Tells whether so many times the images and seeds would decide it."""
+            df = self.df * (self.seeds * seeds - 1) / (self.seeds - 1) if self.of_seeds else self.df
+            more = replace(
+                self, of_images=self.of_images / images, images=self.images and self.images * images,
+                of_seeds=self.of_seeds / seeds, df=df,
+            )  # fmt: skip
+            return 2 * min(more.p_above(bound), more.p_below(bound)) < alpha
+
+        if not decides(math.inf, math.inf):
+            if self.fixed:
+                return "nothing would decide it: the published number is itself no surer than that"
+            return "nothing would decide it: it seems to be the bound itself"
+        more = " and more seeds" if self.of_seeds else ""
+        if not decides(seeds=math.inf):
+            for factor in np.geomspace(1, MOST_IMAGES, 200) if self.images else ():
+                if decides(factor, math.inf):
+                    count = _rounded(factor * self.images)
+                    return f"about {count:,} images{more} would decide it, if it is as large as it seems"
+            return "no number of images would decide a difference as small as this"
         for count in range(self.seeds + 1, MOST_SEEDS + 1):
-            bar = float(stats.t.isf(alpha / 2, 2 * (count - 1)))
-            if bar * math.sqrt(one / count + rest) < gap:
+            if decides(seeds=count / self.seeds):
                 return f"about {count} seeds of each would decide it, if it is as large as it seems"
         return f"not even {MOST_SEEDS} seeds of each would decide a difference as small as this"
 
 
-def _images(images: int, se: float, gap: float, alpha: float, more: str = "") -> str:
-    """Returns how many images would decide a difference that is as large as it seems."""
-    factor = (float(stats.norm.isf(alpha / 2)) * se / gap) ** 2 if gap else math.inf
-    if not images or factor > MOST_IMAGES:
-        return "no number of images would decide a difference as small as this"
-    if factor <= 1:
-        return f"a few more images{more} would decide it, if it is as large as it seems"
-    unit = 10 ** max(len(str(int(images * factor))) - 2, 0)
-    count = math.ceil(images * factor / unit) * unit
-    return f"about {count:,} images{more} would decide it, if it is as large as it seems"
+def _rounded(images: float) -> int:
+    """Returns a number of images, rounded up to two digits."""
+    unit = 10 ** max(len(str(int(images))) - 2, 0)
+    return int(math.ceil(images / unit) * unit)
 
 
 @dataclass(frozen=True)
@@ -237,15 +277,8 @@ def combination(
     value = float(sum(w * one.rates.mean() for w, one in zip(weights, groups, strict=True)))
     of_images = _images_variance(groups, weights, paired)
     of_seeds, df = _seeds_variance(groups, weights, seeds_of)
-    total = of_images + of_seeds
-    if of_seeds == 0:
-        df = math.inf
-    elif (
-        df >= FEW
-    ):  # the images' part has as many degrees of freedom as images (Satterthwaite 1946)
-        df *= (total / of_seeds) ** 2
     return Student(
-        value, math.sqrt(total), df, of_seeds, min(one.seeds for one in groups), first.total,
+        value, of_images, of_seeds, df, min(one.seeds for one in groups), first.total,
         least=sum(w for w in weights if w < 0), most=sum(w for w in weights if w > 0),
     )  # fmt: skip
 
@@ -311,13 +344,16 @@ def _variance(one: Errors, alike: Sequence[Errors]) -> tuple[float, int]:
 
 
 def means(first: Sequence[float], second: Sequence[float]) -> Student:
-    """Returns the difference of two means (Welch 1947); each has a value or more a seed, not all equal."""
+    """Returns the difference of two means (Welch 1947); each has a value or more a seed.
+
+    Raises ValueError if neither varies: then nothing is known of how much it would.
+    """
     variances = [float(np.var(some, ddof=1)) / len(some) for some in (first, second)]
-    total = sum(variances)
+    if (total := sum(variances)) == 0:
+        raise ValueError("neither of two means has any variance")
     below = sum(v**2 / (len(some) - 1) for v, some in zip(variances, (first, second), strict=True))
-    df = total**2 / below if below else math.inf
     value = float(np.mean(first) - np.mean(second))
-    return Student(value, math.sqrt(total), df, total, min(len(first), len(second)))
+    return Student(value, 0.0, total, total**2 / below, min(len(first), len(second)))
 
 
 def trend_weights(count: int) -> list[float]:

@@ -1,5 +1,6 @@
 """The networks of a study as claims see them: rows that differ only in their seed are one network."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -124,7 +125,8 @@ def _missed(history: Sequence[Row], chance_pct: float) -> dict[str, float] | Non
         return None
     falls = [float(np.mean(before) - np.mean(end)) for before, end in pairs]
     shown = zip(LIMITS, [float(np.mean(pairs[0][1])), *falls], strict=True)
-    return {what: value for what, value in shown if abs(value) >= LIMITS[what] * chance_pct}
+    # so written, what is no number misses every limit
+    return {what: value for what, value in shown if not abs(value) < LIMITS[what] * chance_pct}
 
 
 def lacks(histories: Sequence[Sequence[Row]], chance_pct: float) -> str:
@@ -164,16 +166,17 @@ def _spans(history: Sequence[Row], first: float, second: float) -> tuple[list[fl
 
 
 def updates_to(history: Sequence[Row], error_pct: float) -> float | None:
-    """Returns after how many updates the training error is first at `error_pct`, interpolated; None if never."""
-    earlier: tuple[float, float] | None = None
-    for line in history:
-        update, error = line["update"], line["train_error_pct"]
-        if error <= error_pct:
-            if earlier is None:
-                return float(update)
-            share = (earlier[1] - error_pct) / (earlier[1] - error)
-            return float(earlier[0] + share * (update - earlier[0]))
-        earlier = (update, error)
+    """Returns after how many updates the training error is first at `error_pct`, interpolated.
+
+    None if it never is, or if it is there at the first report already.
+    """
+    for before, line in itertools.pairwise(history):
+        if before["train_error_pct"] <= error_pct:
+            return None
+        if line["train_error_pct"] <= error_pct:
+            fall = before["train_error_pct"] - line["train_error_pct"]
+            share = (before["train_error_pct"] - error_pct) / fall
+            return float(before["update"] + share * (line["update"] - before["update"]))
     return None
 
 
