@@ -54,7 +54,7 @@ def ours(tracker: Tracker, number: int) -> None:
         "tags": {},
         "params": params,
     }
-    run = tracker.training(said)
+    run = tracker.training(said, HISTORY)
     run.history(HISTORY)
     run.status("FINISHED")
 

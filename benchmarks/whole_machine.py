@@ -89,6 +89,7 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
         document["claims"] = []
         document["tune"] = {"resnet-20": document["tune"]}
         document["data"]["duplicates_pct"] = 1.0
+        document["evaluation"].pop("bootstrap_resamples", None)
     with (target / "params.yaml").open("w") as file:
         yaml.dump(document, file)
     for folder in ("runs", "scores", "tuned"):

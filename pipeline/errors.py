@@ -7,6 +7,7 @@ StudyError                  what a user can fix; a stage prints it and exits wit
 ├── ScoreError              a network's predictions cannot be scored
 ├── StorageError            S3 cannot be reached, refuses the keys, or holds damaged bytes
 ├── TrackingError           MLflow cannot be reached (a stage turns it into a warning)
+│   └── SlowServerError     it took longer than it may
 ├── ResourceError           the machine or the cluster lacks what was asked for
 ├── BusyError               another process already does this work
 └── TrainingError           a training cannot continue
@@ -58,6 +59,10 @@ class UnreachableError(StorageError):
 
 class TrackingError(StudyError):
     """MLflow cannot be reached; training goes on without it."""
+
+
+class SlowServerError(TrackingError):
+    """MLflow took longer than it may: nothing else is asked of it."""
 
 
 class ResourceError(StudyError):

@@ -20,6 +20,7 @@ from pipeline.models.exporting import export
 from pipeline.models.resnet import ResNet
 from pipeline.tracking import results
 from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.waiting import limit_s, within
 
 
 def main(name: str) -> None:
@@ -48,8 +49,9 @@ def main(name: str) -> None:
     plain = [path for path in written if path.suffix != ".pt2"]  # torch.export's has pickles
     try:
         storage = s3.connect()
-        tracker = Tracker(results.address_of(study), storage.upload)
-        results.exported(tracker, name, study.models[name], plain, storage)
+        with within(limit_s(sum(path.stat().st_size for path in plain))):
+            tracker = Tracker(results.address_of(study), storage.upload)
+            results.exported(tracker, name, study.models[name], plain, storage)
     except (TrackingError, DataError, StorageError) as error:
         print(f"warning: not in MLflow: {error}", file=sys.stderr)
 

@@ -15,10 +15,8 @@ from pipeline.report.saving import headlines, saved
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
 from pipeline.tracking.tracker import Tracker
-from pipeline.tracking.waiting import within
+from pipeline.tracking.waiting import limit_s, within
 
-PATIENCE_S = 300.0  # for a run, besides its weights
-SLOWEST_BYTES_PER_S = 250_000  # a line of 2 Mbit/s
 TIMES_SENT = 2  # weights are an artifact of their run, and a part of the registered model
 
 
@@ -28,26 +26,26 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     Raises TrackingError where MLflow does not answer, and DataError at the end for rows that are of others and
     models that it did not take.
     """
-    with within(PATIENCE_S):
+    with within(limit_s()):
         tracker = Tracker(send.address_of(study), storage.upload)
         tracker.settle()
         complete = tracker.complete()
     work: list[tuple[float, Callable[[], None]]] = []  # and how long each may take
     for row in results["rows"]:
         which = ("training", row["run_key"], str(row["instance"]))
-        if complete.get(which) != send.digest_of_row(row["name"]):
+        if (*which, send.digest_of_row(row["name"])) not in complete:
             send_row = partial(_row, tracker, study, results, row, storage)
             work.append((_limit_s(row["name"]), send_row))
     for name in study.tune:
-        if send.digest_of_search(name, storage) not in complete.values():
+        if not send.has_search(complete, name, storage):
             work.append((_limit_s(), partial(send.search_result, tracker, name, storage)))
     total = len(results["rows"]) + len(study.tune) + 1
     work.append((_limit_s(*study.models), partial(_study, tracker, study, results)))
     complete_now, refused = total - len(work), list[str]()
-    for limit_s, one in work:
+    for most_s, one in work:
         print(f"MLflow has {complete_now} of {total} runs", flush=True)
         try:
-            with within(limit_s):
+            with within(most_s):
                 one()
             complete_now += 1
         except DataError as error:
@@ -60,8 +58,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
 def _limit_s(*rows: str) -> float:
     """Returns how long a run that sends the weights of these rows may take."""
     weights = [paths.run(name) / paths.WEIGHTS for name in rows]
-    sent = TIMES_SENT * sum(path.stat().st_size for path in weights if path.exists())
-    return PATIENCE_S + sent / SLOWEST_BYTES_PER_S
+    return limit_s(TIMES_SENT * sum(path.stat().st_size for path in weights if path.exists()))
 
 
 def _row(

@@ -1,6 +1,7 @@
 """What branches, tags and working folders need of what is on S3: read from the files that Git has of them."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from pipeline.training.identity import KEY_LENGTH
 LOCK = Path("dvc.lock")
 RUNS = Path("runs")
 STASH = "refs/stash"
+PATIENCE_S = 300.0  # for Git, which asks remotes
 ANY = "any"  # a packing whose key an earlier version did not note
 SEARCH = re.compile(rf'"search": *"([0-9a-f]{{{KEY_LENGTH}}})"')
 
@@ -132,9 +134,17 @@ def fetch(clone: Path) -> None:
 
 
 def _git(clone: Path, *arguments: str, ok: tuple[int, ...] = (0,)) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(clone), *arguments], capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(clone), *arguments], capture_output=True, text=True, check=False,
+            stdin=subprocess.DEVNULL, timeout=PATIENCE_S,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},  # of a remote that wants a password
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ResourceError(
+            f"git {arguments[0]} in {clone} has not ended within {PATIENCE_S:.0f} s: what branches and tags need is "
+            "unknown"
+        ) from None
     if done.returncode not in ok:
         raise ResourceError(
             f"git {arguments[0]} in {clone}: {done.stderr.strip()}: what branches and tags need is unknown"

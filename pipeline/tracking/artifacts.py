@@ -17,8 +17,8 @@ from pipeline.tracking.run import all_pages, named
 def in_bucket() -> dict[str, str]:
     """Returns the sha256 of the artifacts of all runs that are not deleted, by their keys in the bucket.
 
-    A server of a team's own keeps its artifacts itself: none of them are in the bucket. Raises
-    TrackingError if MLflow does not answer.
+    Of another server none are: where it keeps them it does not say, even if it is in this bucket
+    (`make team-up`). Raises TrackingError if MLflow does not answer.
     """
     uri = tracking_uri()
     if not uri.startswith(SQLITE) or (uri == HERE and not Path(HERE.removeprefix(SQLITE)).exists()):

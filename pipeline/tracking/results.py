@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params, paths
-from pipeline.errors import DataError, ResourceError, TrackingError
+from pipeline.errors import DataError, ResourceError, SlowServerError, TrackingError
 from pipeline.models import weights
 from pipeline.models.weights import ModelFacts
 from pipeline.params import Row, Sharded, Study
@@ -24,6 +24,7 @@ from pipeline.tracking.run import Child
 from pipeline.tracking.sending import Sender
 from pipeline.tracking.tracker import Address, Tracker
 from pipeline.training.history import parse_history_csv
+from pipeline.training.result import HISTORY
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
 
@@ -99,11 +100,9 @@ def row_result(
         NOTE: f"`dvc pull train@{name}` at commit {facts.commit[:12]} fetches these weights.",
     })  # fmt: skip
     child.uses("prepared data", facts.data_digest[:36], str(paths.ARRAYS), ("train", "val"))
-    history = parse_history_csv((folder / "history.csv").read_text())
-    child.history(history)
     # prefixed, since the curves have the plain names
     child.metrics({f"final_{name}": value for name, value in numbers(scores).items()})
-    files = [folder / "model.safetensors", folder / "model.json", folder / "history.csv", *pictures]
+    files = [folder / "model.safetensors", folder / "model.json", folder / HISTORY, *pictures]
     child.artifacts([file for file in files if file.exists()])
     tags = {
         "row": name, "run_key": facts.run_key, "instance": str(facts.instance), "commit": facts.commit,
@@ -116,7 +115,7 @@ def row_result(
 
 
 def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: Storage) -> Child:
-    """Returns the run of a row's training; raises DataError if `facts` are of another one's result."""
+    """Returns the run of a row's training, with its history; raises DataError if `facts` are of another one's result."""
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     key, overridden = facts.run_key, facts.run_key_overridden
     if training.key != key:
@@ -127,7 +126,10 @@ def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: S
                 f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
             )
     same = replace(training, key=key, overridden=overridden, instance=facts.instance)
-    return tracker.training(said_of(same))
+    history = parse_history_csv((paths.run(name) / HISTORY).read_text())
+    child = tracker.training(said_of(same), history)
+    child.history(history)
+    return child
 
 
 def exported(
@@ -166,16 +168,29 @@ def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
     search.artifacts([found, schedule, paths.trial_curves(name)])
     for line in table:
         store = CheckpointStore(storage, line["trial"], kind=TRIALS)
+        facts = store.facts()
+        history = facts.history if facts else ()
         trial = tracker.child(
-            "trial", f"trial {name} {line['number']}", line["trial"], instance=store.instance.number
-        )
+            "trial", f"trial {name} {line['number']}", line["trial"],
+            instance=store.instance.number, history=history,
+        )  # fmt: skip
         trial.params({name: line[name] for name in line if not name.startswith("val_")})
         if line["val_error_pct"]:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
-        facts = store.facts()
-        trial.history(facts.history if facts else ())
+        trial.history(history)
         trial.status("FINISHED")
     search.completed(digest_of_search(name, storage))
+
+
+def has_search(
+    complete: Collection[tuple[str, str, str, str]], name: str, storage: Storage
+) -> bool:
+    """Tells whether MLflow has a search and a run of each of its trials; `complete` is `Tracker.complete`'s."""
+    with paths.trials(name).open() as file:
+        trials = {line["trial"] for line in csv.DictReader(file)}
+    sent = digest_of_search(name, storage)
+    there = {key for kind, key, _, _ in complete if kind == "trial"}
+    return trials <= there and any(one[-1] == sent for one in complete)
 
 
 def digest_of_search(name: str, storage: Storage) -> str:
@@ -221,6 +236,8 @@ def _register(
     """
     try:
         tracker.model(child, name, network, tags, making)
+    except SlowServerError:
+        raise
     except TrackingError as error:
         child.status("FINISHED")
         raise DataError(f"{name}: no model: {error}") from error

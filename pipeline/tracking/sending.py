@@ -176,8 +176,8 @@ class _Sending:
         self._unlock()
 
     def _runs_now(self, run: Child) -> None:
-        if self._here:
-            run.tags({SENDER: sender(Path(self._lock.lock_file))})
+        # on a cluster it lives whatever becomes of this process, and of one that trained it here before
+        run.tags({SENDER: sender(Path(self._lock.lock_file)) if self._here else LEFT})
         run.status("RUNNING")
 
     def _send(self, line: Line) -> bool:
@@ -191,11 +191,12 @@ class _Sending:
                     self._lock.acquire(timeout=LOCK_S)
                     self._runs_now(tracker.study())
                 self._tracker = tracker
+            history = [Record(**record) for record in line["history"]]
             if (run := self._runs.get(training["key"])) is None:
-                run = self._tracker.training(training)
+                run = self._tracker.training(training, history)
                 self._runs_now(run)
                 self._runs[training["key"]] = run
-            run.history([Record(**record) for record in line["history"]])
+            run.history(history)
             if self._here and line["status"] == "RUNNING" and line["history"]:
                 self._monitors = self._monitors or Monitors()
                 run.sample(self._monitors.sample(), line["history"][-1]["update"])

@@ -4,18 +4,23 @@ Everything is idempotent: a run is found again by its key and instance, and a li
 if its update is not there yet, with a timestamp that is the same in every attempt. So it does not matter how
 often, by which process or after what failure a history is published: each line is there once.
 
+A key's instances are numbered on S3: after `make forget`, or with another S3, another training may have the
+same number. It is told from the one before by when its first line was reported, and has a run of its own.
+
 Processes of one host make a run one after another, under a lock. Two hosts could make the same run at the
 same moment: who finds an older one beside its own deletes its own.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.checkpoint import Record
 from pipeline.git import commit
 from pipeline.tracking import registry
 from pipeline.tracking.address import PROXIED, SQLITE, experiment, tracking_uri
@@ -82,12 +87,14 @@ class Tracker:
             self.parent = self._run(study, identity, {**self._tags, "study": study})
 
     def child(
-        self, kind: str, name: str, key: str, tags: Parts | None = None, instance: int = 1
-    ) -> "Child":
+        self, kind: str, name: str, key: str, tags: Parts | None = None, instance: int = 1,
+        history: Sequence[Record] | None = None,
+    ) -> "Child":  # fmt: skip
         """Returns the child run of `kind` with this key and instance, created if it does not exist.
 
-        A further instance is linked to the one before. A row that two studies share (its key is the same)
-        belongs to the last one that published it.
+        `history` is that of a training: a run that began with another line is another training's. A further
+        training is linked to the one before. A row that two studies share (its key is the same) belongs to the
+        last one that published it.
         """
         with named(self._uri):
             more = {"mlflow.parentRunId": self.parent, **self._tags, **(tags or {})}
@@ -95,25 +102,28 @@ class Tracker:
             if instance > 1:
                 before = self._find({**identity, **_numbered(instance - 1)})
                 more |= {"instance_before": before[0].info.run_id} if before else {}
-            run = self._run(name, {**identity, **_numbered(instance)}, more)
+            run = self._run(name, {**identity, **_numbered(instance)}, more, history)
         return self._child(run)
 
-    def training(self, said: Mapping[str, Any]) -> "Child":
-        """Returns the run of a training as `pipeline.tracking.results.said_of` describes it."""
-        run = self.child("training", said["name"], said["key"], said["tags"], said["instance"])
+    def training(self, said: Mapping[str, Any], history: Sequence[Record]) -> "Child":
+        """Returns the run of a training with a history, as `pipeline.tracking.results.said_of` describes it."""
+        run = self.child(
+            "training", said["name"], said["key"], said["tags"], said["instance"], history
+        )
         run.params(said["params"])
         return run
 
-    def complete(self) -> dict[tuple[str, str, str], str]:
-        """Returns what was sent of the study's runs that are complete (`Child.completed`), by kind, key and instance."""
-        found: dict[tuple[str, str, str], str] = {}
+    def complete(self) -> set[tuple[str, str, str, str]]:
+        """Returns the kind, key and instance of each of the study's runs, and what was sent of it (`Child.completed`)."""
         query = f"tags.`mlflow.parentRunId` = '{self.parent}'"
         with named(self._uri):
-            search = self._client.search_runs
-            for run in all_pages(search, [self._experiment], query, max_results=PAGE):
-                kind, key, number = (run.data.tags.get(name, "") for name in IDENTITY)
-                found[kind, key, number] = run.data.tags.get(SENT, "")
-        return found
+            found = all_pages(self._client.search_runs, [self._experiment], query, max_results=PAGE)
+            tags = [run.data.tags for run in found]
+        kind, key, number = IDENTITY
+        return {
+            (one.get(kind, ""), one.get(key, ""), one.get(number, ""), one.get(SENT, ""))
+            for one in tags
+        }
 
     def supersede(self) -> None:
         """Marks the study's runs of other parameters as superseded by this one."""
@@ -167,20 +177,46 @@ class Tracker:
         found = self._client.search_runs([self._experiment], query)
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    def _run(self, name: str, identity: Parts, tags: Parts) -> str:
+    def _of(self, identity: Parts, history: Sequence[Record] | None) -> list[Any]:
+        """Returns the runs that have these tags and began as `history` did, or with no line yet, the oldest first."""
+        found = self._find(identity)
+        if history is None:
+            return found
+        began = [self._began(run) for run in found]
+        same = [
+            run for run, first in zip(found, began, strict=True)
+            if first and history and first[0] == history[0].update
+            and math.isclose(first[1], history[0].seconds, rel_tol=1e-9)
+        ]  # fmt: skip
+        return same or [run for run, first in zip(found, began, strict=True) if first is None]
+
+    def _began(self, run: Any) -> tuple[int, float] | None:
+        """Returns the update and the seconds of a run's first line; None if it has none."""
+        if "seconds" not in run.data.metrics:
+            return None
+        lines = self._client.get_metric_history(run.info.run_id, "seconds")
+        return min((line.step, line.value) for line in lines)
+
+    def _run(
+        self, name: str, identity: Parts, tags: Parts, history: Sequence[Record] | None = None
+    ) -> str:
         with alone(self._uri, self._experiment):
-            run = next(iter(self._find(identity)), None) or self._create(name, identity)
+            found = self._of(identity, history)
+            run = found[0] if found else self._create(name, identity, history)
         wanted = {**tags, "mlflow.runName": name}
         set_tags(self._client, run, wanted)
         identifier: str = run.info.run_id
         return identifier
 
-    def _create(self, name: str, identity: Parts) -> Any:
+    def _create(self, name: str, identity: Parts, history: Sequence[Record] | None) -> Any:
         from mlflow.exceptions import MlflowException
 
+        before = [run.info.run_id for run in self._find(identity)]
         first = {**identity, "commit": commit(), "mlflow.source.name": "dvc repro"}
+        if before:
+            first |= {"instance_before": before[-1]}
         mine = self._client.create_run(self._experiment, run_name=name, tags=first)
-        oldest = next(iter(self._find(identity)), mine)
+        oldest = next(iter(self._of(identity, history)), mine)
         if oldest.info.run_id != mine.info.run_id:
             set_tags(self._client, mine, {SUPERSEDED: oldest.info.run_id})
             with suppress(MlflowException):  # a team's member may not delete

@@ -17,9 +17,11 @@ from pipeline.storage.checkpoints import CheckpointStore
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results
 from pipeline.tracking.tracker import Address, Tracker
+from pipeline.training.history import history_csv
+from pipeline.training.result import HISTORY
 from pipeline.training.schedule import load_schedule
 from pipeline.training.training import Training
-from tests.checkpoints import facts, model_facts
+from tests.checkpoints import facts, model_facts, record
 from tests.conftest import REPO, make_row
 
 
@@ -32,6 +34,7 @@ def test_what_a_person_chose_to_go_on_with_is_sent_and_other_code_s_is_not(
     training = Training.of("net", row, load_schedule(Path(row.schedule)), "digest")
     (paths.run("net")).mkdir(parents=True)
     (tmp_path / "net.onnx").write_bytes(b"onnx")
+    (paths.run("net") / HISTORY).write_text(history_csv([record(10)]))
     tracker = Tracker(Address("study", "digest", "data"), storage.upload)
     other = uuid.uuid4().hex[:24]
 

@@ -192,12 +192,13 @@ def test_who_trains_waits_for_no_server(
     with server(answer) as address:
         with_password = address.replace("://", "://user:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
-        with Sender(ADDRESS, here=True, begin_s=0) as sender:
+        long = pace.hangs_after_s(20)  # so that it lives as this one looks
+        with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=long) as sender:
             for update in range(10, 500, 10):
                 sender.tell(training(), [record(done) for done in range(10, update, 10)], "RUNNING")
             (child,) = [one for one in _children(os.getpid()) if one == sender._process.pid]
         assert sender._process.poll() is None  # it was not waited for
-        wait_for(lambda: sender._process.poll() is not None)  # and the process for 5 s
+        wait_for(lambda: sender._process.poll() is not None)
         assert not _lives(child)
     said = capfd.readouterr().err
     assert f"warning: MLflow at {address}" in said and "secret" not in said
@@ -259,7 +260,7 @@ def test_files_that_were_sent_before_an_interruption_are_not_sent_again(
             raise OSError("out of time")
         storage.upload(key, path)
 
-    child = Tracker(ADDRESS, slow).training(training())
+    child = Tracker(ADDRESS, slow).training(training(), ())
     with pytest.raises(TrackingError, match="out of time"):
         child.artifacts(files)
     child.artifacts(files)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,33 @@ def test_each_instance_of_a_key_is_a_run_linked_to_the_one_before(tracker: Track
     assert tracker.child("training", "net", "key", instance=2).run_id == again.run_id
 
 
+def test_a_training_afresh_under_an_old_number_is_a_run_of_its_own(tracker: Tracker):
+    """After `make forget`, or with another S3, instances are counted from 1 again: two trainings, no mixed curve."""
+
+    def run(history: list[Record]) -> Child:
+        child = tracker.child("training", "net", "key", history=history)
+        child.history(history)
+        return child
+
+    def slower(last: int) -> list[Record]:
+        return [replace(line, seconds=line.seconds * 1.5) for line in lines(last)]
+
+    first = run(lines(30))
+    assert run(lines(60)).run_id == first.run_id  # resumed
+    assert run(lines(60)[:2]).run_id == first.run_id  # the last checkpoint was damaged
+    assert run([]).run_id != first.run_id  # begun afresh, and nothing reported yet
+    second = run(slower(60))
+    assert run(slower(70)).run_id == second.run_id
+    assert second.run_id != first.run_id
+    assert second._client.get_run(second.run_id).data.tags["instance_before"] == first.run_id
+    assert run(lines(60)).run_id == first.run_id  # who has the other results publishes them again
+    for child, factor in ((first, 1.0), (second, 1.5)):
+        sent = child._client.get_metric_history(child.run_id, "seconds")
+        wanted = {line.update: factor * line.seconds for line in lines(70)}
+        assert all(metric.value == wanted[metric.step] for metric in sent)
+        assert len({metric.step for metric in sent}) == len(sent)
+
+
 def test_a_run_and_an_experiment_that_were_deleted_are_made_again(
     tracker: Tracker, storage: Storage
 ):
@@ -218,7 +246,7 @@ def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker)
     """As two hosts make it, whose locks know nothing of each other."""
     identity = {"kind": "training", "run_key": "key", "instance": "1"}
     theirs = tracker._client.create_run(tracker._experiment, start_time=1, tags=identity)
-    assert tracker._create("net", identity).info.run_id == theirs.info.run_id
+    assert tracker._create("net", identity, None).info.run_id == theirs.info.run_id
     assert len(tracker._find(identity)) == 1
     assert tracker.child("training", "net", "key").run_id == theirs.info.run_id
 
