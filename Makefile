@@ -9,6 +9,9 @@ SAID := AGAINST APPLY BEGIN CPUS DAYS ENSEMBLE FROM GPUS NAME NODES PRICE RUN S3
 $(foreach name,$(SAID),$(if $(findstring command,$(origin $(name))),,$(eval override $(name) :=)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# of another program's Python; `pipeline/environment.py` does the same where no make is
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONSTARTUP
+
 .PHONY: help install study status up down cluster-up cluster-down team-up team-down team-user doctor fsck gc again project attest quick trial-kills trial-hosts trial-environments trial-faults trial-memory trial-page trial-s3 trial-verdicts trials jobs stop submit plan forget bring export ui serve publish verify page paper params check check-types check-rest test bench gpu-check lock schema architecture
 
 help: ## this list
@@ -18,12 +21,15 @@ install: $(VENV)/.installed ## create the virtual environment .venv from require
 
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@# uv takes a package for installed of which it was interrupted while it wrote it: then all is done afresh
+	@test ! -e $(VENV)/.installing && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@touch $(VENV)/.installing
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/python -m infra.local.hook
 	@# compiles what each study imports; all of it would take a minute
-	@$(BIN)/python -c "import ray.train.torch, ray.tune" & $(BIN)/python -c "import dvc.cli, mlflow.tracking"; wait
+	@$(BIN)/python -c "import ray.train.torch, ray.tune" & ray=$$!; $(BIN)/python -c "import dvc.cli, mlflow.tracking" && wait $$ray
+	@rm $(VENV)/.installing
 	@touch $@
 
 study: install params up ## rerun the study in params.yaml; STUDY=name first copies studies/name.yaml there

@@ -52,7 +52,14 @@ NEVER = (
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
     "GIT_OBJECT_DIRECTORY",
+    "PYTHONHOME",
+    "PYTHONSAFEPATH",  # `python -m` would not find the study
+    "PYTHONOPTIMIZE",  # checks are assertions, too
+    "PYTHONWARNINGS",
+    "PYTHONINSPECT",
+    "PYTHONSTARTUP",
 )
+PATHS = "PYTHONPATH"
 ALWAYS = {
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -82,17 +89,18 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     for name in list(environ):
         if name in NEVER or not _may_stay(name, environ):
             del environ[name]
+    _leave_others_packages(environ)
     environ.update(ALWAYS)
     # DVC's stages run `python`: this must be this environment's, even if DVC copies the study elsewhere
     # (`dvc exp run --temp`), and whichever environment is active
     environ["PATH"] = os.pathsep.join(
         [str(Path(sys.executable).parent), environ.get("PATH", os.defpath)]
     )
-    for name in ("no_proxy", "NO_PROXY"):  # for the embedded services and the metadata service
-        known = [place for place in environ.get(name, "").split(",") if place]
-        environ[name] = ",".join(
-            [*known, *(place for place in NEVER_BY_PROXY if place not in known)]
-        )
+    # what either says, and the embedded services and the metadata service: who finds both reads one of them
+    said = ",".join(environ.get(name, "") for name in ("no_proxy", "NO_PROXY")).split(",")
+    places = [place for one in said if (place := one.strip())]
+    for name in ("no_proxy", "NO_PROXY"):
+        environ[name] = ",".join(dict.fromkeys([*places, *NEVER_BY_PROXY]))
     state = state_dir(environ)
     if not environ.get(BUCKET):
         # ~/.aws is not read either: boto3 and DVC take all AWS settings from these two files
@@ -108,6 +116,19 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
         environ.setdefault("STUDY_CACHE_DIR", f"{long}/study-cache-{os.getuid()}")
         environ["TMPDIR"] = "/tmp"
     environ[SETTLED] = "1"
+
+
+def _leave_others_packages(environ: MutableMapping[str, str]) -> None:
+    """Removes what PYTHONPATH adds, but for folders of this clone: another numpy would come before the locked one."""
+    paths = [
+        str(Path(path).absolute()) for path in environ.pop(PATHS, "").split(os.pathsep) if path
+    ]
+    clone, libraries = Path(__file__).resolve().parents[1], Path(os.__file__).parent
+    own = [path for path in paths if Path(path).resolve().is_relative_to(clone)]
+    if own:
+        environ[PATHS] = os.pathsep.join(own)
+    foreign = {*paths} - {*own, str(libraries), str(libraries / "lib-dynload")}
+    sys.path[:] = [path for path in sys.path if path not in foreign]  # Python has read it already
 
 
 def _may_stay(name: str, environ: MutableMapping[str, str]) -> bool:

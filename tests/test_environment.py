@@ -2,10 +2,12 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline.environment import settle
+from tests.conftest import REPO
 
 
 def settled(**variables: str) -> dict[str, str]:
@@ -71,6 +73,28 @@ def test_loopback_is_never_asked_through_a_proxy_and_the_users_exceptions_stay()
     assert settled(no_proxy="intranet")["no_proxy"] == (
         "intranet,127.0.0.1,localhost,::1,169.254.169.254,metadata.google.internal"
     )
+
+
+def test_exceptions_in_either_spelling_stay_in_both():
+    """requests, urllib and curl read the small one first."""
+    found = settled(NO_PROXY=".intranet, 10.0.0.1", no_proxy="localhost,mirror")
+    for name in ("no_proxy", "NO_PROXY"):
+        assert found[name].startswith("localhost,mirror,.intranet,10.0.0.1,127.0.0.1,::1")
+    assert settled(NO_PROXY=".intranet")["no_proxy"].startswith(".intranet,")
+
+
+def test_other_programs_packages_do_not_come_before_the_locked_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Modules of clusters and robots' shells set PYTHONPATH; a folder of the clone may stand there."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(REPO / "tests"), *sys.path])
+    found = settled(PYTHONPATH=f"{tmp_path}{os.pathsep}{REPO / 'tests'}", PYTHONOPTIMIZE="1")
+    assert found["PYTHONPATH"] == str(REPO / "tests")
+    assert str(tmp_path) not in sys.path and str(REPO / "tests") in sys.path
+    assert "PYTHONOPTIMIZE" not in found
+    libraries = str(Path(os.__file__).parent)
+    settled(PYTHONPATH=libraries)
+    assert libraries in sys.path
 
 
 def test_a_folder_too_long_for_sockets_keeps_the_cache_alone():

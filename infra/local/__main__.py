@@ -147,3 +147,6 @@ if __name__ == "__main__":
         commands[sys.argv[1]]()
     except (StudyError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -130,7 +130,9 @@ def clock() -> Finding:
 
     place = s3.connect().place
     answer = requests.head(place.endpoint or "https://s3.amazonaws.com", timeout=WAIT_S)
-    told = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    if (date := answer.headers.get("Date")) is None:
+        return Finding("clock", "S3 does not say what time it is")
+    told = parsedate_to_datetime(date).timestamp()
     skew = time.time() - told
     amiss = "set this machine's clock (NTP)" if abs(skew) > LARGEST_SKEW_S else ""
     return Finding("clock", f"{skew:+.0f} s against S3's", amiss)
@@ -164,7 +166,12 @@ def mlflow() -> Finding:
     except requests.RequestException as error:
         return Finding("MLflow", f"{shown}: {type(error).__name__}", f"check {environment.MLFLOW}; "
                        "trainings go on without it, and `make publish` sends the rest")  # fmt: skip
-    return Finding("MLflow", shown, "" if status == 200 else f"its /health says {status}")
+    if status != 200:
+        to_do = (
+            f"look at that server's log, or check {environment.MLFLOW}; trainings go on without it"
+        )
+        return Finding("MLflow", f"{shown}: its /health says {status}", to_do)
+    return Finding("MLflow", shown)
 
 
 def ray_cluster() -> Finding:
@@ -225,13 +232,16 @@ def findings() -> Iterator[Finding]:
     for check in CHECKS:
         try:
             yield check()
-        except StudyError as error:
-            what, _, to_do = str(error).rpartition(": ")
+        except StudyError as error:  # it says what to do
+            yield Finding(check.__name__.replace("_", " "), "could not be checked", str(error))
+        except ImportError as error:
+            said = f"{type(error).__name__}: {error}"
             yield Finding(
-                check.__name__.replace("_", " "), what or str(error), to_do or "see above"
+                check.__name__.replace("_", " "), said, "rm -rf .venv, then `make install`"
             )
-        except OSError as error:
-            yield Finding(check.__name__.replace("_", " "), str(error), "see docs/running.md")
+        except Exception as error:  # noqa: BLE001 - the other checks go on
+            said = f"{type(error).__name__}: {error}"
+            yield Finding(check.__name__.replace("_", " "), said, "see docs/running.md")
 
 
 def main() -> int:

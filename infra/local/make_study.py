@@ -49,14 +49,24 @@ def _repro(times: Path) -> int:
     """Runs DVC, and returns its exit status.
 
     At Ctrl-C, which the stage gets too, DVC would note a failed stage and keep going with the next: it is
-    ended, whatever it is writing.
+    ended, whatever it is writing. So it is if this process alone is told to end, or its terminal is closed.
     """
     interrupted = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+
+    def interrupt_stages(*_: object) -> None:
+        interrupted.set()
+        with suppress(psutil.Error):
+            for stage in psutil.Process(dvc.pid).children():
+                stage.send_signal(signal.SIGINT)
+
     dvc = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--keep-going"],
         env={**os.environ, TIMES: str(times)},
     )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, interrupt_stages)
     while dvc.poll() is None:
         if not interrupted.is_set():
             with suppress(subprocess.TimeoutExpired):

@@ -71,15 +71,24 @@ def up() -> str:
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 pass_fds=[lock], env={**os.environ, **s3.connect().place.variables()},
             )  # fmt: skip
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not s3.listens_for_us(port):  # not whatever other user took the port in the meantime
-            if process.poll() is not None or time.monotonic() > deadline:
-                process.terminate()
-                last = "; ".join(log.read_text().splitlines()[-3:])
-                raise ResourceError(f"the team's servers did not start ({last}): see {log}")
-            time.sleep(0.1)
+        try:
+            _await(process, port, log)
+        except BaseException:  # Ctrl-C too
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(3 * STOP_TIMEOUT_S)
+            raise
         write(folder() / "address", f"http://127.0.0.1:{port}")
         return f"http://127.0.0.1:{port}"
+
+
+def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not s3.listens_for_us(port):  # not whatever other user took the port in the meantime
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = "; ".join(log.read_text().splitlines()[-3:])
+            raise ResourceError(f"the team's servers did not start ({last}): see {log}")
+        time.sleep(0.1)
 
 
 def _alone() -> FileLock:
@@ -108,7 +117,13 @@ def down() -> bool:
         (folder() / "address").unlink(missing_ok=True)
         if not s3.is_held(folder() / "lock"):
             return False
-        process = psutil.Process(int((folder() / "pid").read_text()))
+        try:
+            process = psutil.Process(int((folder() / "pid").read_text()))
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            raise BusyError(
+                f"{folder() / 'lock'} is held, but not by a server that says who it is: `make team-down` again "
+                "in a few seconds, or end who holds it"
+            ) from None
         if "infra.local.team" not in process.cmdline():  # its number is another program's by now
             raise BusyError(
                 f"{folder() / 'lock'} is held, but not by process {process.pid}: end who holds it"

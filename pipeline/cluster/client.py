@@ -426,12 +426,14 @@ def _job(details: JobDetails) -> Job | None:
     )
 
 
+# what Python and editors leave: Emacs' locks are links to nothing
+LEFT_OUT = ("__pycache__", "*.pyc", ".ipynb_checkpoints", ".#*", "#*#", "*~", ".*.sw?")
+
+
 def _copy_code(folder: Path) -> None:
     """Copies the library; raises ResourceError if it is too large to send with a job."""
     source = Path(pipeline.__file__).parent
-    shutil.copytree(
-        source, folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
-    )
+    shutil.copytree(source, folder / "pipeline", ignore=shutil.ignore_patterns(*LEFT_OUT))
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if (total := sum(sizes.values())) > LARGEST_CODE_BYTES:
         largest = max(sizes, key=lambda path: sizes[path])

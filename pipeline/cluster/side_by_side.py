@@ -136,6 +136,9 @@ def _train_alone(training: Training, arrays: Path, watch: Watch) -> dict[str, St
             train(training, arrays, time.time())
     except StudyError as error:
         return {training.name: error}
+    except Exception as error:  # noqa: BLE001 - torch's, such as of a device's memory: told as a seat's is
+        what = f"{training.name}: {type(error).__name__}: {error}"
+        return {training.name: TrainingError(what)}
     return {}
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+import pipeline
 from pipeline import errors
 from pipeline.cluster import client
 from pipeline.cluster.client import LOST_ATTEMPTS, Cluster, Job, Work
@@ -104,3 +106,18 @@ def test_a_job_of_another_project_is_not_ours():
     assert client._job(details("key-1")) is not None  # by an earlier version
     assert client._job(details("another-1234-key-1")) is None
     assert client._job(details("theirs")) is None
+
+
+def test_what_editors_leave_beside_the_source_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A lock of Emacs' is a link to nothing, which a copy cannot follow."""
+    package = tmp_path / "clone/pipeline"
+    (package / ".ipynb_checkpoints").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / ".#loop.py").symlink_to("user@host.1234:5678")
+    for name in (".ipynb_checkpoints/loop-checkpoint.py", "loop.py~", ".loop.py.swp"):
+        (package / name).touch()
+    monkeypatch.setattr(pipeline, "__file__", str(package / "__init__.py"))
+    client._copy_code(tmp_path)
+    assert [path.name for path in (tmp_path / "pipeline").iterdir()] == ["__init__.py"]

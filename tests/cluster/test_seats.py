@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,25 @@ import pytest
 from infra import attest
 from pipeline import machine
 from pipeline.cluster import side_by_side
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, TrainingError
 from pipeline.params import Row, validate
 from pipeline.training.schedule import Schedule
 from pipeline.training.training import Training
 from tests.conftest import REPO
+
+
+def test_a_lone_training_that_fails_by_an_error_of_torchs_is_told_as_any_other(
+    monkeypatch: pytest.MonkeyPatch, row: Callable[..., Row]
+):
+    """Else `handover` would end in it, and `train@row` would train again what has just failed."""
+
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr("pipeline.cluster.trainer.train", out_of_memory)
+    failed = side_by_side._train_alone(job(row()), Path("data"), lambda _: nullcontext())
+    assert isinstance(failed["row"], TrainingError)
+    assert "row: RuntimeError: CUDA out of memory" in str(failed["row"])
 
 
 def job(row: Row, updates: int = 10) -> Training:

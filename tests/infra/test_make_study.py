@@ -43,7 +43,19 @@ def made(*words: str, **variables: str) -> str:
 def test_other_programs_variables_change_nothing():
     plain = made("study", "gc", "again", "verify")
     foreign = dict.fromkeys(
-        ("STUDY", "DAYS", "APPLY", "RUN", "AGAINST", "NAME", "FROM", "BEGIN"), "9"
+        (
+            "PYTHONPATH",
+            "PYTHONHOME",
+            "STUDY",
+            "DAYS",
+            "APPLY",
+            "RUN",
+            "AGAINST",
+            "NAME",
+            "FROM",
+            "BEGIN",
+        ),
+        "9",
     )
     assert made("study", "gc", "again", "verify", **foreign) == plain
 

@@ -83,6 +83,9 @@ AROUND = {
     "a clone in a folder with a space": Around(folder="my études"),
     "a hook of Git": Around({"GIT_DIR": "/nowhere/.git", "GIT_INDEX_FILE": "/nowhere/index"}),
     "a backend of matplotlib": Around({"MPLBACKEND": "module://nowhere"}),
+    "another Python's packages": Around({
+        "PYTHONPATH": "PACKAGES", "PYTHONOPTIMIZE": "1", "PYTHONSTARTUP": "/nowhere.py",
+    }),
     "no locale": Around({"LC_ALL": "C", "LANG": "C"}),
     "dash as the shell": Around({"SHELL": "/bin/dash"}),
     "what editors and notebooks leave": Around(clone=leave_what_editors_leave),
@@ -120,7 +123,7 @@ TOGETHER = {
     ),
     "of another home": together(
         "a proxy in lower case", "a profile that is not there", "single sign-on", "configured endpoints ignored",
-        "a clone in a folder with a space",
+        "a clone in a folder with a space", "another Python's packages",
     ),
 }  # fmt: skip
 
@@ -158,7 +161,10 @@ def set_up(around: Around, folder: Path, address: str, begun: Path) -> tuple[Pat
         (home / name).write_text(text)
     long = folder / ("long-" * 20)
     long.mkdir()
-    places = {STRANGER: address, "LONG": str(long)}
+    (packages := folder / "packages").mkdir()
+    for name in ("yaml", "numpy", "requests"):
+        (packages / f"{name}.py").write_text("raise ImportError('of another program')")
+    places = {STRANGER: address, "LONG": str(long), "PACKAGES": str(packages)}
     variables = {name: places.get(value, value) for name, value in around.variables.items()}
     return study, {"HOME": str(home), **variables}
 
