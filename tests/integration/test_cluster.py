@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -227,7 +228,7 @@ def fails(study: Path, name: str, **environment: str) -> str:
     return done.stderr
 
 
-def test_a_cluster_that_cannot_be_used_is_told(study: Path, address: str, tmp_path: Path):
+def test_a_cluster_that_cannot_be_used_is_told(study: Path, address: str):
     with changed_params(study, lambda document: document["models"]["four"].update(seed=44)):
         assert "wanted the address of the cluster's Jobs API" in fails(
             study, "four", RAY_ADDRESS="ray://127.0.0.1:10001"
@@ -241,11 +242,12 @@ def test_a_cluster_that_cannot_be_used_is_told(study: Path, address: str, tmp_pa
         said = fails(study, "four", RAY_ADDRESS=elsewhere, **wrong)
         assert "refuses the token" in said
         assert "not-this-one" not in said
-        (tmp_path / "torch-0.0.1.dist-info").mkdir()
-        (tmp_path / "torch-0.0.1.dist-info/METADATA").write_text(
-            "Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n"
-        )
-        said = fails(study, "four", RAY_ADDRESS=address, PYTHONPATH=str(tmp_path))
+        (other := study / "torch-0.0.1.dist-info").mkdir()  # found first where `python -m` is run
+        try:
+            (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.0.1\n")
+            said = fails(study, "four", RAY_ADDRESS=address)
+        finally:
+            shutil.rmtree(other)
         assert "and 0.0.1 here" in said
     assert "four" not in [
         job.facts["row"] for job in trainings(address) if job.key == key_of(study, "four", seed=44)

@@ -122,6 +122,29 @@ def test_mlflow_has_the_parent_and_all_children_once(study: Path):
         children = runs_of(study, kind)
         assert len(children) == count
         assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    headlines = json.loads((study / "report/report.json").read_text())
+    assert parent.data.params["rows"] == str(len(ROWS))
+    assert parent.data.metrics["claims_decided"] == headlines["claims_decided"]
+    assert "reruns this study" in parent.data.tags["mlflow.note.content"]
+    for trial in runs_of(study, "trial"):
+        assert client(study).get_metric_history(trial.info.run_id, "val_loss")
+
+
+def test_mlflow_leads_from_a_training_to_its_data_and_back_to_its_weights(study: Path):
+    groups = set()
+    for run in runs_of(study, "training"):
+        name = run.info.run_name
+        (used,) = run.inputs.dataset_inputs
+        facts = json.loads((study / "runs" / name / "model.json").read_text())
+        assert used.dataset.digest == facts["data_digest"][:36]
+        assert [(tag.key, tag.value) for tag in used.tags] == [
+            ("mlflow.data.context", "train, val")
+        ]
+        assert run.data.tags["weights"] == f"dvc pull train@{name}"
+        assert run.data.tags["weights_sha256"] == facts["sha256"]
+        assert run.data.tags["model"].startswith("models:/")
+        groups.add(run.data.tags["group"])
+    assert len(groups) == len(ROWS) - 1  # two differ in their seed alone
 
 
 def test_mlflow_has_every_line_of_a_history_once(study: Path):

@@ -569,6 +569,22 @@ def test_a_curve_that_is_flat_because_the_rate_fell_has_not_converged():
     )  # by its end alone it would have
 
 
+@pytest.mark.parametrize("name", ["cifar10-jpeg", "cifar10-jpeg-gpu"])
+def test_a_committed_references_verdicts_are_on_the_present_claims(name: str):
+    report = json.loads((REPO / f"reference/{name}/report.json").read_text())
+    said = {one["claim"]: one for one in report["verdicts"]}
+    for claim in claims_of("cifar", CHANCE):
+        found = said.pop(claim.text)
+        assert (found["source"], found["of"], found["must_be"]) == (
+            claim.source,
+            claim.of,
+            claim.must_be,
+        )
+    assert set(said) == {"The ensemble has a lower test error than its best member"}
+    speed = [one["verdict"] for one in report["verdicts"] if one["of"] == "budget"]
+    assert speed == ["holds"] * 3
+
+
 def test_reports_as_often_as_advised_suffice():
     few = [  # the rate falls at a quarter of the updates
         {**line, "lr": 0.1 if line["update"] <= 16_000 else 0.01, "train_error_pct": 5.0}
