@@ -284,7 +284,8 @@ def against(results: Results, what: str, title: str) -> Chart:
         "type": "quantitative",
         "title": title,
         "scale": {"type": "log", "nice": False, "padding": 44},  # half a name
-        "axis": {"format": ",.2~r" if timed else ".2~s", "tickCount": 5},
+        # a label as near to the end as half its width would lie beyond the picture
+        "axis": {"format": ",.2~r" if timed else ".2~s", "tickCount": 5, "labelFlush": 20},
     }
     price: Chart = {
         "params": [{"name": "price", "value": 1, "bind": {

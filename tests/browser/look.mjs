@@ -21,11 +21,14 @@ try {
   tab.on("request", (request) => {
     if (!/^(data|blob):/.test(request.url()) && request.url() !== address) requests.push(request.url());
   });
+  const began = performance.now();
+  let interactive_ms = 0;
   await tab.goto(address);
   const still = await tab.$$eval("figure[data-chart] .chart > svg", (found) => found.length);
   for (const figure of await tab.$$("figure[data-chart]")) {
     await figure.scrollIntoView();
     await tab.waitForFunction((one) => one.dataset.ready, { timeout: 60_000 }, figure);
+    interactive_ms ||= performance.now() - began;
   }
   const axes = (chart) => [...document.querySelectorAll(`figure[data-chart="${chart}"] .role-axis-label text`)]
     .map((label) => label.textContent + label.getAttribute("transform")).join(" ");
@@ -57,7 +60,7 @@ try {
     return [...svg.querySelectorAll("text")].filter(out).map((text) => `${chart}: ${text.textContent}`);
   }));
   const charts = await tab.$$eval("figure[data-chart]", (found) => found.length);
-  process.stdout.write(JSON.stringify({ charts, still, answers, violations, sizes, cut, requests, console: console_ }));
+  process.stdout.write(JSON.stringify({ interactive_ms, charts, still, answers, violations, sizes, cut, requests, console: console_ }));
 } finally {
   await browser.close();
 }
