@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,8 +82,11 @@ def nodes() -> list[psutil.Process]:
     found = []
     for number in range(1 + WORKERS):
         if s3.is_held(_lock_of(number)):
-            with suppress(psutil.NoSuchProcess, FileNotFoundError, ValueError):
-                found.append(psutil.Process(int(_pid_of(number).read_text())))
+            with suppress(psutil.Error, FileNotFoundError, ValueError):
+                leader = psutil.Process(int(_pid_of(number).read_text()))
+                # a lock may outlive who wrote the number, which then is any other program's
+                if str(_pid_of(number)) in " ".join(leader.cmdline()):
+                    found.append(leader)
     return found
 
 
@@ -109,9 +112,16 @@ def _lock() -> FileLock:
 
 
 def _end_all() -> bool:
-    """Ends each node: first the process that would restart it, then all that this has started."""
+    """Ends each node: first the process that would restart it, then all that this has started.
+
+    A node whose leader has died is ended too.
+    """
     leaders = nodes()
-    everyone = [child for leader in leaders for child in leader.children(recursive=True)]
+    left = _without(leaders)
+    everyone = [
+        *left,
+        *(child for one in (*leaders, *left) for child in one.children(recursive=True)),
+    ]
     for leader in leaders:
         leader.kill()
     for child in everyone:
@@ -123,7 +133,21 @@ def _end_all() -> bool:
     shutil.rmtree(folder(), ignore_errors=True)
     for path in (_address(), *map(_pid_of, range(1 + WORKERS))):
         path.unlink(missing_ok=True)
-    return bool(leaders)
+    return bool(leaders or left)
+
+
+def _without(leaders: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Returns this cluster's nodes, as their command lines name them, that none of the leaders has started."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _is_node(process) and not {*process.parents()} & {*leaders}:
+                found.append(process)
+    return found
+
+
+def _is_node(process: psutil.Process) -> bool:
+    return any(f"--temp-dir={folder()}/{n}" in process.cmdline() for n in range(1 + WORKERS))
 
 
 def _start() -> str:

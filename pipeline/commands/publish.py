@@ -14,6 +14,7 @@ from pipeline.report import charts, drawing
 from pipeline.report.saving import headlines, saved
 from pipeline.storage.objects import Storage
 from pipeline.tracking import results as send
+from pipeline.tracking import unsent
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.waiting import limit_s, within
 
@@ -27,7 +28,8 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     models that it did not take.
     """
     with within(limit_s()):
-        tracker = Tracker(send.address_of(study), storage.upload)
+        tracker = Tracker(address := send.address_of(study), storage.upload)
+        unsent.send(address, tracker)
         tracker.settle()
         complete = tracker.complete()
     work: list[tuple[float, Callable[[], None]]] = []  # and how long each may take

@@ -26,6 +26,7 @@ from filelock import FileLock
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.storage.objects import Storage
+from pipeline.tracking import unsent
 from pipeline.tracking.address import tracking_uri
 from pipeline.tracking.run import LEFT, LOCK_S, SENDER, Child, Status, sender, sender_lock
 from pipeline.tracking.system import Monitors
@@ -113,6 +114,7 @@ class _Sending:
         self._runs: dict[str, Child] = {}
         self._lock = FileLock(sender_lock())
         self._seen: dict[str, Line] = {}
+        self._taken: dict[str, Status] = {}
         self._complained = ""
 
     def read(self) -> None:
@@ -135,6 +137,10 @@ class _Sending:
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _leave(self) -> None:
+        for key, line in {**self._seen, **self._waiting}.items():
+            if line["status"] == "FAILED" != self._taken.get(key):
+                with suppress(OSError):
+                    unsent.keep(self._address, line)
         self._unlock()
         self._complain(TrackingError(f"MLflow at {tracking_uri()} has not taken everything yet"))
         os._exit(1)
@@ -186,6 +192,7 @@ class _Sending:
         try:
             if self._tracker is None:
                 tracker = Tracker(self._address, Storage().upload)
+                unsent.send(self._address, tracker)
                 tracker.settle()
                 if self._here:
                     self._lock.acquire(timeout=LOCK_S)
@@ -201,6 +208,7 @@ class _Sending:
                 self._monitors = self._monitors or Monitors()
                 run.sample(self._monitors.sample(), line["history"][-1]["update"])
             run.status(line["status"])
+            self._taken[training["key"]] = line["status"]
             self._complained = ""
             return True
         except StudyError as error:

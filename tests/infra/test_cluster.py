@@ -1,9 +1,12 @@
 """What keeps the nodes of the cluster on this machine up."""
 
+import os
 import subprocess
 from pathlib import Path
 
-from infra.local import cluster
+import pytest
+
+from infra.local import cluster, s3
 from tests import pace
 
 
@@ -30,3 +33,32 @@ def test_one_that_has_lasted_is_restarted_at_once_and_not_beside_another_cluster
     pid, log = tmp_path / "node.pid", tmp_path / "log"
     lasted = f"SECONDS=30; echo >> {log}; [ $(wc -l < {log}) -lt 3 ] || echo 1 > {pid}"
     assert said(lasted, pid) == ["2", "2"]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state of its own, without any cluster."""
+    monkeypatch.setenv("STUDY_STATE_DIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_number_that_is_another_programs_by_now_is_left_alone(own: Path):
+    """A leader has died, and what it started holds its lock: its number may be anybody's."""
+    with s3.held_by_child(own / "node-0.lock"):
+        (own / "node-0.pid").write_text(str(os.getpid()))
+        assert cluster.nodes() == []
+        assert not cluster.down()
+
+
+def test_a_node_whose_leader_has_died_is_ended_too(own: Path):
+    place = f"--temp-dir={cluster.folder()}/1"
+    other = subprocess.Popen(["sleep", "600"])
+    node = subprocess.Popen(["bash", "-c", "sleep 600; true", place])  # as `ray start` names it
+    try:
+        assert cluster.down()
+        node.wait(pace.hangs_after_s(30))
+        assert other.poll() is None
+    finally:
+        for process in (node, other):
+            process.kill()
+            process.wait()

@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from mlflow import MlflowClient
 
 from pipeline.errors import TrackingError
 from pipeline.storage.objects import Storage
-from pipeline.tracking import waiting
+from pipeline.tracking import unsent, waiting
 from pipeline.tracking.run import LEFT, is_gone, sender_lock
 from pipeline.tracking.run import sender as sender_of
 from pipeline.tracking.sending import Sender
@@ -192,17 +193,38 @@ def test_who_trains_waits_for_no_server(
     with server(answer) as address:
         with_password = address.replace("://", "://user:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_password)
-        long = pace.hangs_after_s(20)  # so that it lives as this one looks
-        with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=long) as sender:
+        with Sender(ADDRESS, here=True, begin_s=0) as sender:
             for update in range(10, 500, 10):
                 sender.tell(training(), [record(done) for done in range(10, update, 10)], "RUNNING")
             (child,) = [one for one in _children(os.getpid()) if one == sender._process.pid]
+            psutil.Process(child).suspend()  # so it cannot end by itself
         assert sender._process.poll() is None  # it was not waited for
+        psutil.Process(child).resume()
         wait_for(lambda: sender._process.poll() is not None)
         assert not _lives(child)
     said = capfd.readouterr().err
     assert f"warning: MLflow at {address}" in said and "secret" not in said
     assert said.count("warning") <= 2  # not at every report
+
+
+def test_a_failure_that_a_server_did_not_take_is_sent_by_whoever_publishes_next(
+    uri: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """`report` knows of results alone: the run would be called killed for ever, or not be there."""
+    with server(hangs) as address, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=1.0) as sender:
+            sender.tell(training(), [record(10)], "FAILED")
+        wait_for(lambda: sender._process.poll() is not None)
+    assert "has not taken everything yet" in capfd.readouterr().err
+    tracker = Tracker(ADDRESS, lambda key, path: None)
+    other = Address("another study", ADDRESS.params_digest, ADDRESS.data_digest)
+    unsent.send(other, tracker)
+    assert run_of(uri) is None
+    for _ in range(2):  # the second time there is nothing left
+        unsent.send(ADDRESS, tracker)
+        assert run_of(uri).info.status == "FAILED" and steps(uri) == [10]
+    assert not list(unsent._folder(ADDRESS).iterdir())
 
 
 @pytest.mark.parametrize("answer", [hangs, trickles, breaks])
