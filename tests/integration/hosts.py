@@ -14,6 +14,7 @@ import psutil
 from infra.local.cluster import HEALTH
 from pipeline.cluster import SETTINGS
 from pipeline.files import secret
+from tests import pace
 
 NET = f"10.213.{os.getpid() % 250}"  # of this run: two on one machine must not end each other
 TAG = f"s{os.getpid() % 100_000}"
@@ -98,7 +99,7 @@ class Hosts:
         """Ends what runs on the hosts, and takes hosts and bridge away."""
         for node in self._nodes.values():
             node.kill()
-            node.wait(10)
+            node.wait(pace.hangs_after_s(10))
         listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
         for line in listed.stdout.splitlines():
             name = line.split()[0]

@@ -23,6 +23,7 @@ from tests.integration.trainings import (
     caught,
     here,
     key_of,
+    lives,
     prepare,
     result_of,
     said_by,
@@ -99,14 +100,6 @@ def train_afresh(study: Path) -> subprocess.Popen[str]:
     store_of(study, "again").clear()
     (study / "runs/again/model.json").unlink(missing_ok=True)
     return start(study, "python", "-m", "stages.train", "again")
-
-
-def lives(process: psutil.Process) -> bool:
-    """Tells whether a process has not ended; one that nobody has asked for its end yet has."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_stage_dies_with_dvc_and_the_next_goes_on(study: Path, storage: Storage):

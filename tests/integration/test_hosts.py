@@ -71,7 +71,7 @@ def storage(hosts: network.Hosts, own_state: Path) -> Iterator[Storage]:
         )
     yield s3.connect()
     server.kill()
-    server.wait(10)
+    server.wait(pace.hangs_after_s(10))
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import re
-import time
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -21,7 +22,16 @@ from pipeline.storage.layout import SHARDS, Instance, project
 from pipeline.storage.objects import Storage
 from tests.conftest import changed_params, copy_study, run_in, small_search
 from tests.integration.conftest import publish_the_rest
-from tests.integration.trainings import here, result_of, start, store_of, update_of, wait_for
+from tests.integration.trainings import (
+    caught,
+    here,
+    lives,
+    result_of,
+    start,
+    store_of,
+    update_of,
+    wait_for,
+)
 from tests.photographs import images, small_study, tar
 
 pytestmark = pytest.mark.integration
@@ -90,9 +100,10 @@ def shards_of(storage: Storage) -> dict[str, object]:
 def test_a_killed_prepare_goes_on_and_a_second_one_writes_nothing(study: Path, storage: Storage):
     process = start(study, "python", "-m", "stages.prepare")
     wait_for(lambda: len([key for key in shards_of(storage) if "/manifests/" in key]) >= 3)
+    tasks = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    time.sleep(3)  # its tasks end with it
+    wait_for(lambda: not any(map(lives, tasks)))  # they end with it
     before = shards_of(storage)
     done = run_in(study, "dvc", "repro", "prepare")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -157,12 +168,13 @@ def test_again_on_photographs_packs_nothing(whole: Path, storage: Storage):
 def test_a_training_killed_in_mid_epoch_ends_with_the_same_weights(whole: Path, storage: Storage):
     undisturbed = result_of(whole, "long")
     store = store_of(whole, "long")
-    store.clear()
-    process = start(whole, "python", "-m", "stages.train", "long")
-    wait_for(lambda: update_of(store) >= 10)  # 320 images: in the middle of a pass
-    process.kill()
-    process.wait()
-    assert 10 <= update_of(store) < UPDATES
+
+    def begin() -> subprocess.Popen[str]:
+        store.clear()
+        return start(whole, "python", "-m", "stages.train", "long")
+
+    # 320 images: in the middle of a pass
+    caught(begin, lambda: 10 <= update_of(store) < UPDATES).is_killed()
     done = run_in(whole, "python", "-m", "stages.train", "long")
     assert done.returncode == 0, done.stderr
     assert "resumed at update" in done.stdout

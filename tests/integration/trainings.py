@@ -136,6 +136,14 @@ def caught(begin: Callable[[], subprocess.Popen[str]], in_the_middle: Callable[[
     raise AssertionError("ten times it had ended before it was looked at")
 
 
+def lives(process: psutil.Process) -> bool:
+    """Tells whether a process has not ended; one that nobody has asked for its end yet has."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def key_of(study: Path, name: str, **changes: object) -> str:
     """Returns the run key of a row, changed as wanted."""
     row = row_of(load(study / "params.yaml"), name).model_copy(update=changes)
