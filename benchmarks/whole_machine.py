@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.busy import busy
 from infra.local import s3
+from pipeline import params
 from pipeline.environment import SETTLED
 
 REPO = Path(__file__).parents[1]
@@ -89,7 +90,8 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
         document["claims"] = []
         document["tune"] = {"resnet-20": document["tune"]}
         document["data"]["duplicates_pct"] = 1.0
-        document["evaluation"].pop("bootstrap_resamples", None)
+        known = params.load().evaluation.model_dump()
+        document["evaluation"] = {n: v for n, v in document["evaluation"].items() if n in known}
     with (target / "params.yaml").open("w") as file:
         yaml.dump(document, file)
     for folder in ("runs", "scores", "tuned"):
