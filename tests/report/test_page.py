@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import jsonschema
 import numpy as np
 import pytest
 
+from pipeline.command import TIMES
 from pipeline.evaluation.scores import Predictions, outcomes_of
-from pipeline.report import drawing, page, reference
+from pipeline.report import drawing, gathering, page, reference
 from pipeline.report.charts import charts, published_errors
-from pipeline.report.deviations import of_study
+from pipeline.report.deviations import deviations, of_study
 from pipeline.report.document import REPORT
 from pipeline.report.gathering import gather
 from pipeline.report.predicted import missed_by_all
@@ -220,6 +222,26 @@ def test_metrics_fit_a_terminal_and_plots_have_every_line(results: dict[str, Any
     lines = plots(results)
     assert len(lines["curves"]) == sum(len(row["history"]) for row in results["rows"])
     assert sum(line["images"] for line in lines["confusion"]) == results["data"]["images"]["test"]
+
+
+def test_the_deviations_from_the_paper_stand_on_the_page(html: str):
+    assert [ours for ours, theirs in deviations() if not theirs] == ["CIFAR-10", "ImageNet", "both"]
+    for named in (
+        "25,000 of the training images are held out for validation", "momentum as torch's",
+        "rows of one seed share the order of images", "searches train each trial with one worker",
+    ):  # fmt: skip
+        assert named in unescape(html)
+
+
+def test_the_page_says_how_long_each_stage_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = [{"stage": "prepare", "seconds": 1.26}, {"stage": "train@net", "seconds": 30}]
+    (tmp_path / "times").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.setenv(TIMES, str(tmp_path / "times"))
+    assert gathering._stages() == [
+        {"stage": "prepare", "seconds": 1.3}, {"stage": "train@net", "seconds": 30}
+    ]  # fmt: skip
+    (tmp_path / "times").unlink()  # by a cleaner of temporary folders
+    assert gathering._stages() == []
 
 
 @pytest.mark.slow
