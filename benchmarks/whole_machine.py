@@ -23,8 +23,8 @@ from ruamel.yaml import YAML
 
 from benchmarks.busy import busy
 from infra.local import s3
-from pipeline import params
 from pipeline.environment import SETTLED
+from pipeline.params.study import Evaluation
 
 REPO = Path(__file__).parents[1]
 BEFORE = "417fcd3"
@@ -90,8 +90,8 @@ def tree(commit: str | None, target: Path, change: Callable[[dict[str, Any]], in
         document["claims"] = []
         document["tune"] = {"resnet-20": document["tune"]}
         document["data"]["duplicates_pct"] = 1.0
-        known = params.load().evaluation.model_dump()
-        document["evaluation"] = {n: v for n, v in document["evaluation"].items() if n in known}
+        known, old = Evaluation.model_fields, document["evaluation"]
+        document["evaluation"] = {name: old[name] for name in old if name in known}
     with (target / "params.yaml").open("w") as file:
         yaml.dump(document, file)
     for folder in ("runs", "scores", "tuned"):

@@ -182,7 +182,7 @@ FAULTS = (
     F("two publishers make two runs", "pipeline/tracking/tracker.py",
       "with alone(self._uri, self._experiment):", "if True:", "tests/tracking/test_tracker.py -k under_a_lock"),
     F("the younger of two runs is kept", "pipeline/tracking/tracker.py",
-      "oldest = next(iter(self._of(identity, history)), mine)", "oldest = mine", "tests/tracking/test_tracker.py -k older_run"),
+      "oldest = next(iter(self._fitting(self._find(identity), history)), mine)", "oldest = mine", "tests/tracking/test_tracker.py -k older_run"),
 )  # fmt: skip
 
 

@@ -138,16 +138,12 @@ def _end_all() -> bool:
 
 def _without(leaders: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Returns this cluster's nodes, as their command lines name them, that none of the leaders has started."""
-    found = []
+    words, found = {f"--temp-dir={folder()}/{n}" for n in range(1 + WORKERS)}, []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if _is_node(process) and not {*process.parents()} & {*leaders}:
+            if words & {*process.cmdline()} and not {*process.parents()} & {*leaders}:
                 found.append(process)
     return found
-
-
-def _is_node(process: psutil.Process) -> bool:
-    return any(f"--temp-dir={folder()}/{n}" in process.cmdline() for n in range(1 + WORKERS))
 
 
 def _start() -> str:

@@ -230,18 +230,15 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 def findings() -> Iterator[Finding]:
     """Yields what each check finds; a check that raises an error is a finding too."""
     for check in CHECKS:
+        name = check.__name__.replace("_", " ")
         try:
             yield check()
         except StudyError as error:  # it says what to do
-            yield Finding(check.__name__.replace("_", " "), "could not be checked", str(error))
-        except ImportError as error:
-            said = f"{type(error).__name__}: {error}"
-            yield Finding(
-                check.__name__.replace("_", " "), said, "rm -rf .venv, then `make install`"
-            )
+            yield Finding(name, "could not be checked", str(error))
         except Exception as error:  # noqa: BLE001 - the other checks go on
-            said = f"{type(error).__name__}: {error}"
-            yield Finding(check.__name__.replace("_", " "), said, "see docs/running.md")
+            of_package = isinstance(error, ImportError)
+            to_do = "rm -rf .venv, then `make install`" if of_package else "see docs/running.md"
+            yield Finding(name, f"{type(error).__name__}: {error}", to_do)
 
 
 def main() -> int:

@@ -177,9 +177,8 @@ class Tracker:
         found = self._client.search_runs([self._experiment], query)
         return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
-    def _of(self, identity: Parts, history: Sequence[Record] | None) -> list[Any]:
-        """Returns the runs that have these tags and began as `history` did, or with no line yet, the oldest first."""
-        found = self._find(identity)
+    def _fitting(self, found: list[Any], history: Sequence[Record] | None) -> list[Any]:
+        """Returns the runs that began as `history` did, else those that have no line yet; all if it is None."""
         if history is None:
             return found
         began = [self._began(run) for run in found]
@@ -201,22 +200,25 @@ class Tracker:
         self, name: str, identity: Parts, tags: Parts, history: Sequence[Record] | None = None
     ) -> str:
         with alone(self._uri, self._experiment):
-            found = self._of(identity, history)
-            run = found[0] if found else self._create(name, identity, history)
+            found = self._find(identity)
+            fitting = self._fitting(found, history)
+            run = fitting[0] if fitting else self._create(name, identity, history, found)
         wanted = {**tags, "mlflow.runName": name}
         set_tags(self._client, run, wanted)
         identifier: str = run.info.run_id
         return identifier
 
-    def _create(self, name: str, identity: Parts, history: Sequence[Record] | None) -> Any:
+    def _create(
+        self, name: str, identity: Parts, history: Sequence[Record] | None, others: list[Any]
+    ) -> Any:
+        """Makes a run beside `others` of this identity, which do not fit."""
         from mlflow.exceptions import MlflowException
 
-        before = [run.info.run_id for run in self._find(identity)]
         first = {**identity, "commit": commit(), "mlflow.source.name": "dvc repro"}
-        if before:
-            first |= {"instance_before": before[-1]}
+        if others:
+            first |= {"instance_before": others[-1].info.run_id}
         mine = self._client.create_run(self._experiment, run_name=name, tags=first)
-        oldest = next(iter(self._of(identity, history)), mine)
+        oldest = next(iter(self._fitting(self._find(identity), history)), mine)
         if oldest.info.run_id != mine.info.run_id:
             set_tags(self._client, mine, {SUPERSEDED: oldest.info.run_id})
             with suppress(MlflowException):  # a team's member may not delete

@@ -30,9 +30,15 @@ def keep(address: Address, line: Mapping[str, Any]) -> None:
 def send(address: Address, tracker: Tracker) -> None:
     """Sends what was kept; raises TrackingError."""
     for path in sorted(_folder(address).glob("*.json")):
-        line = json.loads(path.read_text())
-        history = [Record(**record) for record in line["history"]]
+        try:
+            line = json.loads(path.read_text())
+            history = [Record(**record) for record in line["history"]]
+        except FileNotFoundError:  # another process has sent it
+            continue
+        except (ValueError, TypeError, KeyError):  # an earlier version's
+            path.unlink(missing_ok=True)
+            continue
         run = tracker.training(line["training"], history)
         run.history(history)
         run.status(line["status"])
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -56,29 +56,32 @@ def members(own_state: Path) -> Iterator[dict[str, dict[str, str]]]:
         assert team.down()
 
 
+CREATE = "/api/2.0/mlflow/experiments/create"
+
+
 @pytest.mark.parametrize(
     "method, path, said",
     [
         ("PUT", "/ajax-api/3.0/mlflow/assistant/config", {"providers": {}}),
         (
             "POST",
-            "/api/2.0/mlflow/experiments/create",
+            CREATE,
             {"name": "mine", "artifact_location": "file:///tmp/x"},
         ),
         (
             "POST",
-            "/api/2.0/mlflow/experiments/create",
+            CREATE,
             {"name": "mine", "artifactLocation": "/tmp/x"},
         ),
         ("POST", "/ajax-api/2.0/mlflow/model-versions/create", {"name": "mine", "source": "/etc"}),
         (  # as earlier clients encoded it, twice
             "POST",
-            "/api/2.0/mlflow/experiments/create",
+            CREATE,
             json.dumps({"name": "mine", "artifact_location": "file:///tmp/x"}),
         ),
         (
             "POST",
-            "/api/2.0/mlflow/experiments/create",
+            CREATE,
             {"name": "mine", "artifact_location": "mlflow-artifacts:/%2e%2e/%252e%252e/etc"},
         ),
         (
@@ -106,7 +109,7 @@ def test_a_member_gets_no_files_and_no_programs_of_the_servers_host(
         "name": f"allowed {uuid.uuid4()}",
         "artifact_location": "mlflow-artifacts:/x",
     }
-    url = f"{ada['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/create"
+    url = f"{ada['MLFLOW_TRACKING_URI']}{CREATE}"
     answer = requests.post(url, json=place, auth=who, timeout=pace.hangs_after_s(60))
     assert answer.status_code == 200, answer.text
 

@@ -763,8 +763,7 @@ def test_a_margin_is_passed_no_more_often_over_seeds_that_agree():
 def test_as_many_images_as_are_said_would_decide_a_published_number(alpha: float):
     """A network with the paper's error: its one run deviates too, by four degrees of freedom."""
     one = network("basic", 20, errors([875], IMAGES))
-    claim = published(one, "cifar")
-    assert claim is not None
+    claim = claim_of(one)
     said = claim.measure([one]).estimate.needed(claim.bound, alpha)
     if "images" not in said:
         assert alpha < 0.05 and "nothing would decide it" in said

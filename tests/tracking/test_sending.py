@@ -225,6 +225,9 @@ def test_a_failure_that_a_server_did_not_take_is_sent_by_whoever_publishes_next(
         unsent.send(ADDRESS, tracker)
         assert run_of(uri).info.status == "FAILED" and steps(uri) == [10]
     assert not list(unsent._folder(ADDRESS).iterdir())
+    unsent.keep(ADDRESS, {"training": training(), "history": [{"of": "an earlier version"}]})
+    unsent.send(ADDRESS, tracker)
+    assert not list(unsent._folder(ADDRESS).iterdir())
 
 
 @pytest.mark.parametrize("answer", [hangs, trickles, breaks])

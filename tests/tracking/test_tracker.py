@@ -246,7 +246,7 @@ def test_who_finds_an_older_run_beside_its_own_deletes_its_own(tracker: Tracker)
     """As two hosts make it, whose locks know nothing of each other."""
     identity = {"kind": "training", "run_key": "key", "instance": "1"}
     theirs = tracker._client.create_run(tracker._experiment, start_time=1, tags=identity)
-    assert tracker._create("net", identity, None).info.run_id == theirs.info.run_id
+    assert tracker._create("net", identity, None, []).info.run_id == theirs.info.run_id
     assert len(tracker._find(identity)) == 1
     assert tracker.child("training", "net", "key").run_id == theirs.info.run_id
 
