@@ -15,11 +15,13 @@ from scipy import stats
 from pipeline import params
 from pipeline.errors import DataError
 from pipeline.evaluation import predictions
+from pipeline.params import Better, Equal
 from pipeline.report.claims.asking import row_of
 from pipeline.report.claims.catalogue import (
     claims_of,
     ensemble,
     ensemble_of_six,
+    own,
     published,
 )
 from pipeline.report.claims.claim import Claim, Decided, Measured, decide, p_said
@@ -132,6 +134,13 @@ def test_degradation_is_a_trend_over_all_depths(trained: tuple[int, ...], verdic
     found = asked(plain(trained))
     assert found[DEGRADES].verdict == found[SLOWER].verdict == verdict
     assert "it speaks of these networks alone" in found[DEGRADES].evidence
+
+
+def test_a_step_against_the_trend_is_named():
+    found = asked(plain((1000, 1500, 1400, 2000)))[DEGRADES]
+    assert found.verdict == "holds"
+    assert "(the other way: plain-32 to plain-44);" in found.evidence
+    assert "the other way" not in asked(plain((1000, 1500, 1600, 2000)))[DEGRADES].evidence
 
 
 def test_networks_that_had_not_converged_decide_nothing_but_speed():
@@ -672,6 +681,70 @@ def test_studies_without_any_effect_rarely_have_a_wrong_verdict(
     assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001  # no more than 5 % but by chance
 
 
+ON_IMAGENET = [
+    *((block, depth, option) for depth in (18, 34) for block, option in (("plain", "none"), ("basic", "A"))),
+    ("basic", 34, "B"), ("basic", 34, "C"), *(("bottleneck", depth, "B") for depth in (50, 101, 152)),
+]  # fmt: skip
+OF_ONES_OWN = [
+    Equal(equal="plain-18", to="resnet-18", on="test_error_pct", within=0.5),
+    Better(better="resnet-18", than="plain-18", on="test_error_pct", by=0.5),
+    Better(better="resnet-34", than="plain-34", on="test_error_pct", by=0.0),
+]
+ABOUT_PLAIN_18 = (
+    DEGRADES,
+    SLOWER,
+    "The deepest plain network fits",
+    "After as many updates, depth costs",
+)
+
+
+def is_wrong(one: Decided, gap: float) -> bool:
+    """Tells whether a verdict is: all networks are equal, but for plain-18, which is worse by `gap`."""
+    if (
+        one.verdict not in ("holds", "does not hold")
+        or "cost nothing" in one.claim
+        or "VGG" in one.claim
+    ):
+        return False
+    if one.must_be == "within":  # half a point
+        return one.verdict == ("holds" if gap else "does not hold")
+    is_false = one.claim.startswith("The options'") or "more than 0.5 points lower" in one.claim
+    return one.verdict == "holds" or not (
+        is_false or (gap and one.claim.startswith(ABOUT_PLAIN_18))
+    )
+
+
+def as_fast(one: Network, generator: np.random.Generator) -> Network:
+    """Returns a network whose seeds come down after other numbers of updates, as any network's do."""
+    factors = generator.lognormal(0, 0.1, len(one.seeds))
+    return replace(one, histories=[
+        [{**line, "update": line["update"] * factor} for line in curve(5)] for factor in factors
+    ])  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("studies", [40, pytest.param(1000, marks=pytest.mark.trial)])
+@pytest.mark.parametrize("gap", [0.0, 0.005])
+def test_photographs_equality_ensembles_and_ones_own_claims_are_rarely_wrong(
+    studies: int, gap: float
+):
+    """All networks are equal; with a gap, the plain one of 18 layers is worse by the margin itself."""
+    generator, bad = np.random.default_rng(7), 0
+    rates = {which: 0.08 + gap * (which[:2] == ("plain", 18)) for which in ON_IMAGENET}
+    for study in range(studies):
+        some = [replace(one, family="imagenet") for one in simulated(generator, rates)]
+        some = [as_fast(one, generator) if one.depth == 18 else one for one in some]
+        best, together = (wrong([0.08], seed=study) for _ in range(2))
+        claims = [(claim, some) for claim in claims_of("imagenet", CHANCE)]
+        claims.append((ensemble(some[:2], "resnet-18", best, together), some[:2]))
+        found = decide([*claims, *((own(claim, some), some) for claim in OF_ONES_OWN)])
+        bad += any(is_wrong(one, gap) for one in found)
+    print(
+        f"ImageNet's, an ensemble and one's own, {gap}: {bad} of {studies} studies have a wrong verdict"
+    )
+    assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001
+
+
 def test_it_is_said_by_how_much_a_network_has_not_converged():
     falling = [{**line, "train_error_pct": 70.0 - 60 * n / 63} for n, line in enumerate(curve(5.0))]
     flat = curve(60.0)
@@ -730,6 +803,40 @@ def test_what_would_decide_is_said_of_any_seeds():
     for _ in range(300):
         some = [generator.normal(1, 0.01, 3).tolist() for _ in range(2)]
         assert "seeds of each" in means(*some).needed(-0.03, 0.005)
+
+
+EQUAL_18 = "The plain and the residual network of 18 layers are about equally accurate"
+
+
+@pytest.mark.parametrize("images, decides", [(736, True), (735, False)])
+def test_too_few_images_for_a_margin_decide_nothing(images: int, decides: bool):
+    """Half a point, and not one image apart: 0.995**736 = 0.0249."""
+    same = wrong([0.09], images)
+    pair = [network(block, 18, same, family="imagenet") for block in ("plain", "basic")]
+    alone = [one for one in claims_of("imagenet", CHANCE) if one.text.startswith(EQUAL_18)]
+    (found,) = decide([(claim, pair) for claim in alone])
+    assert found.verdict == ("holds" if decides else "cannot be asked")
+    if not decides:
+        assert "whatever came out on 735 images, it would not decide this: 736 or" in found.evidence
+
+
+def test_the_fit_of_1202_layers_is_not_asked_of_too_few_images():
+    for trained in (errors([0], 3000), errors([0, 0, 0], 3000)):
+        deepest = network("basic", 1202, wrong([0.08] * trained.seeds), trained)
+        (found,) = (
+            one for text, one in asked([deepest]).items() if text.startswith("1202 layers can")
+        )
+        assert found.verdict == "cannot be asked"
+        assert "3,688 or more are needed" in found.evidence
+
+
+def test_six_images_are_the_fewest_that_decide():
+    for images, verdict in ((5, "cannot be asked"), (6, "holds")):
+        none, every = (np.full((1, images), worst) for worst in (False, True))
+        pair = [network(block, 20, Errors(found.sum(axis=1), images, found))
+                for block, found in (("plain", every), ("basic", none))]  # fmt: skip
+        gain = next(one for one in claims_of("cifar", CHANCE) if one.text == GAIN)
+        assert decide([(gain, pair)])[0].verdict == verdict
 
 
 @pytest.mark.parametrize("other", [0.0, 0.002, 0.02])

@@ -3,6 +3,7 @@
 One file, although long: a list of claims, and beside it what each of them measures.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -291,10 +292,23 @@ class Family:
             Every(tuple(parts)), some, _figures(some, view), what="the largest difference"
         )
 
+    def _trend(self, all_: Networks, some: Networks, view: str) -> Measured:
+        """How far an error rises over networks in order, by a straight line; steps the other way are named."""
+        found = self._compared(all_, some, trend_weights(len(some)), view)
+        against = [
+            f"{one.name} to {other.name}"
+            for one, other in itertools.pairwise(some)
+            if found.estimate.value
+            * (other.errors[view].rates.mean() - one.errors[view].rates.mean())
+            < 0
+        ]
+        if not against:
+            return found
+        return replace(found, figures=f"{found.figures} (the other way: {', '.join(against)})")
+
     def plain_trend(self, networks: Networks) -> Measured:
         """How far the training error rises from the shallowest plain network to the deepest, by a straight line."""
-        some = self._several(networks, plain=True)
-        return self._compared(networks, some, trend_weights(len(some)), "train")
+        return self._trend(networks, self._several(networks, plain=True), "train")
 
     def worse_than_constructed(self, networks: Networks) -> Measured:
         """The deepest plain network's training error less the shallowest one's.
@@ -307,8 +321,7 @@ class Family:
 
     def residual_trend(self, networks: Networks, view: str) -> Measured:
         """How far an error rises from the shallowest residual network to the deepest, by a straight line."""
-        some = self._several(networks, plain=False)
-        return self._compared(networks, some, trend_weights(len(some)), view)
+        return self._trend(networks, self._several(networks, plain=False), view)
 
     def residual_gain(self, networks: Networks) -> Measured:
         """The residual network's test error less the plain one's, at the greatest depth of both."""
@@ -393,7 +406,7 @@ class Family:
     def bottleneck_trend(self, networks: Networks) -> Measured:
         """How far the test error rises from 50 to 152 layers, by a straight line over three depths."""
         some = self._each(networks, [(BOTTLENECK, depth, "B") for depth in BOTTLENECKS])
-        return self._compared(networks, some, trend_weights(len(some)), view_of(some))
+        return self._trend(networks, some, view_of(some))
 
     def residual_responses(self, networks: Networks) -> Measured:
         """The mean response of the residual network less the plain one's, at the greatest depth of both."""

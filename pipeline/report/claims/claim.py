@@ -30,6 +30,7 @@ class Known:
     """A number that is computed and not estimated."""
 
     value: float
+    images: float = 0
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`: 0 or 1."""
@@ -62,6 +63,11 @@ class Every:
     def value(self) -> float:
         """The largest."""
         return self._largest.value
+
+    @property
+    def images(self) -> float:
+        """As `Estimate`, the fewest."""
+        return min(part.images for part in self.parts)
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`, that any is above (Bonferroni)."""
@@ -121,6 +127,21 @@ class Claim:
         holds, fails = (above, below) if self.must_be == "above" else (below, above)
         return min(1.0, 2 * holds), min(1.0, 2 * fails)
 
+    def least_images(self, found: Estimate) -> int:
+        """Returns how many images it takes at the least, before any correction, however they come out.
+
+        That two error rates are within a margin, or one below a bound, shows best where no image tells them apart,
+        or none is wrong: the chance of that at the bound itself must be small. Any other difference takes six.
+        """
+        if self.must_be == "within" or (self.must_be == "below" and self.bound and _is_rate(found)):
+            return math.ceil(math.log(ALPHA / 2) / math.log1p(-self.bound))
+        return math.ceil(math.log2(2 / ALPHA))
+
+
+def _is_rate(found: Estimate) -> bool:
+    """Tells whether a number is one network's error rate and not a difference."""
+    return isinstance(found, Proportion) or (isinstance(found, Student) and found.least == 0)
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -168,13 +189,14 @@ class _Asked:
 def decide(claims: Sequence[tuple[Claim, Sequence[Network]]]) -> list[Decided]:
     """Returns the verdict on each claim about some networks; together they are wrong with a chance of 5 %.
 
-    A claim whose networks were not trained, not comparably or not to the end is not decided.
+    A claim whose networks were not trained, not comparably or not to the end is not decided, nor one on fewer
+    images than could decide it.
     """
     found: list[Decided | _Asked] = []
     for claim, networks in claims:
         like = networks[0].name if networks else ""
         try:
-            found.append(_asked(claim, networks))
+            found.append(_with_enough_images(_asked(claim, networks)))
         except NotRunError as why:
             found.append(_said(claim, "not run", str(why), missing=why.missing, like=like))
         except NotAskedError as why:
@@ -211,6 +233,17 @@ def _asked(claim: Claim, networks: Sequence[Network]) -> _Asked:
         claim,
         some,
         [one for one in whole.networks if not one.is_converged and one.name not in names],
+    )
+
+
+def _with_enough_images(one: _Asked) -> _Asked:
+    """Returns its argument; raises NotAskedError where no outcome on as few images could decide it."""
+    found = one.measured.estimate
+    if not found.images or (least := one.claim.least_images(found)) <= found.images:
+        return one
+    raise NotAskedError(
+        f"{one.measured.figures}; whatever came out on {found.images:,.0f} images, it would not decide this: "
+        f"{least:,} or more are needed"
     )
 
 

@@ -30,6 +30,10 @@ class Estimate(Protocol):
     def value(self) -> float:
         """The number itself."""
 
+    @property
+    def images(self) -> float:
+        """From how many images it was estimated; 0 if it is not of images."""
+
     def p_above(self, bound: float) -> float:
         """Returns the one-sided p-value against "the true value is `bound` or less"."""
 
@@ -54,6 +58,11 @@ class Proportion:
     def value(self) -> float:
         """The share."""
         return self.count / self.total
+
+    @property
+    def images(self) -> float:
+        """As `Estimate`."""
+        return self.total
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
@@ -92,6 +101,11 @@ class Paired:
     def value(self) -> float:
         """The difference of the error rates."""
         return (self.worse - self.better) / self.total
+
+    @property
+    def images(self) -> float:
+        """As `Estimate`."""
+        return self.total
 
     @property
     def _told_apart(self) -> int:
