@@ -48,6 +48,43 @@ function changed(spec, width) {
   return made;
 }
 
+// A legend's names as checkboxes: what a click picks out in the legend, the keyboard picks out here.
+function choices(figure, { view }, spec) {
+  const picks = [spec, ...(spec.layer ?? [])].flatMap((part) => part.params ?? []).find((one) => one.bind === "legend");
+  if (!picks) return;
+  const chosen = (figure.picked ??= new Set());
+  let names = figure.querySelector(".names");
+  if (!names) {
+    names = document.createElement("details");
+    names.className = "names";
+    names.innerHTML = "<summary>pick out</summary>";
+    const labels = view.scale("color").domain().map((name) => {
+      const label = document.createElement("label");
+      const box = Object.assign(document.createElement("input"), { type: "checkbox", value: name });
+      label.append(box, ` ${name}`);
+      return label;
+    });
+    names.append(...labels);
+    figure.querySelector(".chart").after(names);
+  }
+  const boxes = [...names.querySelectorAll("input")];
+  const store = `${picks.name}_store`, fields = view.signal(`${picks.name}_tuple_fields`);
+  const show = () => {
+    const rows = [...chosen].map((name) => ({ fields, values: [name] }));
+    view.data(store, rows).runAsync();
+  };
+  names.onchange = ({ target }) => {
+    chosen[target.checked ? "add" : "delete"](target.value);
+    show();
+  };
+  if (chosen.size) show(); // of the chart that this one replaces
+  view.addDataListener(store, (_, rows) => {
+    chosen.clear();
+    for (const { values } of rows) chosen.add(values[0]);
+    for (const box of boxes) box.checked = chosen.has(box.value);
+  });
+}
+
 async function draw(figure) {
   const place = figure.querySelector(".chart");
   const spec = changed(specs[figure.dataset.chart], place.clientWidth);
@@ -66,6 +103,7 @@ async function draw(figure) {
     for (const old of place.querySelectorAll(".drawn")) if (old !== holder) old.remove();
     shown.get(figure)?.finalize();
     shown.set(figure, view);
+    choices(figure, view, spec);
     place.style.minHeight = "";
     figure.dataset.ready = "yes";
   } catch (error) {

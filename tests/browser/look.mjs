@@ -38,7 +38,17 @@ try {
     const other = `(${axes})(${JSON.stringify(chart)}) !== ${JSON.stringify(before)}`;
     return tab.waitForFunction(other, { timeout: 60_000 }).then(() => true, () => false);
   };
+  const faint = () => tab.$$eval('figure[data-chart="curves-residual"] .mark-line path', (lines) =>
+    lines.map((line) => line.getAttribute("opacity")).join(" "));
+  const picks = async () => { // the first network, by the keyboard alone, and no more
+    const [all, names] = [await faint(), await tab.$('figure[data-chart="curves-residual"] .names summary')];
+    await names.focus();
+    for (const key of ["Enter", "Tab", "Space"]) await tab.keyboard.press(key);
+    await tab.waitForFunction((one) => one.matches(":checked"), { timeout: 60_000 }, await tab.$(".names input:focus"));
+    return (await faint()) !== all && tab.keyboard.press("Space").then(() => true);
+  };
   const answers = {
+    "a network": await picks(),
     "logarithmic curves": await changes("curves-residual", () => tab.click("#log")),
     "a price": await changes("time", async () => {
       await tab.click('figure[data-chart="time"] input', { clickCount: 3 });

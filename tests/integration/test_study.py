@@ -61,6 +61,14 @@ def test_every_file_of_the_design_is_there(study: Path):
         assert (study / file).stat().st_size
 
 
+def test_a_clone_gets_no_search_that_it_would_show_as_its_own(study: Path):
+    found = [str(file.relative_to(study)) for file in (study / "tuned").glob("resnet-8*")]
+    ignored = run_in(study, "git", "check-ignore", *found).stdout.split()
+    assert len(found) == 3 and ignored == found
+    committed = run_in(study, "git", "ls-files", "tuned").stdout.split()
+    assert committed == ["tuned/.gitignore"]
+
+
 def test_the_report_groups_seeds_and_compares_options(study: Path):
     report = json.loads((study / "report/report.json").read_text())
     seeds = {group["name"]: group["seeds"] for group in report["groups"]}

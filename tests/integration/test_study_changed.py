@@ -144,6 +144,34 @@ def test_an_experiment_of_dvcs_runs_in_a_copy_of_the_study(study: Path):
     assert "other-seed" in applied.stdout
 
 
+def test_dvc_compares_the_metrics_and_the_plots_of_two_versions(study: Path, tmp_path: Path):
+    git(study, "add", "-A")
+    git(study, "commit", "-q", "-m", "results", "--allow-empty")
+    path = study / "report/metrics.json"
+    before = path.read_text()
+    metrics = json.loads(before)
+    metrics["test"]["ensemble"] += 1.5
+    try:
+        path.write_text(json.dumps(metrics))
+        done = run_in(study, "dvc", "metrics", "diff", "--json")
+        shown = run_in(study, "dvc", "exp", "show", "--only-changed", "--no-pager", COLUMNS="80")
+    finally:
+        path.write_text(before)
+    (changed,) = json.loads(done.stdout).values()
+    assert list(changed) == ["test.ensemble"]
+    assert changed["test.ensemble"]["diff"] == pytest.approx(1.5)
+    columns = shown.stdout.splitlines()[1].split()
+    assert columns == ["Experiment", "Created", "test.ensemble"], shown.stdout
+    done = run_in(study, "dvc", "plots", "diff", "HEAD", "--json", "-o", str(tmp_path))
+    plots = json.loads(done.stdout)
+    assert not plots.get("errors"), plots["errors"]
+    wanted = {"validation error", "training error", "test error with 95 % intervals",
+              "confusion of the declared ensemble"}  # fmt: skip
+    assert set(plots["data"]) == wanted
+    for (drawn,) in plots["data"].values():
+        assert set(drawn["revisions"]) == {"HEAD", "workspace"}
+
+
 @pytest.mark.trial
 def test_everything_on_s3_is_whole_and_needed(study: Path):
     """After all that the other tests have done to it, if they have, and after what DVC pushes."""

@@ -55,7 +55,7 @@ def test_each_chart_answers_and_nothing_is_asked_of_anybody(
 ):
     found = look(browser, pages[name], width, scheme)
     assert found["charts"] == found["still"] > 5  # without JavaScript each is a picture
-    assert found["answers"] == {"logarithmic curves": True, "a price": True}
+    assert found["answers"] == {"a network": True, "logarithmic curves": True, "a price": True}
     assert found["sizes"]["page"] <= found["sizes"]["window"] == width
     assert (found["violations"], found["requests"], found["console"]) == ([], [], [])
     assert found["cut"] == []  # no label lies beyond its picture

@@ -158,6 +158,28 @@ def test_networks_that_had_not_converged_decide_nothing_but_speed():
     assert "report_every_updates of at most 4,000" in asked(silent)[DEGRADES].evidence
 
 
+def test_a_few_hundred_updates_do_not_contradict_the_paper():
+    """Imagenette's 330 updates: the deeper plain network fits better so far, which is about speed."""
+    networks = []
+    for depth, end in ((18, 45.0), (34, 38.0)):
+        falling = [
+            {**line, "lr": 0.1, "train_error_pct": 90 - (90 - end) * (n + 1) / 33}
+            for n, line in enumerate(curve(end, updates=330, reports=33))
+        ]
+        one = network(
+            "plain", depth, wrong([0.4]), errors([round(end / 100 * TRAINED)]), family="imagenet"
+        )
+        networks.append(
+            replace(
+                one, updates=330, histories=[falling], convergence=convergence_of(falling, CHANCE)
+            )
+        )
+    found = asked(networks, "imagenet")
+    assert found[DEGRADES].verdict == "cannot be asked"
+    assert "had not after 330 updates: train longer" in found[DEGRADES].evidence
+    assert found[SLOWER].verdict == "does not hold" and "330 updates" in found[SLOWER].evidence
+
+
 def test_what_is_missing_is_named_and_its_row_can_be_pasted():
     found = asked(plain((1000, 1500)))
     assert found[GAIN].verdict == "not run"

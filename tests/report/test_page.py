@@ -119,8 +119,10 @@ def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, An
     by_name = {one["network"]: one["paper"] for one in published_errors(results, "residual")}
     assert by_name["resnet-20"] == 8.75
     assert not published_errors(results, "plain")
+    assert html.count("The paper prints no numbers of these curves, but that plain") == 1
     other = {**results, "data": {**results["data"], "official": False}}
     assert shown not in page.render(other) and not published_errors(other, "residual")
+    assert "The paper prints no numbers" not in page.render(other)
     short = copy.deepcopy(results)
     for row in short["rows"]:
         row["scores"]["updates"] = 300
