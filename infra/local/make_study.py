@@ -39,7 +39,11 @@ def main() -> int:
     if status == INTERRUPTED:
         print("interrupted: `make study` goes on from the last checkpoints", file=sys.stderr)
     elif status:
-        print("not everything was brought up to date: the errors above say why", file=sys.stderr)
+        print(
+            "not everything was brought up to date: the errors above say why; the report needs every row: "
+            "with a row that failed taken out of params.yaml, `make study` writes that of the others",
+            file=sys.stderr,
+        )
     else:
         print(f"report:    {Path('report/index.html').resolve()}\nMLflow UI: make ui")
     return status
