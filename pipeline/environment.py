@@ -34,6 +34,7 @@ FAMILIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("MLFLOW_", (MLFLOW,), MLFLOW),
     ("RAY_", (CLUSTER, "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"), None),
     ("TUNE_", (), None),
+    ("DVC_", ("DVC_SITE_CACHE_DIR", "DVC_PAGER"), None),
     ("RCLONE_", (), None),  # any rclone flag can be set by a variable
     ("OMP_", (), None),  # the row sets the threads
     ("GOMP_", (), None),
@@ -102,6 +103,9 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         environ[name] = ",".join(dict.fromkeys([*places, *NEVER_BY_PROXY]))
     state = state_dir(environ)
+    # a remote of the same name there, with a profile, or a folder for the cache, would be the study's
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        environ[name] = str(state / "dvc-config")
     if not environ.get(BUCKET):
         # ~/.aws is not read either: boto3 and DVC take all AWS settings from these two files
         environ["AWS_SHARED_CREDENTIALS_FILE"] = str(state / "credentials")

@@ -29,6 +29,11 @@ def test_without_one_nothing_of_awss_files_is_read():
     assert found["AWS_CONFIG_FILE"].startswith("/state/")
 
 
+def test_dvc_reads_no_configuration_but_the_studys():
+    found = settled(STUDY_STATE_DIR="/state", DVC_GLOBAL_CONFIG_DIR="/home/me/dvc")
+    assert found["DVC_GLOBAL_CONFIG_DIR"] == found["DVC_SYSTEM_CONFIG_DIR"] == "/state/dvc-config"
+
+
 def test_mlflows_settings_stay_with_an_mlflow_of_ones_own():
     uri = {"MLFLOW_TRACKING_URI": "http://x"}
     assert settled(MLFLOW_TRACKING_TOKEN="t", **uri)["MLFLOW_TRACKING_TOKEN"] == "t"
@@ -43,6 +48,7 @@ def test_mlflows_settings_stay_with_an_mlflow_of_ones_own():
         "OMP_NUM_THREADS",
         "GIT_DIR",
         "MPLBACKEND",
+        "DVC_EXP_AUTO_PUSH",
         "STUDY_S3",
         "PYTHONDONTWRITEBYTECODE",
     ],

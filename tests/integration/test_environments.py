@@ -44,6 +44,15 @@ PROXY = {"HTTP_PROXY": STRANGER, "HTTPS_PROXY": STRANGER, "ALL_PROXY": STRANGER}
 ROLE = "[default]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = default\nregion = eu-west-1\n"
 SSO = "[default]\nsso_session = work\nsso_account_id = 1\nsso_role_name = x\n[sso-session work]\nsso_start_url = https://127.0.0.1:9\nsso_region = eu-west-1\n"
 KEYS = "[default]\naws_access_key_id = AKIDSTRANGER\naws_secret_access_key = of-another\n"
+DVCS = """[cache]
+    dir = /nowhere
+[core]
+    remote = another
+    hardlink_lock = true
+['remote "s3"']
+    url = s3://another/dvc
+    profile = work
+"""
 AROUND = {
     "a proxy": Around(PROXY),
     "a proxy in lower case": Around({name.lower(): place for name, place in PROXY.items()}),
@@ -73,6 +82,10 @@ AROUND = {
         "RCLONE_BWLIMIT": "1", "RCLONE_READ_ONLY": "true", "RCLONE_RC": "true",
         "RCLONE_AUTH_KEY": "a,b", "RCLONE_DUMP": "headers",
     }),
+    "DVC's settings": Around(
+        {"DVC_EXP_AUTO_PUSH": "true", "DVC_ROOT": "/nowhere", "DVC_STAGE": "another"},
+        home={".config/dvc/config": DVCS},
+    ),
     "Ray's settings": Around({
         "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/nowhere", "RAY_RUNTIME_ENV_HOOK": "no.such",
         "RAY_AUTH_TOKEN": "another-cluster's" * 3, "TUNE_RESULT_DIR": "/nowhere",
@@ -116,6 +129,7 @@ TOGETHER = {
         "another's keys", "a file of credentials", "a bundle of certificates that is not there",
         "FIPS and dual stack", "MLflow's own S3", "MLflow's run", "rclone's flags", "Ray's settings",
         "threads of OpenMP", "a long folder for temporary files", "a hook of Git", "a backend of matplotlib",
+        "DVC's settings",
     ),
     "of a home": together(
         "a proxy", "a role to assume", "a clone in a folder with % and ?", "what editors and notebooks leave",
@@ -157,7 +171,7 @@ def set_up(around: Around, folder: Path, address: str, begun: Path) -> tuple[Pat
     around.clone(study)
     (home := folder / "home").mkdir()
     for name, text in around.home.items():
-        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
     long = folder / ("long-" * 20)
     long.mkdir()
