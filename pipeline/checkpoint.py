@@ -38,8 +38,9 @@ class CheckpointFacts:
 
     `trained` is the row, schedule and data as a document, `source` the digest of the code that trained,
     and `device` the kind of device it ran on, "cpu" or "cuda". `time` is when the checkpoint was made,
-    in seconds since 1970, and `wall_seconds` the duration of all attempts up to then. The store adds the
-    Git `commit` and the number of the `attempt`.
+    in seconds since 1970, and `wall_seconds` the duration of all attempts up to then. `usage` says of each line
+    of the history how busy the first worker's machine was (`pipeline.training.usage`). The store adds the Git
+    `commit` and the number of the `attempt`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class CheckpointFacts:
     device: str = "cpu"
     commit: str = "unknown"
     attempt: int = 0
+    usage: tuple[dict[str, float], ...] = ()
 
     @property
     def is_finished(self) -> bool:
@@ -78,7 +80,7 @@ class CheckpointFacts:
         try:
             threads = {"threads": document["threads"]}
             history = tuple(Record(**{**threads, **line}) for line in document["history"])
-            return cls(**{**known, "history": history})
+            return cls(**{**known, "history": history, "usage": tuple(document.get("usage", ()))})
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 f"a checkpoint of {document.get('name')} (key {document.get('key')}) is not in this "

@@ -6,7 +6,7 @@ MLflow can slow the training down or stop it (`pipeline.tracking.sending`).
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +20,8 @@ JOIN_S = 20.0
 
 History = Sequence[Record]
 Facts = Callable[[], CheckpointFacts | None]
-Publish = Callable[[History, Status], None]
+Usage = Sequence[Mapping[str, float]]
+Publish = Callable[[History, Status, Usage], None]
 
 
 class Follower:
@@ -59,7 +60,8 @@ class Follower:
     def _follow(self) -> None:
         progress: Progress | None = None
         history: History = ()
-        self._publish(history, "RUNNING")
+        usage: Usage = ()
+        self._publish(history, "RUNNING", usage)
         while True:
             facts = self._look()
             progress = progress or Progress(
@@ -74,13 +76,13 @@ class Follower:
                     + (", evaluating" if facts.is_finished and not self._ended else ""),
                 )
                 if len(facts.history) > len(history):
-                    history = facts.history
-                    self._publish(history, "RUNNING")
+                    history, usage = facts.history, facts.usage
+                    self._publish(history, "RUNNING", usage)
             if self._ended:
                 progress.__exit__(None, None, None)
                 if not self._interrupted:
                     done = bool(history) and history[-1].update >= self._total
-                    self._publish(history, "FINISHED" if done else "FAILED")
+                    self._publish(history, "FINISHED" if done else "FAILED", usage)
                 return
             self._ended = self._done.wait(POLL_S)
 

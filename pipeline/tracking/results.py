@@ -118,17 +118,18 @@ def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: S
     """Returns the run of a row's training, with its history; raises DataError if `facts` are of another one's result."""
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     key, overridden = facts.run_key, facts.run_key_overridden
-    if training.key != key:
-        # a person may have chosen to go on with what other code began
-        began = CheckpointStore(storage, key, instance=facts.instance).facts()
-        if not (overridden and began and training.is_of(began)):
-            raise DataError(
-                f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
-            )
+    # of a result that was pulled from elsewhere, S3 here may have nothing
+    began = CheckpointStore(storage, key, instance=facts.instance).facts()
+    # a person may have chosen to go on with what other code began
+    chosen = overridden and began is not None and training.is_of(began)
+    if training.key != key and not chosen:
+        raise DataError(
+            f"{name}: {paths.run(name)} is of other parameters or code: not sent; run `dvc repro` first"
+        )
     same = replace(training, key=key, overridden=overridden, instance=facts.instance)
     history = parse_history_csv((paths.run(name) / HISTORY).read_text())
     child = tracker.training(said_of(same), history)
-    child.history(history)
+    child.history(history, began.usage if began else ())
     return child
 
 
@@ -177,7 +178,7 @@ def search_result(tracker: Tracker, name: str, storage: Storage) -> None:
         trial.params({name: line[name] for name in line if not name.startswith("val_")})
         if line["val_error_pct"]:
             trial.metrics({"final_val_error_pct": float(line["val_error_pct"])})
-        trial.history(history)
+        trial.history(history, facts.usage if facts else ())
         trial.status("FINISHED")
     search.completed(digest_of_search(name, storage))
 

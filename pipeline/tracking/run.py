@@ -200,35 +200,32 @@ class Child:
                 tags = [InputTag("mlflow.data.context", ", ".join(splits))]
                 self._client.log_inputs(self.run_id, [DatasetInput(data, tags)])
 
-    def history(self, history: Sequence[Record]) -> None:
-        """Logs the lines whose update is not there yet; the step of each metric is the update."""
+    def history(self, history: Sequence[Record], usage: Sequence[Mapping[str, float]] = ()) -> None:
+        """Logs the lines whose update is not there yet; the step of each metric is the update.
+
+        `usage` are further figures that go with the lines, of as many of them as there are.
+        """
         from mlflow.entities import Metric
 
-        lines = [asdict(record) for record in history]
-        names = [name for name in (lines[0] if lines else ()) if _is_metric(name, lines[0][name])]
         with named(self._uri), alone(self._uri, self.run_id):
             run = self._client.get_run(self.run_id)
             known = {m.step for m in self._client.get_metric_history(self.run_id, "val_loss")}
-            new = []
-            for line in lines:
-                if line["update"] not in known:
-                    time_ms = int(run.info.start_time + 1000 * line["seconds"])
-                    new += [
-                        Metric(name, float(line[name]), time_ms, line["update"]) for name in names
-                    ]
-            width = max(len(names), 1)
-            size = BATCH // width * width  # a line is in one request: there whole or not at all
-            for first in range(0, len(new), size):
-                self._client.log_batch(self.run_id, metrics=new[first : first + size])
-
-    def sample(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs figures of this moment, as they are."""
-        from mlflow.entities import Metric
-
-        now_ms = int(1000 * time.time())
-        with named(self._uri):
-            new = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
-            self._client.log_batch(self.run_id, metrics=new)
+            requests: list[list[Metric]] = [[]]
+            for place, record in enumerate(history):
+                if record.update in known:
+                    continue
+                values = {**asdict(record), **(usage[place] if place < len(usage) else {})}
+                time_ms = int(run.info.start_time + 1000 * record.seconds)
+                line = [
+                    Metric(name, float(value), time_ms, record.update)
+                    for name, value in values.items()
+                    if _is_metric(name, value)
+                ]
+                if len(requests[-1]) + len(line) > BATCH:
+                    requests.append([])
+                requests[-1] += line  # in one request: there whole or not at all
+            for metrics in filter(None, requests):
+                self._client.log_batch(self.run_id, metrics=metrics)
 
     def metrics(self, metrics: Mapping[str, float]) -> None:
         """Logs single values; an unchanged one is not logged again, a changed one replaces the old."""

@@ -2,9 +2,9 @@
 
 Who trains starts it and writes JSON lines to its standard input: first {"study": Address, "here": bool,
 "begin_s": float, "goodbye_s": float}, then again and again, for any training, all that is known of it:
-{"training", "history", "status"}. It sends the last line of each, from `begin_s` on: what is finished sooner
+{"training", "history", "status", "usage"}. It sends the last line of each, from `begin_s` on: what is finished sooner
 has no curve worth watching and is sent by `report`, and importing MLflow would slow it down. For trainings
-that are `here`, it also sends how busy this machine is, and holds a lock by which others see that it lives
+that are `here`, it also holds a lock by which others see that it lives
 (`Tracker.settle`), should it be killed together with who trains. At the end of its input the trainings have ended, or
 their process has died: it then has `goodbye_s` to send what is left, and to mark those as killed that did
 not say how they ended, if they were `here`; on a cluster they go on.
@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,6 @@ from pipeline.storage.objects import Storage
 from pipeline.tracking import unsent
 from pipeline.tracking.address import tracking_uri
 from pipeline.tracking.run import LEFT, LOCK_S, SENDER, Child, Status, sender, sender_lock
-from pipeline.tracking.system import Monitors
 from pipeline.tracking.tracker import Address, Tracker
 
 BEGIN_S, GOODBYE_S = 30.0, 5.0
@@ -59,9 +58,12 @@ class Sender:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def tell(self, training: Line, history: Sequence[Record], status: Status) -> None:
+    def tell(
+        self, training: Line, history: Sequence[Record], status: Status,
+        usage: Sequence[Mapping[str, float]] = (),
+    ) -> None:  # fmt: skip
         """Notes what is known of a training, instead of what has not been written yet."""
-        line = {"training": training, "history": history, "status": status}
+        line = {"training": training, "history": history, "status": status, "usage": usage}
         with self._changed:
             self._told[training["key"]] = line
             self._changed.notify()
@@ -110,7 +112,6 @@ class _Sending:
         self._waiting, self._ended = dict[str, Line](), False
         self._changed = threading.Condition()
         self._tracker: Tracker | None = None
-        self._monitors: Monitors | None = None
         self._runs: dict[str, Child] = {}
         self._lock = FileLock(sender_lock())
         self._seen: dict[str, Line] = {}
@@ -203,10 +204,7 @@ class _Sending:
                 run = self._tracker.training(training, history)
                 self._runs_now(run)
                 self._runs[training["key"]] = run
-            run.history(history)
-            if self._here and line["status"] == "RUNNING" and line["history"]:
-                self._monitors = self._monitors or Monitors()
-                run.sample(self._monitors.sample(), line["history"][-1]["update"])
+            run.history(history, line["usage"])
             run.status(line["status"])
             self._taken[training["key"]] = line["status"]
             self._complained = ""

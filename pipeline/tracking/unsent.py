@@ -39,6 +39,6 @@ def send(address: Address, tracker: Tracker) -> None:
             path.unlink(missing_ok=True)
             continue
         run = tracker.training(line["training"], history)
-        run.history(history)
+        run.history(history, line.get("usage", ()))
         run.status(line["status"])
         path.unlink(missing_ok=True)

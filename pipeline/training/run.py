@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from pipeline.training.saving import Checkpoints, Saving
 from pipeline.training.sgd import Sgd
 from pipeline.training.state import TrainingState
 from pipeline.training.training import Training
+from pipeline.training.usage import Usage
 
 
 def run(
@@ -56,11 +57,12 @@ def run(
     arrays = load(arrays_path, files)
     training.require_data(arrays.digest)
     state = _initial_state(training, arrays, device)
-    wall_before = 0.0
+    wall_before, usage = 0.0, list[dict[str, float]]()
     if (found := checkpoints.latest()) is not None:
         training.check(found.facts)
         _resume(state, training, found, workers, device)
         wall_before = found.facts.wall_seconds
+        usage += found.facts.usage
     del found  # its bytes, as many as the state's
     replicas.require_equal(state)  # and waits: a worker may still read what will be overwritten
     batches = _batches(row, arrays, device, rank, workers)
@@ -72,13 +74,14 @@ def run(
         loss, wrong = (replicas.sum(share) / len(arrays.val)).tolist()
         return loss, 100 * wrong
 
+    busy = Usage(device)
     with Saving(checkpoints) as saving:
 
         def report(state: TrainingState) -> None:
             if rank == 0:
-                facts = _facts(
-                    training, state, wall_before + time.time() - started, workers, device
-                )
+                usage.append(busy.sample())
+                wall_seconds = wall_before + time.time() - started
+                facts = _facts(training, state, wall_seconds, workers, device, usage)
                 saving.save(Checkpoint(state.tensors(), facts))
             on_report(state.history)
 
@@ -167,6 +170,7 @@ def _facts(
     wall_seconds: float,
     workers: int,
     device: torch.device,
+    usage: Sequence[dict[str, float]],
 ) -> CheckpointFacts:
     return CheckpointFacts(
         name=training.name,
@@ -183,6 +187,8 @@ def _facts(
         history=tuple(state.history),
         source=source_of(training.row, training.schedule),
         device=device.type,
+        # what earlier code trained has none
+        usage=(*[{}] * (len(state.history) - len(usage)), *usage),
     )
 
 

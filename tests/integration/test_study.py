@@ -160,6 +160,9 @@ def test_mlflow_has_every_line_of_a_history_once(study: Path):
         folder = study / "runs" / run.info.run_name
         history = parse_history_csv((folder / "history.csv").read_text())
         require_logged_once(client(study), run.info.run_id, history)
+        name = "system/cpu_utilization_percentage"  # of every training, however short
+        used = client(study).get_metric_history(run.info.run_id, name)
+        assert sorted(one.step for one in used) == [line.update for line in history]
         scores = json.loads((study / "scores" / run.info.run_name / "metrics.json").read_text())
         for name in ("test_error_pct", "wall_seconds"):
             assert run.data.metrics[f"final_{name}"] == pytest.approx(scores[name])

@@ -29,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch):
 class Published(list[tuple[int, str]]):
     """How long each published history was, and the status with it."""
 
-    def __call__(self, history: Sequence[Record], status: str) -> None:
+    def __call__(self, history: Sequence[Record], status: str, usage: Sequence[Any]) -> None:
         self.append((len(history), status))
 
 

@@ -68,11 +68,11 @@ def steps(uri: str) -> list[int]:
 
 def test_curves_are_live_and_end_with_the_trainings_status(uri: str):
     with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=pace.hangs_after_s(60)) as sender:
-        sender.tell(training(), [record(10)], "RUNNING")
+        usage = [{"system/cpu_utilization_percentage": 97.5}]
+        sender.tell(training(), [record(10)], "RUNNING", usage)
         wait_for(lambda: run_of(uri) and steps(uri) == [10])
         assert run_of(uri).info.status == "RUNNING"
-        wait_for(lambda: "system/cpu_utilization_percentage" in run_of(uri).data.metrics)
-        assert run_of(uri).data.metrics["system/system_memory_usage_megabytes"] > 100
+        assert run_of(uri).data.metrics["system/cpu_utilization_percentage"] == 97.5
         sender.tell(training(), [record(10), record(20)], "FINISHED")
     wait_for(lambda: sender._process.poll() is not None)
     assert run_of(uri).info.status == "FINISHED" and steps(uri) == [10, 20]
@@ -298,7 +298,12 @@ def test_a_sender_ends_even_if_its_trainer_died_in_the_middle_of_a_line(uri: str
     limit_s = pace.hangs_after_s(60)
     said = {"study": asdict(ADDRESS), "here": True, "begin_s": 0, "goodbye_s": limit_s}
     header = json.dumps(said).encode() + b"\n"
-    line = {"training": training(), "history": [asdict(record(10))], "status": "RUNNING"}
+    line = {
+        "training": training(),
+        "history": [asdict(record(10))],
+        "status": "RUNNING",
+        "usage": [],
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.tracking.sending"], stdin=subprocess.PIPE
     )

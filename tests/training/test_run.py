@@ -310,7 +310,25 @@ def test_wall_seconds_add_up_over_attempts(digits_path: Path, row: Callable[...,
     first = checkpoints.saved[-1].facts.wall_seconds
     checkpoints.kill_at = None
     finish(job(digits_path, row()), checkpoints)
-    assert checkpoints.saved[-1].facts.wall_seconds > first > 0
+    facts = checkpoints.saved[-1].facts
+    assert facts.wall_seconds > first > 0
+    # of each line how busy the machine was, those of the first attempt too
+    assert len(facts.usage) == len(facts.history)
+    assert all(one["system/system_memory_usage_megabytes"] > 100 for one in facts.usage)
+    assert facts.usage[0] == checkpoints.saved[0].facts.usage[0]
+
+
+def test_lines_of_earlier_code_have_no_usage(digits_path: Path, row: Callable[..., Row]):
+    checkpoints = Memory(8, committed=True)
+    with pytest.raises(Killed):
+        finish(job(digits_path, row()), checkpoints)
+    last = checkpoints.saved[-1]
+    checkpoints.saved[-1] = last._replace(facts=replace(last.facts, usage=()))
+    checkpoints.kill_at = None
+    finish(job(digits_path, row()), checkpoints)
+    facts = checkpoints.saved[-1].facts
+    known = [bool(one) for one in facts.usage]
+    assert known == [line.update > last.facts.update for line in facts.history]
 
 
 def test_weights_that_are_not_finite_are_never_stored(
