@@ -1,7 +1,9 @@
 """The workflows for GitHub: nothing in them executes what a pull request says, and their commands exist."""
 
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,26 @@ def test_who_runs_a_pull_requests_code_may_write_nothing(path: Path):
     writes = any(right == "write" for right in document["permissions"].values())
     assert not (runs_its_code and writes)
     assert "pull_request_target" not in path.read_text()
+
+
+def test_a_study_that_fails_is_told_too(tmp_path: Path):
+    study, comment = (
+        REPO / f".github/workflows/{name}.yaml" for name in ("study", "study-comment")
+    )
+    *_, failed, upload, _ = steps(study)
+    assert (failed["if"], upload["if"], upload["with"]["name"]) == (
+        "failure()",
+        "always()",
+        "comment",
+    )
+    said = {"GITHUB_SERVER_URL": "https://x", "GITHUB_REPOSITORY": "a/b", "GITHUB_RUN_ID": "7"}
+    subprocess.run(
+        ["bash", "-ec", failed["run"]], cwd=tmp_path, env={**os.environ, **said}, check=True
+    )
+    assert (
+        (tmp_path / upload["with"]["path"]).read_text().endswith("https://x/a/b/actions/runs/7\n")
+    )
+    assert '"success", "failure"' in comment.read_text()
 
 
 def test_its_make_targets_exist():
