@@ -17,6 +17,7 @@ from pipeline.storage.audit import Audit, Fault, dvc_key
 from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 from pipeline.tracking import artifacts
+from pipeline.tracking.address import PROXIED, tracking_uri
 
 SHOWN = 20
 PATIENCE_S = 60.0
@@ -60,8 +61,34 @@ def copies(storage: Storage) -> dict[str, str]:
         return {}
 
 
+def at_server() -> list[Fault]:
+    """Returns what is wrong with the artifacts at a team's MLflow; says if it cannot be asked."""
+    began, count = time.monotonic(), list[int]()
+    try:
+        found = artifacts.at_server(count.append)
+    except TrackingError as error:
+        print(f"warning: {error}: its artifacts are not checked", file=sys.stderr)
+        return []
+    if found:
+        took = time.monotonic() - began
+        print(
+            f"MLflow: {len(found):,} artifacts, {sum(count) / 1e6:,.0f} MB in {took:.1f} s by its server"
+        )
+    return [
+        Fault(
+            f"{PROXIED}{path}",
+            "damaged" if there else "missing",
+            f"sha256 {there}, wanted {wanted}" if there else "MLflow names it",
+        )
+        for path, wanted, there in found
+        if there != wanted
+    ]
+
+
 def line(fault: Fault, bucket: str) -> str:
     """Returns a fault as a line, with what to do about it."""
+    if fault.key.startswith(PROXIED):
+        return f"{fault.kind}: {fault.key} at {tracking_uri()}: {fault.why}: {NEXT['mlflow']}"
     what = fault.key.removeprefix(f"{project()}/").split("/")[0]
     do = "" if fault.kind == "orphaned" else f": {NEXT.get(what, 'delete it')}"
     return f"{fault.kind}: s3://{bucket}/{fault.key}: {fault.why}{do}"
@@ -75,6 +102,7 @@ def main() -> None:
     with Progress("fsck", audit.bytes, "B") as progress:
         faults = audit.faults(progress.advance)
     took = time.monotonic() - began
+    faults += at_server()
     for fault in faults:
         print(line(fault, storage.bucket))
     here, nowhere = unpushed(audit.sizes)

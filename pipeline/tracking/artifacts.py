@@ -1,6 +1,12 @@
-"""MLflow's artifacts in the study's bucket, where a server without a place of its own has them."""
+"""MLflow's artifacts: in the study's bucket, where a server without a place of its own has them, or at a team's."""
 
+import hashlib
+import posixpath
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
 
 from pipeline.tracking.address import (
     HERE,
@@ -13,23 +19,76 @@ from pipeline.tracking.address import (
 )
 from pipeline.tracking.run import all_pages, named
 
+ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+AT_ONCE, CHUNK = 4, 1 << 20
+
 
 def in_bucket() -> dict[str, str]:
     """Returns the sha256 of the artifacts of all runs that are not deleted, by their keys in the bucket.
 
-    Of another server none are: where it keeps them it does not say, even if it is in this bucket
-    (`make team-up`). Raises TrackingError if MLflow does not answer.
+    Of another server none are, which `at_server` asks: where it keeps them it does not say, even if it is in this
+    bucket (`make team-up`). Raises TrackingError if MLflow does not answer.
     """
     uri = tracking_uri()
     if not uri.startswith(SQLITE) or (uri == HERE and not Path(HERE.removeprefix(SQLITE)).exists()):
         return {}
-    return {
-        key_of(place, tag.removeprefix(SHA256)): value
-        for place, tags in _places_and_tags(uri)
-        if place.startswith(PROXIED)
-        for tag, value in tags.items()
-        if tag.startswith(SHA256)
-    }
+    return {key_of(place, name): sha256 for place, name, sha256 in _sums(uri)}
+
+
+def at_server(advance: Callable[[int], None]) -> list[tuple[str, str, str | None]]:
+    """Reads the artifacts that MLflow's server at an address of http(s) has; of another MLflow none.
+
+    Returns the place and the wanted sha256 of each, and the one that it has; None if it is not there. Calls
+    `advance` with the bytes of each. Raises TrackingError if MLflow does not answer.
+    """
+    uri = tracking_uri()
+    if not uri.startswith("http"):
+        return []
+    wanted = [
+        (f"{place.removeprefix(PROXIED)}/{name}", sha256) for place, name, sha256 in _sums(uri)
+    ]
+
+    def look(one: tuple[str, str]) -> tuple[str, str, str | None]:
+        found = _digest(uri, one[0])
+        advance(found[1] if found else 0)
+        return *one, found[0] if found else None
+
+    with named(uri), ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(look, wanted))
+
+
+def _digest(uri: str, path: str) -> tuple[str, int] | None:
+    """Returns the sha256 and the bytes of an artifact at a server; None if it has none of that name."""
+    with _asked(uri, f"{ARTIFACTS}/{quote(path)}") as answer:
+        if answer.ok:
+            digest, count = hashlib.sha256(), 0
+            for part in answer.iter_content(CHUNK):
+                digest.update(part)
+                count += len(part)
+            return digest.hexdigest(), count
+    # of what is missing some servers say that they failed
+    folder, name = posixpath.split(path)
+    with _asked(uri, ARTIFACTS, params={"path": folder}) as listed:
+        listed.raise_for_status()
+        if name in {posixpath.basename(one["path"]) for one in listed.json().get("files", ())}:
+            answer.raise_for_status()
+    return None
+
+
+def _asked(uri: str, endpoint: str, **more: Any) -> Any:
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    request, creds = cast(Any, http_request), cast(Any, get_default_host_creds)  # without types
+    return request(creds(uri), endpoint, "GET", stream=True, raise_on_status=False, **more)
+
+
+def _sums(uri: str) -> Iterator[tuple[str, str, str]]:
+    """Yields the place, name and sha256 of each artifact that a server is to have."""
+    for place, tags in _places_and_tags(uri):
+        for tag, value in tags.items() if place.startswith(PROXIED) else ():
+            if tag.startswith(SHA256):
+                yield place, tag.removeprefix(SHA256), value
 
 
 def _places_and_tags(uri: str) -> list[tuple[str, dict[str, str]]]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import requests
 
 from infra.local import s3, team
 from pipeline import paths
+from pipeline.storage.objects import Storage
 from tests import pace
 from tests.conftest import changed_params, outside, run_in
 from tests.integration.conftest import ROWS
@@ -147,6 +149,39 @@ def test_two_studies_are_published_at_once_each_in_its_experiment(
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == found
+
+
+def test_the_servers_artifacts_are_checked_too(
+    study: Path, members: dict[str, dict[str, str]], storage: Storage
+):
+    fsck = ("python", "-m", "pipeline.commands.fsck")
+
+    def found() -> list[str]:
+        done = run_in(study, *fsck, **members["ada"])
+        assert re.search(r"MLflow: \d+ artifacts, .* by its server", done.stdout), done.stderr
+        return [one for one in done.stdout.splitlines() if "mlflow-artifacts:/" in one]
+
+    published = run_in(study, *PUBLISH, **members["ada"])
+    assert published.returncode == 0, published.stderr
+    digest = json.loads((study / paths.run(ROWS[0]) / paths.FACTS).read_text())["sha256"]
+    keys = [key for key in storage.keys("mlflow/") if key.endswith("/model.safetensors")]
+    whole = {one: storage.get(one) for one in keys if storage.digest(one, "sha256")[0] == digest}
+    try:
+        for one, content in whole.items():  # that of `make ui`'s server, and of the team's
+            storage.put(one, bytes([content[0] ^ 1]) + content[1:])
+        damaged = found()  # the run's and the model's
+        assert damaged and all(
+            one.startswith("damaged: ") and f"wanted {digest}: delete its run" in one
+            for one in damaged
+        )
+        storage.delete(*whole)
+        missing = found()
+        assert len(missing) == len(damaged)
+        assert all(one.startswith("missing: ") and "MLflow names it" in one for one in missing)
+    finally:
+        for one, content in whole.items():
+            storage.put(one, content)
+    assert found() == []
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])
