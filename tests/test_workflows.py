@@ -47,7 +47,7 @@ def test_a_study_that_fails_is_told_too(tmp_path: Path):
     study, comment = (
         REPO / f".github/workflows/{name}.yaml" for name in ("study", "study-comment")
     )
-    *_, failed, upload, _ = steps(study)
+    *_, failed, upload, _, gate = steps(study)
     assert (failed["if"], upload["if"], upload["with"]["name"]) == (
         "failure()",
         "always()",
@@ -61,6 +61,7 @@ def test_a_study_that_fails_is_told_too(tmp_path: Path):
         (tmp_path / upload["with"]["path"]).read_text().endswith("https://x/a/b/actions/runs/7\n")
     )
     assert '"success", "failure"' in comment.read_text()
+    assert gate["run"] == "make verify"
 
 
 def test_its_make_targets_exist():

@@ -8,6 +8,7 @@ import torch
 
 from pipeline import params
 from pipeline.checkpoint import Checkpoint
+from pipeline.commands import verify
 from pipeline.data import dataset, prepared
 from pipeline.data.sources import in_memory
 from pipeline.data.sources.download import shipped_digits
@@ -62,6 +63,16 @@ def result(study: params.Study, name: str, folder: Path) -> dict[str, Any]:
         "torch": facts.torch, "weights_sha256": facts.sha256,
         "scores": {**found, "updates": facts.updates},
     }  # fmt: skip
+
+
+def test_the_committed_study_passes_the_gate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(REPO)
+    verify.main("against=")
+    said = capsys.readouterr().out
+    assert "67 comparisons with the reference, 0 differ" in said
+    assert "Of 21 trainings" in said and "21 ended with the same bits" in said
 
 
 @pytest.mark.slow
