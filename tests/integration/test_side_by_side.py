@@ -201,18 +201,27 @@ def test_rows_outlive_a_dead_worker_and_end_on_any_number_of_cores_with_the_bits
     require_as_asked(study, rows)
 
 
-@pytest.mark.trial
-def test_an_interrupted_handover_goes_on(study: Path, wanted: dict, storage: Storage):
+@pytest.mark.parametrize(
+    "number, status", [pytest.param(signal.SIGINT, 130, marks=pytest.mark.trial), (signal.SIGKILL, -9)]
+)  # fmt: skip
+def test_an_interrupted_handover_goes_on(
+    study: Path, wanted: dict, storage: Storage, number: signal.Signals, status: int
+):
     forget(study)
     process = start(study, *HANDOVER)
     wait_for(lambda: update_of(store_of(study, "two")) > 0)
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    for child in children if number == signal.SIGKILL else ():  # at once, as a container ends
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     output = said_by(process)
-    assert process.returncode == 130, output
+    assert process.returncode == status, output
     wait_for(lambda: not any(child.is_running() for child in children))
     again = run_in(study, *HANDOVER)
     assert again.returncode == 0, again.stdout + again.stderr
+    facts = store_of(study, "two").facts()
+    assert facts is not None and (facts.attempt == 2 or number == signal.SIGINT)
     assert collected(study, *SINGLE) == {name: wanted[name] for name in SINGLE}
 
 
