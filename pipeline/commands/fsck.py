@@ -97,8 +97,9 @@ def line(fault: Fault, bucket: str) -> str:
 def main() -> None:
     """Prints what is damaged, missing or orphaned; ends with status 1 if anything is damaged or missing."""
     storage = Storage(at=s3.connect().place, patience_s=PATIENCE_S)
+    named_by_mlflow = copies(storage)
     began = time.monotonic()
-    audit = Audit(storage, copies(storage))
+    audit = Audit(storage, named_by_mlflow)
     with Progress("fsck", audit.bytes, "B") as progress:
         faults = audit.faults(progress.advance)
     took = time.monotonic() - began
