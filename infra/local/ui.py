@@ -30,6 +30,7 @@ ENTRANCE = f"""<!doctype html><title>MLflow</title><script>
 const first = (key, value) => localStorage.getItem(key) ?? localStorage.setItem(key, value);
 const id = location.hash.match(/experiments\\/(\\d+)/)?.[1];
 first("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+first("mlflow.workflowType_v1", '"machine_learning"');
 first(`MLflowLocalStorage-1.1-ExperimentPage-["${{id}}"]-ReactComponentState`,
   JSON.stringify({{selectedColumns: {json.dumps(COLUMNS)}}}));
 location.replace(location.pathname + location.hash);

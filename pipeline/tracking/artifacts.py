@@ -2,8 +2,8 @@
 
 import hashlib
 import posixpath
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -18,9 +18,30 @@ from pipeline.tracking.address import (
     tracking_uri,
 )
 from pipeline.tracking.run import all_pages, named
+from pipeline.tracking.waiting import within
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-AT_ONCE, CHUNK = 4, 1 << 20
+CHUNK, LONGEST_S = 1 << 20, 600.0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a run or model is to have: the sha256 that it is to have and the one that was `read`.
+
+    That is empty if it is not there, and says why if it could not be read.
+    """
+
+    path: str
+    sha256: str
+    read: str
+    bytes: int
+
+    @property
+    def fault(self) -> str:
+        """Says what is wrong, if anything."""
+        if self.read == self.sha256:
+            return ""
+        return f"sha256 {self.read}, wanted {self.sha256}" if self.read else "MLflow names it"
 
 
 def in_bucket() -> dict[str, str]:
@@ -35,30 +56,27 @@ def in_bucket() -> dict[str, str]:
     return {key_of(place, name): sha256 for place, name, sha256 in _sums(uri)}
 
 
-def at_server(advance: Callable[[int], None]) -> list[tuple[str, str, str | None]]:
-    """Reads the artifacts that MLflow's server at an address of http(s) has; of another MLflow none.
+def at_server() -> Iterator[Artifact]:
+    """Yields the artifacts that MLflow's server at an address of http(s) is to have; of another MLflow none.
 
-    Returns the place and the wanted sha256 of each, and the one that it has; None if it is not there. Calls
-    `advance` with the bytes of each. Raises TrackingError if MLflow does not answer.
+    Each is read at once, within `LONGEST_S`. Raises TrackingError if MLflow does not answer.
     """
     uri = tracking_uri()
     if not uri.startswith("http"):
-        return []
-    wanted = [
-        (f"{place.removeprefix(PROXIED)}/{name}", sha256) for place, name, sha256 in _sums(uri)
-    ]
-
-    def look(one: tuple[str, str]) -> tuple[str, str, str | None]:
-        found = _digest(uri, one[0])
-        advance(found[1] if found else 0)
-        return *one, found[0] if found else None
-
-    with named(uri), ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(look, wanted))
+        return
+    with within(LONGEST_S, "listed its runs", "`make fsck`"):
+        wanted = list(_sums(uri))
+    for place, name, sha256 in wanted:
+        path = f"{place.removeprefix(PROXIED)}/{name}"
+        with within(LONGEST_S, f"sent {path}", "`make fsck`"), named(uri):
+            found = Artifact(path, sha256, *_digest(uri, path))
+            if found.fault and (place, name, sha256) not in set(_sums(uri)):
+                continue  # published anew meanwhile
+        yield found
 
 
-def _digest(uri: str, path: str) -> tuple[str, int] | None:
-    """Returns the sha256 and the bytes of an artifact at a server; None if it has none of that name."""
+def _digest(uri: str, path: str) -> tuple[str, int]:
+    """Returns what is wrong with an artifact at a server beside its sum, or its sha256; and its bytes."""
     with _asked(uri, f"{ARTIFACTS}/{quote(path)}") as answer:
         if answer.ok:
             digest, count = hashlib.sha256(), 0
@@ -70,9 +88,10 @@ def _digest(uri: str, path: str) -> tuple[str, int] | None:
     folder, name = posixpath.split(path)
     with _asked(uri, ARTIFACTS, params={"path": folder}) as listed:
         listed.raise_for_status()
-        if name in {posixpath.basename(one["path"]) for one in listed.json().get("files", ())}:
-            answer.raise_for_status()
-    return None
+        is_there = name in {
+            posixpath.basename(one["path"]) for one in listed.json().get("files", ())
+        }
+    return (f"the server answers {answer.status_code}" if is_there else ""), 0
 
 
 def _asked(uri: str, endpoint: str, **more: Any) -> Any:

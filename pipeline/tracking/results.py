@@ -99,7 +99,7 @@ def row_result(
         "weights": f"dvc pull train@{name}", "weights_sha256": facts.sha256,
         NOTE: f"`dvc pull train@{name}` at commit {facts.commit[:12]} fetches these weights.",
     })  # fmt: skip
-    child.uses("prepared data", facts.data_digest[:36], str(paths.ARRAYS), ("train", "val"))
+    child.uses(facts.data_digest, ("train", "val"))  # runs of earlier code were made without
     # prefixed, since the curves have the plain names
     child.metrics({f"final_{name}": value for name, value in numbers(scores).items()})
     files = [folder / "model.safetensors", folder / "model.json", folder / HISTORY, *pictures]
@@ -118,7 +118,7 @@ def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: S
     """Returns the run of a row's training, with its history; raises DataError if `facts` are of another one's result."""
     training = Training.of(name, row, load_schedule(Path(row.schedule)), facts.data_digest)
     key, overridden = facts.run_key, facts.run_key_overridden
-    # of a result that was pulled from elsewhere, S3 here may have nothing
+    # of a result that was pulled from elsewhere, S3 here may have nothing, or another training's
     began = CheckpointStore(storage, key, instance=facts.instance).facts()
     # a person may have chosen to go on with what other code began
     chosen = overridden and began is not None and training.is_of(began)
@@ -129,7 +129,8 @@ def _run_of(tracker: Tracker, name: str, row: Row, facts: ModelFacts, storage: S
     same = replace(training, key=key, overridden=overridden, instance=facts.instance)
     history = parse_history_csv((paths.run(name) / HISTORY).read_text())
     child = tracker.training(said_of(same), history)
-    child.history(history, began.usage if began else ())
+    is_this = began is not None and began.history[0] == history[0]
+    child.history(history, began.usage if began and is_this else ())
     return child
 
 

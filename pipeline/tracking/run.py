@@ -18,10 +18,12 @@ from filelock import FileLock, Timeout
 from pipeline.checkpoint import Record
 from pipeline.errors import StudyError, TrackingError
 from pipeline.files import private_folder
+from pipeline.paths import ARRAYS
 from pipeline.tracking.address import HERE, SHA256, SQLITE, key_of
 
 Upload = Callable[[str, Path], None]
 """Stores a file under a key of the study's bucket."""
+MOST_OF_A_DIGEST = 36  # characters that MLflow takes
 BATCH = 900  # MLflow takes at most 1,000 metrics in one request
 SENT, SENDER = "sent", "sender"  # tags
 LEFT = "left in order"  # instead of a sender
@@ -186,17 +188,18 @@ class Child:
             if new:
                 self._client.log_batch(self.run_id, params=[Param(*pair) for pair in new.items()])
 
-    def uses(self, name: str, digest: str, source: str, splits: Sequence[str]) -> None:
-        """Notes that the run used splits of a data set, once each."""
+    def uses(self, data_digest: str, splits: Sequence[str]) -> None:
+        """Notes that the run used splits of the prepared data, once each."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
+        digest = data_digest[:MOST_OF_A_DIGEST]
         with named(self._uri):
             known = {
                 one.dataset.digest
                 for one in self._client.get_run(self.run_id).inputs.dataset_inputs
             }
             if digest not in known:
-                data = Dataset(name, digest, "dvc", source)
+                data = Dataset("prepared data", digest, "dvc", str(ARRAYS))
                 tags = [InputTag("mlflow.data.context", ", ".join(splits))]
                 self._client.log_inputs(self.run_id, [DatasetInput(data, tags)])
 

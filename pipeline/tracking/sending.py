@@ -180,6 +180,8 @@ class _Sending:
         if self._tracker is not None and self._here:
             with suppress(StudyError):  # the study goes on without it
                 self._tracker.study().tags({SENDER: LEFT})
+                if "FAILED" in {line["status"] for line in self._seen.values()}:
+                    self._tracker.study().status("FAILED")  # until it goes on
         self._unlock()
 
     def _runs_now(self, run: Child) -> None:

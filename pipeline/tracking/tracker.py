@@ -8,11 +8,13 @@ A key's instances are numbered on S3: after `make forget`, or with another S3, a
 same number. It is told from the one before by when its first line was reported, and has a run of its own.
 
 Processes of one host make a run one after another, under a lock. Two hosts could make the same run at the
-same moment: who finds an older one beside its own deletes its own.
+same moment: who finds an older one beside its own deletes its own. If their clocks differ, both may stay: whoever
+publishes next goes on with the older one, and marks the other as superseded.
 """
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -39,6 +41,11 @@ from pipeline.tracking.run import (
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
 SUPERSEDED = "superseded_by"
+SPLITS = {
+    "study": ("train", "val", "test"),
+    "ensemble": ("val", "test"),
+}  # of other runs both of training
+USER = "mlflow.user"  # a tag, which MLflow shows
 PAGE = 1000  # runs in one answer of MLflow
 Parts = Mapping[str, str]
 
@@ -126,14 +133,16 @@ class Tracker:
         }
 
     def supersede(self) -> None:
-        """Marks the study's runs of other parameters as superseded by this one."""
+        """Marks the study's runs of other parameters as superseded by this one; in a team, this member's."""
         of_study = f"tags.kind = 'study' and tags.study = '{self._study}'"
         with named(self._uri):
             for run in self._client.search_runs([self._experiment], of_study):
                 present, known = run.info.run_id == self.parent, run.data.tags.get(SUPERSEDED)
                 if present and known:
                     self._client.delete_tag(self.parent, SUPERSEDED)
-                elif not present and known != self.parent:
+                elif (
+                    not present and known != self.parent and run.data.tags.get(USER, "") == member()
+                ):
                     self._client.set_tag(run.info.run_id, SUPERSEDED, self.parent)
 
     def settle(self) -> None:
@@ -203,6 +212,8 @@ class Tracker:
             found = self._find(identity)
             fitting = self._fitting(found, history)
             run = fitting[0] if fitting else self._create(name, identity, history, found)
+            for twin in fitting[1:]:  # of another host, at the very same moment
+                self._end_twin(twin, run.info.run_id)
         wanted = {**tags, "mlflow.runName": name}
         set_tags(self._client, run, wanted)
         identifier: str = run.info.run_id
@@ -215,15 +226,31 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         first = {**identity, "commit": commit(), "mlflow.source.name": "dvc repro"}
+        first |= {USER: member()} if member() else {}
         if others:
             first |= {"instance_before": others[-1].info.run_id}
         mine = self._client.create_run(self._experiment, run_name=name, tags=first)
+        splits = SPLITS.get(identity["kind"], ("train", "val"))
+        self._child(mine.info.run_id).uses(self._tags["data_digest"], splits)
         oldest = next(iter(self._fitting(self._find(identity), history)), mine)
         if oldest.info.run_id != mine.info.run_id:
             set_tags(self._client, mine, {SUPERSEDED: oldest.info.run_id})
             with suppress(MlflowException):  # a team's member may not delete
                 self._client.delete_run(mine.info.run_id)
         return oldest
+
+    def _end_twin(self, twin: Any, run: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # another member's
+            set_tags(self._client, twin, {SUPERSEDED: run})
+            if twin.info.status == "RUNNING":
+                self._client.set_terminated(twin.info.run_id, "KILLED")
+
+
+def member() -> str:
+    """Returns a team's member, as whom this process speaks with MLflow's server; empty if it asks for none."""
+    return os.environ.get("MLFLOW_TRACKING_USERNAME", "")
 
 
 def _numbered(instance: int) -> dict[str, str]:

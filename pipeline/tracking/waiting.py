@@ -52,7 +52,9 @@ def limit_s(size_bytes: int = 0) -> float:
 
 
 @contextmanager
-def within(most_s: float) -> Iterator[None]:
+def within(
+    most_s: float, what: str = "taken a run", again: str = "`make publish`"
+) -> Iterator[None]:
     """Raises SlowServerError if the block takes longer: MLflow's own limits are for each read, and a server may trickle.
 
     It does so again and again until the block is left, whoever catches it. For a process's main thread.
@@ -60,8 +62,8 @@ def within(most_s: float) -> Iterator[None]:
 
     def give_up(*_: object) -> NoReturn:
         raise SlowServerError(
-            f"MLflow at {tracking_uri()} has not taken a run within {most_s:.0f} s: look at the server, "
-            "then `make publish` again"
+            f"MLflow at {tracking_uri()} has not {what} within {most_s:.0f} s: look at the server, "
+            f"then {again} again"
         )
 
     before = signal.signal(signal.SIGALRM, give_up)

@@ -34,7 +34,7 @@ class Usage:
             gpu = f"gpu_{self._device.index or 0}"
             found[f"{gpu}_memory_usage_megabytes"] = round((total - free) / MB, 1)
             found[f"{gpu}_memory_usage_percentage"] = round(100 * (total - free) / total, 1)
-            # it takes NVIDIA's package, and a driver that tells
-            with suppress(ImportError, RuntimeError):
+            # it takes NVIDIA's package and a driver that tells, whose errors are of no common kind
+            with suppress(Exception):
                 found[f"{gpu}_utilization_percentage"] = torch.cuda.utilization(self._device)
         return {f"system/{name}": value for name, value in found.items()}

@@ -170,6 +170,12 @@ def test_what_fails_at_once_is_sent(uri: str):
         sender.tell(training(), [record(10)], "FAILED")
     wait_for(lambda: sender._process.poll() is not None)
     assert run_of(uri).info.status == "FAILED"
+    assert study_of(uri).info.status == "FAILED"  # until it goes on
+    (data,) = run_of(uri).inputs.dataset_inputs
+    assert data.dataset.name == "prepared data"
+    with Sender(ADDRESS, here=True, begin_s=0, goodbye_s=limit_s) as sender:
+        sender.tell(training(), [record(10)], "RUNNING")
+        wait_for(lambda: study_of(uri).info.status == "RUNNING")
 
 
 def _children(pid: int) -> list[int]:

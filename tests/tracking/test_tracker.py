@@ -228,6 +228,34 @@ def test_parents_of_other_parameters_are_superseded(tracker: Tracker, storage: S
     assert superseded(changed) == tracker.parent
 
 
+def test_a_teams_member_supersedes_no_other_members_study(
+    tracker: Tracker, storage: Storage, monkeypatch: pytest.MonkeyPatch
+):
+    def superseded(of: Tracker) -> str | None:
+        return of._client.get_run(of.parent).data.tags.get("superseded_by")
+
+    found = {}
+    for name, digest in (("ada", "of ada"), ("bob", "of bob"), ("bob", "of bob, changed")):
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        found[digest] = tracker_of(storage, digest)
+        found[digest].supersede()
+    assert superseded(found["of ada"]) is None and superseded(tracker) is None
+    assert superseded(found["of bob"]) == found["of bob, changed"].parent
+
+
+def test_of_two_runs_that_two_hosts_made_at_once_the_later_one_is_ended(tracker: Tracker):
+    """Their clocks differed, so that each took its own for the older one."""
+    client, identity = tracker._client, {"kind": "training", "run_key": "key", "instance": "1"}
+    twins = [
+        client.create_run(tracker._experiment, start_time=start_ms, tags=identity).info.run_id
+        for start_ms in (2000, 1000)
+    ]
+    assert tracker.child("training", "net", "key").run_id == twins[1]
+    later = client.get_run(twins[0])
+    assert later.info.status == "KILLED"
+    assert later.data.tags["superseded_by"] == twins[1]
+
+
 def test_a_run_is_made_under_a_lock_of_the_host(tracker: Tracker, monkeypatch: pytest.MonkeyPatch):
     make, made = tracker._client.create_run, []
 

@@ -5,6 +5,7 @@ import torch
 
 from pipeline.errors import ResourceError
 from pipeline.training.hardware import require
+from pipeline.training.usage import Usage
 
 
 def test_float32_is_everywhere():
@@ -24,3 +25,18 @@ def test_an_older_gpu_lacks_bfloat16(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an older GPU")
     with pytest.raises(ResourceError, match="an older GPU"):
         require("bfloat16", "models.net.precision")
+
+
+def test_a_gpu_that_does_not_tell_how_busy_it_is_ends_no_training(monkeypatch: pytest.MonkeyPatch):
+    """NVIDIA's errors are no RuntimeErrors."""
+
+    def refuses(device: torch.device) -> int:
+        raise Exception("NVMLError_NotSupported")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30 * 10**6, 40 * 10**6))
+    monkeypatch.setattr(torch.cuda, "utilization", refuses)
+    found = Usage(torch.device("cuda", 1)).sample()
+    assert found["system/gpu_1_memory_usage_megabytes"] == 10
+    assert found["system/gpu_1_memory_usage_percentage"] == 25
+    assert 0 <= found["system/cpu_utilization_percentage"] <= 100
+    assert "system/gpu_1_utilization_percentage" not in found
