@@ -1,8 +1,7 @@
 """Stage `check`: judges the whole study before any work, in two seconds, and does nothing else.
 
-It checks names, rows and every schedule's file, and rows against the data if those are prepared (otherwise
-`prepare` does so); it warns of a precision that this machine lacks. It writes the digest of each stage's
-code and, for `fetch`, what names the archive. Editors and CI run `python -m stages.check`.
+It checks names, rows, schedules, and rows against the data if those are prepared (otherwise `prepare` does so), and
+writes the digest of each stage's code and what names the archive. Editors and CI run `python -m stages.check`.
 """
 
 import json
@@ -48,6 +47,7 @@ def main() -> None:
     """Judges the study."""
     study = params.load()
     judging.require_schedules(study)
+    judging.warn_of_equal_rows(study)
     judging.warn_of_precisions(study)
     judging.require_networks(study)
     fitting.require_if_prepared(study)

@@ -9,6 +9,7 @@ import pytest
 from infra.schema import FOLDER, schemas
 from pipeline import params
 from pipeline.errors import ParamsError
+from pipeline.execution import judging
 from pipeline.params import Row
 from pipeline.params.reading import also_in
 from pipeline.training.schedule import load_schedule
@@ -77,10 +78,12 @@ def test_shares_of_several_gpus_are_refused():
     assert "execution.worker_gpus: found 1.5, wanted a fraction of one or a whole number" in said
 
 
-def test_two_rows_of_one_training_are_refused():
-    """Copied, and the seed not changed: it would count as a second one."""
-    said = fault("models", "copy", value=DOCUMENT["models"]["plain-20"])
-    assert "models.copy: equal to plain-20 in every value" in said
+def test_two_rows_of_one_training_are_told(capsys: pytest.CaptureFixture[str]):
+    """Copied, and the seed not changed; or of an experiment of DVC's, of a seed that is there."""
+    models = {**DOCUMENT["models"], "copy": DOCUMENT["models"]["plain-20"]}
+    judging.warn_of_equal_rows(params.Study(**{**DOCUMENT, "models": models}))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "models.copy: equal to plain-20 in every value" in said[0]
 
 
 def test_the_searched_model_must_be_a_row():

@@ -44,6 +44,21 @@ def warn_of_precisions(study: Study) -> None:
                 return
 
 
+def warn_of_equal_rows(study: Study) -> None:
+    """Says which rows are one training: a seed counts once, however often it is there.
+
+    It is no error: `dvc exp run -S models.<row>.seed=...` may ask for a seed that another row has.
+    """
+    first: dict[str, str] = {}
+    for name, row in study.models.items():
+        if (same := first.setdefault(row.model_dump_json(), name)) != name:
+            print(
+                f"warning: params.yaml: models.{name}: equal to {same} in every value, and so the same training, "
+                "which counts once: give it another seed, or remove it",
+                file=sys.stderr,
+            )
+
+
 def require_networks(study: Study) -> None:
     """Raises ParamsError if a row's network cannot be built, or does not take the images that it is to see.
 

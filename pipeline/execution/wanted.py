@@ -47,8 +47,11 @@ class Wanted:
         return search
 
     def stale(self, rows: Sequence[str]) -> list[Training]:
-        """Returns the trainings of those `rows` that have no result, here or on S3."""
-        return [training for name in rows if not self._has_result(training := self.training(name))]
+        """Returns the trainings of those `rows` that have no result, here or on S3; of equal rows one."""
+        found = dict[str, Training]()
+        for name in rows:
+            found.setdefault((one := self.training(name)).key, one)
+        return [one for one in found.values() if not self._has_result(one)]
 
     def _has_result(self, training: Training) -> bool:
         # an instance that another clone or person began is asked for there, and not here

@@ -101,13 +101,6 @@ class Study(Section):
                     f"models.{name}.schedule: {row.schedule} is the result of a search, but tune has no "
                     f"search {search}; it has {', '.join(self.tune)}"
                 )
-        first: dict[str, str] = {}
-        for name, row in self.models.items():
-            if (same := first.setdefault(row.model_dump_json(), name)) != name:
-                raise ValueError(
-                    f"models.{name}: equal to {same} in every value, and so the same training: give it "
-                    "another seed, or remove it"
-                )
         return self
 
     @model_validator(mode="after")

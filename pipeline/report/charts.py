@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import paper
-from pipeline.report.deviations import is_as_long_as_the_papers
+from pipeline.report.deviations import is_trained_as_the_papers
 from pipeline.report.predicted import cells_of, rows_and_ensembles
 
 Results = Mapping[str, Any]
@@ -181,7 +181,7 @@ def curves(results: Results, kind: str) -> Chart:
 def published_errors(results: Results, kind: str) -> list[Row]:
     """Returns the paper's test errors of networks (table 6) at their last update, as far as these are to be compared.
 
-    That is on the paper's data, and after as many updates.
+    That is on the paper's data, by its recipe, and after as many updates.
     """
     if not results["data"]["official"]:
         return []
@@ -191,7 +191,7 @@ def published_errors(results: Results, kind: str) -> list[Row]:
         {"network": group["name"], "update": row["history"][-1]["update"], "paper": error}
         for group, row in found
         if row["family"] == "cifar"
-        and is_as_long_as_the_papers(row)
+        and is_trained_as_the_papers(row)
         and (error := paper.cifar10_test_error_pct(row["depth"], row["option"])) is not None
     ]
 

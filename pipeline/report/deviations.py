@@ -14,6 +14,11 @@ def is_as_long_as_the_papers(row: Mapping[str, Any]) -> bool:
     return bool(row["scores"]["updates"] == paper.UPDATES.get(row["family"]))
 
 
+def is_trained_as_the_papers(row: Mapping[str, Any]) -> bool:
+    """Tells whether a network was trained by the paper's recipe to its end."""
+    return is_as_long_as_the_papers(row) and bool(row.get("is_the_papers_recipe"))
+
+
 def of_study(results: Mapping[str, Any]) -> list[str]:
     """Returns in which of the great things the networks of a study differ from the paper's of their family."""
     found, rows = list[str](), results["rows"]

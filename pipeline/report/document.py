@@ -37,6 +37,7 @@ class RowResult(TypedDict):
     parameters: int
     multiply_adds: int
     schedule: str
+    is_the_papers_recipe: NotRequired[bool]  # earlier reports do not say it
     learning_rate_factor: float
     seed: int
     commit: str

@@ -22,7 +22,7 @@ from pipeline.params import (
     canonical_sha256,
 )
 from pipeline.report import reference
-from pipeline.report.claims.asking import verdicts
+from pipeline.report.claims.asking import is_the_papers_recipe, verdicts
 from pipeline.report.claims.inference import Errors
 from pipeline.report.claims.networks import WITH_WARM_UP, WITHOUT_WARM_UP, Wrong, networks_of
 from pipeline.report.predicted import bins_of, confusion_of, missed_by_all
@@ -219,6 +219,8 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "parameters": scores["parameters"],
         "multiply_adds": scores["multiply_adds"],
         "schedule": row.schedule,
+        "is_the_papers_recipe": network.family in paper.UPDATES
+        and is_the_papers_recipe(row, network.family, scores["updates"]),
         "learning_rate_factor": row.learning_rate_factor,
         "seed": row.seed,
         "commit": facts.commit,

@@ -127,3 +127,11 @@ for (const control of document.querySelectorAll(".controls input"))
   control.addEventListener("change", () => {
     for (const figure of document.querySelectorAll('figure[data-chart^="curves-"]')) draw(figure);
   });
+
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details:not([open])")) one.toggleAttribute("data-closed", (one.open = true));
+});
+addEventListener("afterprint", () => {
+  for (const one of document.querySelectorAll("details[data-closed]")) one.toggleAttribute("data-closed", (one.open = false));
+});

@@ -12,7 +12,7 @@ from pipeline.formats import as_yaml
 from pipeline.report import drawing
 from pipeline.report.charts import FEW_IMAGES, charts, published_errors
 from pipeline.report.claims.asking import DECIDED
-from pipeline.report.claims.claim import Verdict
+from pipeline.report.claims.claim import Verdict, digits_of
 from pipeline.report.deviations import deviations, of_study
 from pipeline.report.tables import tables
 
@@ -94,10 +94,10 @@ def picture(verdict: dict[str, Any]) -> Markup:
         f'<line class="bound" x1="{at(mark)}" x2="{at(mark)}" y1="3" y2="{HEIGHT - 3}"/>'
         for mark in marks
     )
-    unit = " points" if verdict["unit"] == "points" else f" {verdict['unit']}".rstrip()
+    unit, digits = f" {verdict['unit']}".rstrip(), digits_of(high - low)
     said = (
-        f"{verdict['value']:.2f}{unit}, 95 % interval {low:.2f} to {high:.2f}; the claim holds "
-        f"{must_be} {bound:g}"
+        f"{verdict['value']:.{digits}f}{unit}, 95 % interval {low:.{digits}f} to {high:.{digits}f}; the claim "
+        f"holds {must_be} {bound:g}"
     )
     return Markup(
         f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '

@@ -40,7 +40,13 @@ def by_group(rows: Sequence[Row]) -> list[list[Row]]:
     return list(found.values())
 
 
+def once_a_seed(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows but those that are a training of the same seed again."""
+    return list({row["seed"]: row for row in reversed(rows)}.values())[::-1]
+
+
 def _group(rows: list[Row]) -> dict[str, Any]:
+    rows = once_a_seed(rows)
     first = rows[0]
     shared = (
         "name",

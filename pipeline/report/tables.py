@@ -1,12 +1,13 @@
 """The report's tables as values; the page, the CSV files and the LaTeX tables are made from them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline import paper
 from pipeline.formats import as_csv
-from pipeline.report.deviations import is_as_long_as_the_papers
+from pipeline.report.deviations import is_as_long_as_the_papers, is_trained_as_the_papers
 
 Results = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -90,6 +91,7 @@ class Table:
                 *(line + r" \\" for line in body),
                 r"\bottomrule",
                 r"\end{tabular}",
+                *([rf"\par\footnotesize {_escaped(self.note)}"] if self.note else []),
                 "",
             ]
         )
@@ -136,8 +138,8 @@ def _escaped(text: str) -> str:
 
 
 def error_digits(images: int) -> int:
-    """Returns after how many decimals an error in percent of some images is cut: one image must show."""
-    return 1 if images < 2000 else 2
+    """Returns after how many decimals an error in percent of some images is cut: one image more must show."""
+    return max(1, math.ceil(math.log10(images)) - 2)
 
 
 def tables(results: Results) -> list[Table]:
@@ -164,14 +166,14 @@ def claims(results: Results) -> Table:
     """The claims with their verdicts."""
     columns = [
         Column("claim", "text"), Column("source", "text"), Column("verdict", "text"),
-        Column("value", "interval", 2), Column("must be", "text"), Column("unit", "text"),
-        Column("evidence", "text"),
+        Column("value", "interval", 3), Column("must be", "text"), Column("unit", "text"),
+        Column("evidence", "text"), Column("needed", "text"),
     ]  # fmt: skip
     lines = [
         (
             one["claim"], one["source"], one["verdict"],
             None if one["value"] is None else (one["value"], *one["interval"]),
-            None if one["value"] is None else f"{one['must_be']} {one['bound']:g}", one["unit"], one["evidence"],
+            None if one["value"] is None else f"{one['must_be']} {one['bound']:g}", one["unit"], one["evidence"], one["needed"],
         )
         for one in results["verdicts"]
     ]  # fmt: skip
@@ -179,13 +181,16 @@ def claims(results: Results) -> Table:
 
 
 def _on(results: Results) -> str:
-    """Says whether the paper's numbers are of these data and as many updates."""
+    """Says whether the paper's numbers are of these data, recipes and updates."""
     if not results["data"]["official"]:
         return "The paper's numbers are of its own data and trainings, and not to be compared with these."
     rows = results["rows"]
     updates = sorted(
         {row["scores"]["updates"] for row in rows if not is_as_long_as_the_papers(row)}
     )
+    others = [row["name"] for row in rows if not is_trained_as_the_papers(row)]
+    if not updates and others:
+        return f"Recipes of their own: {', '.join(others)}; their errors are not to be compared with the paper's."
     if not updates:
         return ""
     theirs = " and ".join(
@@ -459,13 +464,13 @@ def provenance(results: Results) -> Table:
     columns = [
         Column("row", "text"), Column("run key", "text"), Column("commit", "text"),
         Column("hardware", "text"), Column("torch", "text"), Column("precision", "text"),
-        Column("threads", "count"), Column("weights (sha256)", "text"), Column("weights from S3", "text"),
+        Column("threads", "count"), Column("source", "text"), Column("weights (sha256)", "text"), Column("weights from S3", "text"),
         Column("search in MLflow", "text"),
     ]  # fmt: skip
     lines = [
         (
             row["name"], row["run_key"], _short(row["commit"]), row["hardware"], row["torch"],
-            row["precision"], row["threads"], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
+            row["precision"], row["threads"], (row["source"] or NOTHING)[:12], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
             f"tags.run_key = '{row['run_key']}'",
         )
         for row in results["rows"]

@@ -767,6 +767,32 @@ def test_photographs_equality_ensembles_and_ones_own_claims_are_rarely_wrong(
     assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("studies", [200, pytest.param(2000, marks=pytest.mark.trial)])
+def test_claims_at_their_bounds_are_rarely_wrong(studies: int):
+    """1,202 layers that err on 0.1 %, half a point above the paper's truth, and responses that are equal."""
+    generator, bad = np.random.default_rng(8), 0
+    for _ in range(studies):
+        theirs = 0.0875 + 0.0016 * generator.standard_normal()  # the truth behind 8.75 %
+        ours = np.array([generator.binomial(IMAGES, theirs + 0.005)])
+        pair = [network(block, 20, Errors(ours, IMAGES)) for block in ("plain", "basic")]
+        three = [replace(one, seeds=range(3), responses=generator.normal(1, 0.1, (3, 1)).tolist())
+                 for one in pair]  # fmt: skip
+        deepest = network(
+            "basic", 1202, errors([500]), errors([generator.binomial(TRAINED, 0.001)])
+        )
+        respond, _, fits, _ = (
+            one for one in claims_of("cifar", CHANCE) if "respond" in one.text or "1202" in one.text
+        )
+        claims = [(respond, three), (fits, [deepest]), (published(pair[1], "cifar"), [pair[1]])]
+        found = decide(claims)  # type: ignore[arg-type]
+        bad += found[1].verdict == "holds" or any(
+            one.verdict in ("holds", "does not hold") for one in (found[0], found[2])
+        )
+    print(f"at their bounds: {bad} of {studies} studies have a wrong verdict")
+    assert stats.binom.sf(bad - 1, studies, 0.05) > 0.001
+
+
 def test_it_is_said_by_how_much_a_network_has_not_converged():
     falling = [{**line, "train_error_pct": 70.0 - 60 * n / 63} for n, line in enumerate(curve(5.0))]
     flat = curve(60.0)

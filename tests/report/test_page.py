@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.command import TIMES
 from pipeline.evaluation.scores import Predictions, outcomes_of
+from pipeline.params import Study
 from pipeline.report import drawing, gathering, page, reference
 from pipeline.report.charts import charts, published_errors
 from pipeline.report.deviations import deviations, of_study
@@ -128,6 +129,11 @@ def test_the_papers_errors_are_drawn_on_its_own_data_alone(results: dict[str, An
         row["scores"]["updates"] = 300
     assert shown not in (said := page.render(short)) and "ticks: the paper" not in said
     assert "were trained for 64,000 updates, some of these for 300: their errors" in said
+    other_recipe = copy.deepcopy(results)
+    for row in other_recipe["rows"]:
+        row["is_the_papers_recipe"] = row["name"].startswith("plain")
+    assert shown not in (said := page.render(other_recipe))
+    assert "Recipes of their own: resnet-20," in said
     assert "ticks: the paper" in html and "their errors are not to be compared" not in html
     pictures = [drawing.svg(charts(one)["curves-residual"]) for one in (results, other)]
     assert pictures[0] != pictures[1]
@@ -260,3 +266,17 @@ def test_the_claims_that_are_decided_come_first(budget: str, first: str):
     verdicts = [{"of": "paper", "verdict": "cannot be asked"}, {"of": "budget", "verdict": budget}]
     assert page.ordered(verdicts)[0] == first
     assert sorted(page.ordered(verdicts)) == ["budget", "paper"]  # no heading without a claim
+
+
+def test_a_training_that_stands_twice_counts_once(tmp_path: Path):
+    """As after `dvc exp run -S models.resnet-20.seed=2` in a study that has a row of seed 2."""
+    study = study_of(seeds=2, depths=(20, 32))
+    document = study.model_dump(mode="json")
+    document["models"]["resnet-20"]["seed"] = 2
+    write_study(tmp_path, twice := Study(**document))
+    found = gather(twice, tmp_path)
+    REPORT.validate_python(found)
+    (group,) = (one for one in found["groups"] if "resnet-20" in one["rows"])
+    assert (group["rows"], group["seeds"]) == (["resnet-20"], [2])
+    assert page.render(found) and {row["name"] for row in found["rows"]} == set(twice.models)
+    assert reference.compare(found, reference.reference_of([found]))["differ"] == 0

@@ -56,10 +56,10 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
 
     def claim(
         text: str, sources: tuple[str, str], measure: Callable[[Networks], Measured], must_be: str,
-        bound: float = 0.0, *, of: str = "paper", converged: bool = True,
+        bound: float = 0.0, *, of: str = "paper", converged: bool = True, unit: str = "points",
     ) -> Claim:  # fmt: skip
         source = sources[0] if on_cifar else sources[1]
-        return Claim(text, source, of, measure, must_be, bound, converged)  # type: ignore[arg-type]
+        return Claim(text, source, of, measure, must_be, bound, converged, unit)  # type: ignore[arg-type]
 
     here = Family(family, chance_pct)
     found = [
@@ -82,17 +82,17 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
         claim("The options' differences are smaller than what the least of them gains over the plain network",
               ("section 4.1, table 3",) * 2, here.projections, "below"),
         claim("Shortcuts without parameters cost nothing: parameters and multiply-adds are the plain network's",
-              ("sections 3.2 and 3.3",) * 2, here.cost_of_shortcuts, "within", 0.5, converged=False),
+              ("sections 3.2 and 3.3",) * 2, here.cost_of_shortcuts, "within", 0.5, converged=False, unit=""),
     ]  # fmt: skip
     if on_cifar:
         found += [
             claim("Residual networks respond less strongly than plain ones: smaller standard deviations of the "
                   "layers' outputs, averaged over layers", ("section 4.2, figure 7", ""),
-                  here.residual_responses, "below"),
+                  here.residual_responses, "below", unit=""),
             claim("Deeper residual networks respond less strongly, averaged over layers", ("section 4.2, figure 7", ""),
-                  here.deeper_responses, "below"),
+                  here.deeper_responses, "below", unit=""),
             claim(f"{DEEPEST} layers can be trained: a training error below 0.1 %", ("section 4.2", ""),
-                  here.deepest_fits, "below", 0.001),
+                  here.deepest_fits, "below", 0.001, unit="%"),
             claim(f"{DEEPEST} layers have a higher test error than 110", ("section 4.2, table 6", ""),
                   here.deepest_generalizes, "above"),
         ]  # fmt: skip
@@ -105,9 +105,10 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
             claim("The plain and the residual network of 18 layers are about equally accurate (within half a "
                   "point)", ("", "section 4.1, table 2"), here.equal_at_18, "within", EQUAL),
             claim("At 18 layers the residual network converges faster: it needs fewer updates to half of "
-                  "chance's error", ("", "section 4.1"), here.faster_at_18, "below", converged=False),
+                  "chance's error", ("", "section 4.1"), here.faster_at_18, "below", converged=False,
+                  unit="doublings"),
             claim("The residual network of 34 layers needs less than a fifth of VGG-19's multiply-adds",
-                  ("", "section 3.3"), here.cheaper_than_vgg, "below", 0.2, converged=False),
+                  ("", "section 3.3"), here.cheaper_than_vgg, "below", 0.2, converged=False, unit=""),
         ]  # fmt: skip
     found += [
         claim("After as many updates, a deeper plain network fits the training images worse",
@@ -125,13 +126,13 @@ def claims_of(family: str, chance_pct: float) -> list[Claim]:
 
 def published(network: Network, family: str) -> Claim | None:
     """Returns the claim that a network is not worse than the paper's, where the paper has its number."""
+    spread = paper.RESNET_110_FIVE_RUNS_PCT[1]  # no other of the paper's networks has several runs
     if family == "cifar":
-        number = paper.cifar10_test_error_pct(network.depth, network.option)
-        source, spread = "table 6", paper.RESNET_110_FIVE_RUNS_PCT[1]
+        number, source = paper.cifar10_test_error_pct(network.depth, network.option), "table 6"
         runs = 5 if network.depth == 110 else 1
     else:
         pair = paper.IMAGENET_TEN_CROPS_PCT.get((network.block, network.depth, network.option))
-        number, source, spread, runs = pair[0] if pair else None, "tables 2 and 3", 0.0, 1
+        number, source, runs = pair[0] if pair else None, "tables 2 and 3", 1
     if number is None:
         return None
     goal, view = number / 100, view_of([network])
@@ -295,6 +296,9 @@ class Family:
     def _trend(self, all_: Networks, some: Networks, view: str) -> Measured:
         """How far an error rises over networks in order, by a straight line; steps the other way are named."""
         found = self._compared(all_, some, trend_weights(len(some)), view)
+        if len(some) == 2:
+            return found
+        found = replace(found, what="rise of the fitted line")
         against = [
             f"{one.name} to {other.name}"
             for one, other in itertools.pairwise(some)
@@ -384,7 +388,7 @@ class Family:
             f"{one.name} {one.parameters:,} parameters, {one.multiply_adds:,} multiply-adds"
             for one in some
         )
-        return Measured(Known(apart), some, figures, "")
+        return Measured(Known(apart), some, figures)
 
     def deepest_fits(self, networks: Networks) -> Measured:
         """The training error of 1,202 layers."""
@@ -444,7 +448,6 @@ class Family:
             _difference(*logs),
             some,
             f"updates to a training error of {level:.1f} %: {figures}",
-            "doublings",
         )
 
     def cheaper_than_vgg(self, networks: Networks) -> Measured:
@@ -454,7 +457,7 @@ class Family:
         if not math.isclose(one.multiply_adds / 1e9, paper.MULTIPLY_ADDS_G[34], rel_tol=0.05):
             raise NotAskedError(f"{one.name} does not see images of 224x224 here")
         figures = f"{one.multiply_adds / 1e9:.2f} of {paper.VGG_19_MULTIPLY_ADDS_G} billion: {100 * share:.0f} %"
-        return Measured(Known(share), [one], figures, "")
+        return Measured(Known(share), [one], figures)
 
 
 def own(wanted: OwnClaim, networks: Networks) -> Claim:
@@ -498,7 +501,7 @@ def _responses(pair: tuple[Network, Network]) -> Measured:
     figures = "mean standard deviation of the layers' outputs: " + ", ".join(
         f"{one.name} {np.mean(found):.3f}" for one, found in zip(pair, each, strict=True)
     )
-    return Measured(_difference(*each), pair, figures, "")
+    return Measured(_difference(*each), pair, figures)
 
 
 def _difference(first: Sequence[float], second: Sequence[float]) -> Student:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from pipeline import paper
 from pipeline.report.claims.inference import Estimate, Proportion, Student, holm
 from pipeline.report.claims.networks import Network, longest_interval
 
@@ -88,15 +89,11 @@ class Every:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a claim's networks show: the number that decides, and the figures that it comes from.
-
-    `unit` is what the number counts; for "points" it is a share of images, shown times 100.
-    """
+    """What a claim's networks show: the number that decides, and the figures that it comes from."""
 
     estimate: Estimate
     networks: Sequence[Network]
     figures: str
-    unit: str = "points"
     what: str = "difference"
 
 
@@ -116,6 +113,12 @@ class Claim:
     must_be: Literal["above", "below", "within"]
     bound: float = 0.0
     needs_convergence: bool = True
+    unit: str = "points"  # of the bound, and of what is measured
+
+    @property
+    def scale(self) -> float:
+        """By what a measured number is shown: shares of images in percent or points."""
+        return 100.0 if self.unit in ("points", "%") else 1.0
 
     def p_values(self, found: Estimate) -> tuple[float, float]:
         """Returns the two-sided p-values against "it does not hold" and "it holds"."""
@@ -148,7 +151,7 @@ class Decided:
     """A claim with its verdict, as it stands in report.json.
 
     `value` with its 95 % `interval` is the number that decides, in `unit`; it must be above, below or within
-    `bound`. In points (percent), so are all four. Null where nothing was measured.
+    `bound`, which is in that unit too. Value and interval are null where nothing was measured.
     `missing` are the networks that were not run, by block, depth and option, and `like` a row of their recipe.
     """
 
@@ -249,10 +252,12 @@ def _with_enough_images(one: _Asked) -> _Asked:
 
 def _why_not(networks: Sequence[Network]) -> str:
     """Says which networks had not converged, and what would be needed."""
+    theirs, some = paper.UPDATES.get(networks[0].family, 0), networks[0].updates
     said = ["the claim is about networks that converged"]
     if late := [one for one in networks if one.convergence == "not converged"]:
         names = ", ".join(f"{one.name} ({one.lacks})" if one.lacks else one.name for one in late)
-        said.append(f"{names} had not after {networks[0].updates:,} updates: train longer")
+        longer = f" (the paper's: {theirs:,} updates)" if some < theirs else ""
+        said.append(f"{names} had not after {some:,} updates: train longer{longer}")
     if silent := [one.name for one in networks if one.convergence == "too few reports"]:
         said.append(
             f"the curve of {', '.join(silent)} has too few reports to tell: report_every_updates of at most "
@@ -267,7 +272,7 @@ def _verdict(one: _Asked, *, sure: bool, bar: float) -> Decided:
     verdict: Verdict = "holds" if holds < fails else "does not hold"
     if not one.is_tested:
         return _said(claim, verdict, measured.figures, measured)
-    evidence = f"{measured.figures}; {_number(measured)}, {p_said(min(holds, fails))}"
+    evidence = f"{measured.figures}; {_number(claim, measured)}, {p_said(min(holds, fails))}"
     evidence += "" if sure else f" (the bar is {bar:.2g})"
     evidence += f"; {_of_whom(measured)}"
     if one.left_out:
@@ -292,30 +297,25 @@ def _said(
     claim: Claim, verdict: Verdict, evidence: str, measured: Measured | None = None, needed: str = "",
     missing: Sequence[tuple[str, int, str]] = (), like: str = "",
 ) -> Decided:  # fmt: skip
-    scale = 100.0 if measured and measured.unit == "points" else 1.0
+    scale = claim.scale
     found = Decided(
         claim.text, claim.source, claim.of, verdict, evidence, claim.must_be, scale * claim.bound,
-        needed=needed, missing=missing, like=like,
+        unit=claim.unit, needed=needed, missing=missing, like=like,
     )  # fmt: skip
     if measured is None:
         return found
     low, high = measured.estimate.interval()
-    return replace(
-        found,
-        value=scale * measured.estimate.value,
-        interval=(scale * low, scale * high),
-        unit=measured.unit,
-    )
+    value = scale * measured.estimate.value
+    return replace(found, value=value, interval=(scale * low, scale * high))
 
 
-def _number(measured: Measured) -> str:
-    low, high = measured.estimate.interval()
-    scale = 100 if measured.unit == "points" else 1
-    digits = digits_of((high - low) * scale)
-    value, low, high = (scale * number for number in (measured.estimate.value, low, high))
+def _number(claim: Claim, measured: Measured) -> str:
+    value = claim.scale * measured.estimate.value
+    low, high = (claim.scale * end for end in measured.estimate.interval())
+    digits = digits_of(high - low)
     if isinstance(measured.estimate, Proportion):
         return f"95 %: {low:.{digits}f} to {high:.{digits}f} %"
-    shown = f"{measured.what} {value:+.{digits}f} {measured.unit}".rstrip()
+    shown = f"{measured.what} {value:+.{digits}f} {claim.unit}".rstrip()
     return f"{shown} (95 %: {low:+.{digits}f} to {high:+.{digits}f})"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.report.claims.inference import Errors
-from pipeline.report.seeds import by_group
+from pipeline.report.seeds import by_group, once_a_seed
 
 CONVERGED_LEVEL = 0.5  # of chance's error: a converged network's training error is below it
 CONVERGED_FALL = 0.02  # of chance's error: from one span of updates to the next it changes by less
@@ -78,7 +78,7 @@ def networks_of(rows: Sequence[Row], wrong: Wrong, chance_pct: float) -> list[Ne
 
 
 def _network(rows: Sequence[Row], wrong: Wrong, chance_pct: float) -> Network:
-    rows = list({row["seed"]: row for row in reversed(rows)}.values())[::-1]  # a seed counts once
+    rows = once_a_seed(rows)
     first = rows[0]
     errors = {}
     for view in wrong[first["name"]]:
