@@ -71,7 +71,7 @@ def _row(
         if row["confusion"] is not None:
             matrix = charts.confusion(results, name)
             pictures.append(drawing.png(matrix, folder / "confusion.png"))
-        network = next(one["name"] for one in results["groups"] if name in one["rows"])
+        network = next(one["name"] for one in results["rows"] if one["group"] == row["group"])
         send.row_result(
             tracker,
             study,
