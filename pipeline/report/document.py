@@ -144,6 +144,7 @@ class Report(TypedDict):
     missed_by_all: list[Missed]
     plan: dict[str, Any] | None
     stages: list[StageTime]
+    versions: NotRequired[dict[str, str]]  # earlier reports do not say it
     reference: dict[str, Any] | None
 
 

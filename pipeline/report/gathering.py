@@ -1,8 +1,11 @@
 """Gathers what the stages wrote into one document, report.json; the page is drawn from it."""
 
 import csv
+import hashlib
 import json
 import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from pipeline.training.history import parse_history_csv
 from pipeline.training.result import HISTORY
 from pipeline.training.schedule import Schedule, load_schedule
 
+PACKAGES = ("torch", "torchvision", "ray", "mlflow", "dvc", "boto3", "numpy", "scipy")
 VERSION = 1  # of report.json: raised when what is there changes its name or meaning
 
 
@@ -73,6 +77,7 @@ def gather(study: Study, root: Path = Path()) -> dict[str, Any]:
         "scales_px": study.evaluation.scales_px,
         "plan": _plan(rows, root / paths.PLAN),
         "stages": _stages(),
+        "versions": _versions(root),
     }
     return {**results, "reference": _reference(results, root)}
 
@@ -135,6 +140,15 @@ def _stages() -> list[dict[str, Any]]:
         return []
     lines = map(json.loads, path.read_text().splitlines())
     return [{"stage": line["stage"], "seconds": round(line["seconds"], 1)} for line in lines]
+
+
+def _versions(root: Path) -> dict[str, str]:
+    """Returns the versions of Python and of the packages that the study is built on, and the digest of their lock."""
+    found = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    lock = root / "requirements.lock"
+    if lock.exists():
+        found["requirements.lock"] = f"sha256 {hashlib.sha256(lock.read_bytes()).hexdigest()}"
+    return found
 
 
 def _search(name: str, model: str, root: Path) -> dict[str, Any]:

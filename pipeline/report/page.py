@@ -42,7 +42,7 @@ def render(results: dict[str, Any], images: Sequence[str] = (), *, beside: bool 
     said = [one["verdict"] for one in results["verdicts"]]
     counts = {verdict: said.count(verdict) for verdict in get_args(Verdict) if verdict in said}
     return template.render(
-        **results,
+        **{"versions": {}, **results},
         counts=counts,
         beside=beside,
         kinds=[(kind, KINDS[kind]) for kind in ordered(results["verdicts"])],

@@ -2,9 +2,9 @@
 
 MLPerf's check of reference convergence points compares a submission's runs with reference runs by Student's
 t and refuses at p = 0.005; so does this, over all comparisons together (Holm). What does not depend on chance
-must be equal. Seeds vary in the same way on any hardware, so that a seed counts once on however many kinds of it;
-that the same seed ends with the same bits is to be expected on one kind alone, and is said of each training that
-the reference has on it.
+must be equal. A network is compared with the reference's runs on hardware of its own kind, if these are of three
+seeds or more, else with those on any, where a seed counts once. That the same seed ends with the same bits is to be
+expected on one kind alone, and is said of each training that the reference has on it.
 """
 
 import json
@@ -26,6 +26,7 @@ ENSEMBLE = "ensemble"
 LEAST_NLL = 1e-9  # a network that is sure of every image has none that is measured
 FACTS = ("seed", "hardware", "torch", "weights_sha256")
 ALPHA = 0.005
+LEAST_OF_A_KIND = 3  # seeds on one kind of hardware
 FOLDER = Path("reference")
 SPLITS = ("train", "val", "test")
 
@@ -158,6 +159,8 @@ def compare(
         like = (
             others if len(others := [o for o in like if str(o["seed"]) not in seeds]) > 1 else like
         )
+        of_a_kind = [run for run in like if run["hardware"] == runs[0]["hardware"]]
+        like = of_a_kind if len(of_a_kind) >= LEAST_OF_A_KIND else like
         for rule in RULES:
             if any(rule.metric not in run for run in (*runs, *like)):
                 continue  # an ensemble's, or an earlier reference's

@@ -106,6 +106,28 @@ def test_a_seed_counts_once_on_however_many_kinds_of_hardware(results: dict[str,
     assert found["same"] == found["again"] == len(results["rows"])
 
 
+def test_a_study_is_compared_with_those_on_its_kind_of_hardware(results: dict[str, Any]):
+    reports = [results]
+    for shift, (hardware, error) in enumerate((("mine", 0.0), ("another", 3.0)), start=1):
+        other = changed(results, "plain-32", "test_error_pct", error)
+        for row in other["rows"]:
+            row["seed"] += 100 * shift
+            row["hardware"] = row["hardware"] if hardware == "mine" else hardware
+        reports.append(other)
+
+    def plain(found: dict[str, Any]) -> dict[str, Any]:
+        lines = ((x["network"], x["metric"], x) for x in found["lines"])
+        return next(x for *names, x in lines if names == ["plain-32", "test_error_pct"])
+
+    found = plain(reference.compare(results, reference.reference_of(reports)))
+    assert found["reference_seeds"] == 3
+    assert found["reference"] == pytest.approx(found["ours"])
+    for row in (stranger := copy.deepcopy(results))["rows"]:
+        row["hardware"] = "a third"
+    found = plain(reference.compare(stranger, reference.reference_of(reports)))
+    assert found["reference_seeds"] == 6  # of both kinds
+
+
 def test_the_same_seeds_are_not_taken_for_a_sample_of_their_own(results: dict[str, Any]):
     other = changed(results, "plain-32", "test_error_pct", 3.0)
     for row in other["rows"]:
