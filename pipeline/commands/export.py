@@ -50,7 +50,7 @@ def main(name: str) -> None:
     try:
         storage = s3.connect()
         with within(limit_s(sum(path.stat().st_size for path in plain))):
-            tracker = Tracker(results.address_of(study), storage.upload)
+            tracker = Tracker(results.address_of(study), storage.upload, storage)
             results.exported(tracker, name, study.models[name], plain, storage)
     except (TrackingError, DataError, StorageError) as error:
         print(f"warning: not in MLflow: {error}", file=sys.stderr)

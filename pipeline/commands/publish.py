@@ -28,7 +28,7 @@ def everything(study: Study, results: dict[str, Any], storage: Storage) -> None:
     models that it did not take.
     """
     with within(limit_s()):
-        tracker = Tracker(address := send.address_of(study), storage.upload)
+        tracker = Tracker(address := send.address_of(study), storage.upload, storage)
         unsent.send(address, tracker)
         tracker.settle()
         complete = tracker.complete()

@@ -194,7 +194,8 @@ class _Sending:
         training = line["training"]
         try:
             if self._tracker is None:
-                tracker = Tracker(self._address, Storage().upload)
+                storage = Storage()
+                tracker = Tracker(self._address, storage.upload, storage)
                 unsent.send(self._address, tracker)
                 tracker.settle()
                 if self._here:

@@ -7,9 +7,10 @@ often, by which process or after what failure a history is published: each line 
 A key's instances are numbered on S3: after `make forget`, or with another S3, another training may have the
 same number. It is told from the one before by when its first line was reported, and has a run of its own.
 
-Processes of one host make a run one after another, under a lock. Two hosts could make the same run at the
-same moment: who finds an older one beside its own deletes its own. If their clocks differ, both may stay: whoever
-publishes next goes on with the older one, and marks the other as superseded.
+Processes of one host make a run one after another, under a lock, and hosts that share a bucket by a conditional put
+there (`pipeline.tracking.turn`). Elsewhere two hosts could make the same run at the same moment: who finds an older
+one beside its own deletes its own. If their clocks differ, both may stay: whoever publishes next goes on with the
+older one, and marks the other as superseded.
 """
 
 import logging
@@ -17,13 +18,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint import Record
 from pipeline.git import commit
+from pipeline.storage.objects import Storage
 from pipeline.tracking import registry
 from pipeline.tracking.address import PROXIED, SQLITE, experiment, tracking_uri
 from pipeline.tracking.run import (
@@ -38,6 +40,7 @@ from pipeline.tracking.run import (
     named,
     set_tags,
 )
+from pipeline.tracking.turn import turn
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
 SUPERSEDED = "superseded_by"
@@ -60,11 +63,15 @@ class Address:
 
 
 class Tracker:
-    """One study's parent run and its children; every method may raise TrackingError."""
+    """One study's parent run and its children; every method may raise TrackingError.
 
-    def __init__(self, address: Address, upload: Upload) -> None:
+    With `turns`, hosts that share its bucket make a run one after another.
+    """
+
+    def __init__(self, address: Address, upload: Upload, turns: Storage | None = None) -> None:
         study = address.study
         self._uri, self._upload, name = tracking_uri(), upload, experiment()
+        self._turns = turns
         self._is_here = self._uri.startswith(SQLITE)
         self._study, self._tags = study, {"data_digest": address.data_digest}
         with named(self._uri):
@@ -209,15 +216,25 @@ class Tracker:
         self, name: str, identity: Parts, tags: Parts, history: Sequence[Record] | None = None
     ) -> str:
         with alone(self._uri, self._experiment):
-            found = self._find(identity)
-            fitting = self._fitting(found, history)
-            run = fitting[0] if fitting else self._create(name, identity, history, found)
+            fitting = self._fitting(self._find(identity), history)
+            if not fitting:
+                what = self._making(identity, history)
+                with turn(self._turns, what) if self._turns else nullcontext():
+                    found = self._find(identity)  # another host may have made it since
+                    fitting = self._fitting(found, history)
+                    fitting = fitting or [self._create(name, identity, history, found)]
+            run = fitting[0]
             for twin in fitting[1:]:  # of another host, at the very same moment
                 self._end_twin(twin, run.info.run_id)
         wanted = {**tags, "mlflow.runName": name}
         set_tags(self._client, run, wanted)
         identifier: str = run.info.run_id
         return identifier
+
+    def _making(self, identity: Parts, history: Sequence[Record] | None) -> str:
+        """Returns what hosts make in turn: a run of an identity that began like this."""
+        began = history[0].seconds if history else ""
+        return f"{self._uri} {self._experiment} {sorted(identity.items())} {began}"
 
     def _create(
         self, name: str, identity: Parts, history: Sequence[Record] | None, others: list[Any]
