@@ -13,11 +13,12 @@ from pipeline import command
 from pipeline.errors import TrackingError
 from pipeline.execution.needed import locked_outputs, outputs
 from pipeline.progress import Progress
-from pipeline.storage.audit import Audit, Fault, Kind, dvc_key
+from pipeline.storage.audit import Audit, Fault, dvc_key
 from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 from pipeline.tracking import artifacts
 from pipeline.tracking.address import PROXIED, tracking_uri
+from pipeline.tracking.artifacts import Artifact
 
 SHOWN = 20
 PATIENCE_S = 60.0
@@ -63,20 +64,25 @@ def copies() -> dict[str, str] | None:
 
 def at_server() -> tuple[list[Fault], bool]:
     """Returns what is wrong with the artifacts at a team's MLflow, and whether all could be looked at."""
-    began, count, read, found = time.monotonic(), 0, 0, list[Fault]()
+    began, looked, is_all = time.monotonic(), list[Artifact](), True
     try:
         for one in artifacts.at_server():
-            count, read = count + 1, read + one.bytes
-            if one.fault:
-                kind: Kind = "damaged" if one.read else "missing"
-                found.append(Fault(f"{PROXIED}{one.path}", kind, one.fault))
+            looked.append(one)  # what was looked at stays, if MLflow stops answering
+        took = time.monotonic() - began
+        if any(one.fault for one in looked):
+            now = artifacts.named_at_server()  # what is published anew meanwhile has another sum
+            looked = [one for one in looked if not one.fault or now.get(one.path) == one.sha256]
     except TrackingError as error:
         print(f"warning: {error}: not all of its artifacts are checked", file=sys.stderr)
-        return found, False
-    if count:
-        took = time.monotonic() - began
-        print(f"MLflow: {count:,} artifacts, {read / 1e6:,.0f} MB in {took:.1f} s by its server")
-    return found, True
+        took, is_all = time.monotonic() - began, False
+    if looked:
+        read = sum(one.bytes for one in looked) / 1e6
+        print(f"MLflow: {len(looked):,} artifacts, {read:,.0f} MB in {took:.1f} s by its server")
+    return [
+        Fault(f"{PROXIED}{one.path}", "damaged" if one.read else "missing", one.fault)
+        for one in looked
+        if one.fault
+    ], is_all
 
 
 def line(fault: Fault, bucket: str) -> str:

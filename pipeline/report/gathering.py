@@ -233,8 +233,7 @@ def _row(study: Study, name: str, root: Path) -> dict[str, Any]:
         "parameters": scores["parameters"],
         "multiply_adds": scores["multiply_adds"],
         "schedule": row.schedule,
-        "is_the_papers_recipe": network.family in paper.UPDATES
-        and is_the_papers_recipe(row, network.family, scores["updates"]),
+        "is_the_papers_recipe": is_the_papers_recipe(row),
         "learning_rate_factor": row.learning_rate_factor,
         "seed": row.seed,
         "commit": facts.commit,

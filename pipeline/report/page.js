@@ -52,7 +52,6 @@ function changed(spec, width) {
 function choices(figure, { view }, spec) {
   const picks = [spec, ...(spec.layer ?? [])].flatMap((part) => part.params ?? []).find((one) => one.bind === "legend");
   if (!picks) return;
-  const chosen = (figure.picked ??= new Set());
   let names = figure.querySelector(".names");
   if (!names) {
     names = document.createElement("details");
@@ -69,19 +68,13 @@ function choices(figure, { view }, spec) {
   }
   const boxes = [...names.querySelectorAll("input")];
   const store = `${picks.name}_store`, fields = view.signal(`${picks.name}_tuple_fields`);
-  const show = () => {
-    const rows = [...chosen].map((name) => ({ fields, values: [name] }));
+  names.onchange = () => {
+    const rows = boxes.filter((box) => box.checked).map((box) => ({ fields, values: [box.value] }));
     view.data(store, rows).runAsync();
   };
-  names.onchange = ({ target }) => {
-    chosen[target.checked ? "add" : "delete"](target.value);
-    show();
-  };
-  if (chosen.size) show(); // of the chart that this one replaces
+  if (boxes.some((box) => box.checked)) names.onchange(); // in the chart that this one replaces
   view.addDataListener(store, (_, rows) => {
-    chosen.clear();
-    for (const { values } of rows) chosen.add(values[0]);
-    for (const box of boxes) box.checked = chosen.has(box.value);
+    for (const box of boxes) box.checked = rows.some(({ values }) => values[0] === box.value);
   });
 }
 
@@ -129,9 +122,11 @@ for (const control of document.querySelectorAll(".controls input"))
   });
 
 // On paper nothing can be opened.
+let opened = [];
 addEventListener("beforeprint", () => {
-  for (const one of document.querySelectorAll("details:not([open])")) one.toggleAttribute("data-closed", (one.open = true));
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const one of opened) one.open = true;
 });
 addEventListener("afterprint", () => {
-  for (const one of document.querySelectorAll("details[data-closed]")) one.toggleAttribute("data-closed", (one.open = false));
+  for (const one of opened) one.open = false;
 });

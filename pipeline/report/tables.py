@@ -173,7 +173,8 @@ def claims(results: Results) -> Table:
         (
             one["claim"], one["source"], one["verdict"],
             None if one["value"] is None else (one["value"], *one["interval"]),
-            None if one["value"] is None else f"{one['must_be']} {one['bound']:g}", one["unit"], one["evidence"], one["needed"],
+            None if one["value"] is None else f"{one['must_be']} {one['bound']:g}", one["unit"],
+            one["evidence"], one["needed"],
         )
         for one in results["verdicts"]
     ]  # fmt: skip
@@ -188,11 +189,10 @@ def _on(results: Results) -> str:
     updates = sorted(
         {row["scores"]["updates"] for row in rows if not is_as_long_as_the_papers(row)}
     )
-    others = [row["name"] for row in rows if not is_trained_as_the_papers(row)]
-    if not updates and others:
-        return f"Recipes of their own: {', '.join(others)}; their errors are not to be compared with the paper's."
     if not updates:
-        return ""
+        others = ", ".join(row["name"] for row in rows if not is_trained_as_the_papers(row))
+        compared = "their errors are not to be compared with the paper's."
+        return f"Recipes of their own: {others}; {compared}" if others else ""
     theirs = " and ".join(
         f"{paper.UPDATES[one]:,}" for one in paper.UPDATES if one in {row["family"] for row in rows}
     )
@@ -464,14 +464,14 @@ def provenance(results: Results) -> Table:
     columns = [
         Column("row", "text"), Column("run key", "text"), Column("commit", "text"),
         Column("hardware", "text"), Column("torch", "text"), Column("precision", "text"),
-        Column("threads", "count"), Column("source", "text"), Column("weights (sha256)", "text"), Column("weights from S3", "text"),
-        Column("search in MLflow", "text"),
+        Column("threads", "count"), Column("source", "text"), Column("weights (sha256)", "text"),
+        Column("weights from S3", "text"), Column("search in MLflow", "text"),
     ]  # fmt: skip
     lines = [
         (
             row["name"], row["run_key"], _short(row["commit"]), row["hardware"], row["torch"],
-            row["precision"], row["threads"], (row["source"] or NOTHING)[:12], row["weights_sha256"][:16], f"dvc pull train@{row['name']}",
-            f"tags.run_key = '{row['run_key']}'",
+            row["precision"], row["threads"], (row["source"] or NOTHING)[:12],
+            row["weights_sha256"][:16], f"dvc pull train@{row['name']}", f"tags.run_key = '{row['run_key']}'",
         )
         for row in results["rows"]
     ]  # fmt: skip

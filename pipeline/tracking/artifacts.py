@@ -57,22 +57,26 @@ def in_bucket() -> dict[str, str]:
 
 
 def at_server() -> Iterator[Artifact]:
-    """Yields the artifacts that MLflow's server at an address of http(s) is to have; of another MLflow none.
+    """Reads the artifacts of `named_at_server` one by one, each within `LONGEST_S`; raises TrackingError."""
+    uri = tracking_uri()
+    for path, sha256 in named_at_server().items():
+        with within(LONGEST_S, f"sent {path}", "`make fsck`"), named(uri):
+            found = Artifact(path, sha256, *_digest(uri, path))
+        yield found
 
-    Each is read at once, within `LONGEST_S`. Raises TrackingError if MLflow does not answer.
+
+def named_at_server() -> dict[str, str]:
+    """Returns the sha256 of the artifacts that MLflow's server at an address of http(s) is to have, by their paths.
+
+    Of another MLflow none. Raises TrackingError if it does not answer.
     """
     uri = tracking_uri()
     if not uri.startswith("http"):
-        return
+        return {}
     with within(LONGEST_S, "listed its runs", "`make fsck`"):
-        wanted = list(_sums(uri))
-    for place, name, sha256 in wanted:
-        path = f"{place.removeprefix(PROXIED)}/{name}"
-        with within(LONGEST_S, f"sent {path}", "`make fsck`"), named(uri):
-            found = Artifact(path, sha256, *_digest(uri, path))
-            if found.fault and (place, name, sha256) not in set(_sums(uri)):
-                continue  # published anew meanwhile
-        yield found
+        return {
+            f"{place.removeprefix(PROXIED)}/{name}": sha256 for place, name, sha256 in _sums(uri)
+        }
 
 
 def _digest(uri: str, path: str) -> tuple[str, int]:

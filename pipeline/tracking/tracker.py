@@ -44,10 +44,8 @@ from pipeline.tracking.turn import turn
 
 IDENTITY = ("kind", "run_key", "instance")  # tags
 SUPERSEDED = "superseded_by"
-SPLITS = {
-    "study": ("train", "val", "test"),
-    "ensemble": ("val", "test"),
-}  # of other runs both of training
+# of the data; trainings, searches and trials use those of training
+SPLITS = {"study": ("train", "val", "test"), "ensemble": ("val", "test")}
 USER = "mlflow.user"  # a tag, which MLflow shows
 PAGE = 1000  # runs in one answer of MLflow
 Parts = Mapping[str, str]

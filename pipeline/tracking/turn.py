@@ -10,9 +10,7 @@ from pipeline.storage.layout import project
 from pipeline.storage.objects import Storage
 
 TURNS = "turns"  # of the project, in the bucket
-DEAD_S = (
-    10.0  # who has had a turn for as long has died in it, or makes what somebody else makes too
-)
+DEAD_S = 10.0  # who has had a turn for as long has died in it
 EVERY_S = 0.2
 
 

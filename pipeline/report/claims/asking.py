@@ -62,15 +62,20 @@ def _published(study: Study, network: Network, family: str) -> Claim | None:
     """Returns the claim on the paper's number, for a network trained as the paper's on the paper's data."""
     row = study.models[network.rows[0]]
     data = ImageNetData if family == "imagenet" else Cifar10Data
-    on_its_data = study.data.is_official and isinstance(study.data, data)
-    as_the_papers = on_its_data and is_the_papers_recipe(row, family, network.updates)
+    as_the_papers = (
+        study.data.is_official
+        and isinstance(study.data, data)
+        and network.updates == paper.UPDATES[family]
+        and is_the_papers_recipe(row)
+    )
     return published(network, family) if as_the_papers else None
 
 
-def is_the_papers_recipe(row: Row, family: str, updates: int) -> bool:
-    """Tells whether a row of a family, "cifar" or "imagenet", was trained as the paper's (sections 3.4 and 4.2)."""
+def is_the_papers_recipe(row: Row) -> bool:
+    """Tells whether a row is trained by the paper's recipe of its family, however long (sections 3.4 and 4.2)."""
+    family = row.network.family
     return (
-        updates == paper.UPDATES[family]
+        family in paper.UPDATES
         and row.schedule.startswith(PAPER_SCHEDULES[family])
         and row.global_batch_size == paper.BATCH[family]
         and row.optimizer.model_dump() == {"momentum": 0.9, "weight_decay": 1e-4}

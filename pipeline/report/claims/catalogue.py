@@ -298,17 +298,14 @@ class Family:
         found = self._compared(all_, some, trend_weights(len(some)), view)
         if len(some) == 2:
             return found
-        found = replace(found, what="rise of the fitted line")
-        against = [
+        steps = np.diff([one.errors[view].rates.mean() for one in some])
+        against = ", ".join(
             f"{one.name} to {other.name}"
-            for one, other in itertools.pairwise(some)
-            if found.estimate.value
-            * (other.errors[view].rates.mean() - one.errors[view].rates.mean())
-            < 0
-        ]
-        if not against:
-            return found
-        return replace(found, figures=f"{found.figures} (the other way: {', '.join(against)})")
+            for (one, other), step in zip(itertools.pairwise(some), steps, strict=True)
+            if step * found.estimate.value < 0
+        )
+        figures = found.figures + (f" (the other way: {against})" if against else "")
+        return replace(found, figures=figures, what="rise of the fitted line")
 
     def plain_trend(self, networks: Networks) -> Measured:
         """How far the training error rises from the shallowest plain network to the deepest, by a straight line."""

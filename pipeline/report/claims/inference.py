@@ -52,35 +52,30 @@ class Proportion:
     """A share of independent images: binomial, exact (Clopper and Pearson 1934)."""
 
     count: int
-    total: int
+    images: int
 
     @property
     def value(self) -> float:
         """The share."""
-        return self.count / self.total
-
-    @property
-    def images(self) -> float:
-        """As `Estimate`."""
-        return self.total
+        return self.count / self.images
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
-        return float(stats.binom.sf(self.count - 1, self.total, bound))
+        return float(stats.binom.sf(self.count - 1, self.images, bound))
 
     def p_below(self, bound: float) -> float:
         """As `Estimate`."""
-        return float(stats.binom.cdf(self.count, self.total, bound))
+        return float(stats.binom.cdf(self.count, self.images, bound))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """As `Estimate`."""
-        found = stats.binomtest(self.count, self.total).proportion_ci(level, "exact")
+        found = stats.binomtest(self.count, self.images).proportion_ci(level, "exact")
         return float(found.low), float(found.high)
 
     def needed(self, bound: float, alpha: float) -> str:
         """As `Estimate`."""
-        spread = self.value * (1 - self.value) or 1 / self.total
-        return Student(self.value, spread / self.total, images=self.total).needed(bound, alpha)
+        spread = self.value * (1 - self.value) or 1 / self.images
+        return Student(self.value, spread / self.images, images=self.images).needed(bound, alpha)
 
 
 @dataclass(frozen=True)
@@ -95,33 +90,28 @@ class Paired:
 
     worse: int
     better: int
-    total: int
+    images: int
 
     @property
     def value(self) -> float:
         """The difference of the error rates."""
-        return (self.worse - self.better) / self.total
-
-    @property
-    def images(self) -> float:
-        """As `Estimate`."""
-        return self.total
+        return (self.worse - self.better) / self.images
 
     @property
     def _told_apart(self) -> int:
         return self.worse + self.better
 
     def _approximately(self) -> "Student":
-        value, se = difference(self.worse, self.better, self.total)
-        return Student(value, se**2, images=self.total)
+        value, se = difference(self.worse, self.better, self.images)
+        return Student(value, se**2, images=self.images)
 
     def _score(self, bound: float) -> "Student":
         """Returns the difference with the variance that it has if the true one is `bound` (Tango 1998)."""
-        apart = (2 * self.total - self.worse + self.better) * bound - self._told_apart
-        under = 8 * self.total * self.better * bound * (1 - bound)
-        better = (math.sqrt(apart**2 + under) - apart) / (4 * self.total)
-        variance = (2 * better + bound * (1 - bound)) / self.total
-        return Student(self.value, max(variance, 0.0), images=self.total)
+        apart = (2 * self.images - self.worse + self.better) * bound - self._told_apart
+        under = 8 * self.images * self.better * bound * (1 - bound)
+        better = (math.sqrt(apart**2 + under) - apart) / (4 * self.images)
+        variance = (2 * better + bound * (1 - bound)) / self.images
+        return Student(self.value, max(variance, 0.0), images=self.images)
 
     def p_above(self, bound: float) -> float:
         """As `Estimate`."""
